@@ -1,0 +1,95 @@
+"""The composition root: what the service answers, and what observes it."""
+
+from typing import Any
+
+# {% if cookiecutter.logging == "none" %}
+from tornado.log import enable_pretty_logging
+
+# {% endif %}
+# {% if cookiecutter.error_tracking != "none" %}
+from .errors import Errors
+# {% endif %}
+from .exchange import Application, Observer
+from .handlers import Hello, NotFound, Root
+# {% if cookiecutter.health != "none" %}
+from .health import Health
+# {% endif %}
+# {% if cookiecutter.logging != "none" %}
+from .logs import AccessLog
+# {% endif %}
+# {% if cookiecutter.metrics != "none" %}
+from .metrics import Metrics
+# {% endif %}
+from .server import Endpoint
+from .settings import Settings
+# {% if cookiecutter.tracing != "none" %}
+from .tracing import Tracing
+# {% endif %}
+
+
+def make_service(settings: Settings) -> list[Endpoint]:
+    # {% if cookiecutter.__admin %}
+    """The application, and beside it what only operators may see."""
+    # {% else %}
+    """The application."""
+    # {% endif %}
+    # {% if cookiecutter.logging != "none" %}
+    access_log = AccessLog(settings)
+    # {% else %}
+    enable_pretty_logging()
+    # {% endif %}
+    # {% if cookiecutter.health != "none" %}
+    health = Health()
+    # {% endif %}
+    observers: list[Observer] = []
+    # {% if cookiecutter.tracing != "none" %}
+    observers.append(Tracing())
+    # {% endif %}
+    # {% if cookiecutter.metrics != "none" %}
+    metrics = Metrics(observers)
+    observers.append(metrics)
+    # {% endif %}
+    # {% if cookiecutter.error_tracking != "none" %}
+    observers.append(Errors(settings))
+    # {% endif %}
+
+    routes: list[Any] = [
+        (r"/", Root),
+        (r"/hello/(?P<name>[^/]+)", Hello),
+        # {% if cookiecutter.health != "none" %}
+        *health.routes(),
+        # {% endif %}
+    ]
+    app = Application(
+        routes,
+        observers,
+        default_handler_class=NotFound,
+        # {% if cookiecutter.logging != "none" %}
+        log_function=access_log,
+        # {% endif %}
+    )
+    # {% if not cookiecutter.__admin %}
+    return [Endpoint(app, settings.host, settings.port)]
+    # {% else %}
+
+    admin_routes: list[Any] = [
+        # {% if cookiecutter.health != "none" %}
+        *health.admin_routes(app),
+        # {% endif %}
+        # {% if cookiecutter.logging != "none" %}
+        *access_log.admin_routes(),
+        # {% endif %}
+        # {% if cookiecutter.metrics == "prometheus" %}
+        *metrics.admin_routes(),
+        # {% endif %}
+    ]
+    # {% if cookiecutter.logging != "none" %}
+    admin = Application(admin_routes, default_handler_class=NotFound, log_function=access_log)
+    # {% else %}
+    admin = Application(admin_routes, default_handler_class=NotFound)
+    # {% endif %}
+    return [
+        Endpoint(app, settings.host, settings.port),
+        Endpoint(admin, settings.admin_host, settings.admin_port),
+    ]
+    # {% endif %}

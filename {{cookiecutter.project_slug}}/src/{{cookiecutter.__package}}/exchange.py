@@ -1,0 +1,294 @@
+"""The seam between the service and whatever observes it.
+
+Every request passes through `Application`, whichever handler serves it: a 404, a
+`StaticFileHandler`, a `RedirectHandler` and a WebSocket never see a base class of ours.
+"""
+
+import functools
+import logging
+import random
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import Context, ContextVar, copy_context
+from time import perf_counter
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal
+from weakref import WeakSet
+
+from tornado import web
+from tornado.escape import url_unescape
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
+from tornado.routing import PathMatches, RuleRouter
+from tornado.websocket import WebSocketHandler
+
+log = logging.getLogger(__name__)
+
+correlation: ContextVar[Mapping[str, str]] = ContextVar(
+    "correlation",
+    default=MappingProxyType({}),
+)
+"""Ids of the work in hand, for log lines and reports; empty outside a request."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status for a client that went away before its answer was complete, as nginx has it."""
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ROUTE = "exchange.route"
+
+
+class Exchange:
+    """One HTTP request and its response."""
+
+    __slots__ = (
+        "context",
+        "duration",
+        "error",
+        "exemplar",
+        "method",
+        "quiet",
+        "request",
+        "request_id",
+        "route",
+        "started",
+        "status",
+    )
+
+    def __init__(self, request: HTTPServerRequest, route: str, quiet: bool) -> None:
+        #: As it was when the handler began.
+        self.context = Context()
+        self.started = perf_counter()
+        self.request = request
+        #: Known method, or `_OTHER`: what a client makes up must not become a label.
+        self.method = request.method if request.method in _METHODS else "_OTHER"
+        #: Template of the matched route such as `/hello/{name}`; empty where none matched.
+        self.route = route
+        #: True for probes: they would drown everything else.
+        self.quiet = quiet
+        #: The caller's `X-Request-ID` where it is harmless, else one made here.
+        self.request_id = request.headers.get("X-Request-ID", "")
+        if not _REQUEST_ID.fullmatch(self.request_id):
+            self.request_id = f"{random.getrandbits(128):032x}"
+        #: Status code sent; 0 until the exchange has ended.
+        self.status = 0
+        #: Seconds from the request's headers to the end of the answer.
+        self.duration = 0.0
+        #: The last unhandled exception, but for an `HTTPError` below 500.
+        self.error: BaseException | None = None
+        #: Ids that lead from a measurement of this exchange to its record elsewhere.
+        self.exemplar: dict[str, str] | None = None
+
+    @property
+    def error_type(self) -> str:
+        """OpenTelemetry's `error.type`: an exception's class, a status of 500 and up, or empty."""
+        if self.error is not None and not isinstance(self.error, web.HTTPError):
+            return type(self.error).__qualname__
+        return str(self.status) if self.status >= 500 else ""
+
+
+class Observer:
+    """What a feature does about each exchange.
+
+    The `request_` methods run on the event loop, in a context of the exchange's own: a context
+    variable set in `request_started` is seen by the handler and by `request_ended`.
+    """
+
+    async def startup(self) -> None:
+        """Called once, when the service has begun to listen."""
+
+    def request_started(self, exchange: Exchange) -> None:
+        """Called before the handler runs."""
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        """Called for each unhandled exception and each `HTTPError` of 500 and up.
+
+        The status is not known yet. It may come after `request_ended`, from a WebSocket's messages
+        or from a handler that goes on after `finish()`.
+        """
+
+    def request_ended(self, exchange: Exchange) -> None:
+        """Called once, when the answer is complete or the client has gone."""
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        """What the feature has counted of its own work: name, description and total of each."""
+        return ()
+
+    async def shutdown(self) -> None:
+        """Called last in a stop: send what is left, within a second and a half."""
+
+
+class Application(web.Application):
+    """Tornado's `Application`, observed.
+
+    `settings` are those of `tornado.web.Application`.
+    """
+
+    def __init__(
+        self, handlers: Sequence[Any], observers: Sequence[Observer] = (), **settings: Any
+    ) -> None:
+        super().__init__(list(handlers), **settings)
+        _name_routes(self.default_router)
+        #: In the order in which they are told of a start, and in reverse of an end.
+        self.observers = observers
+        #: Run in order once the service listens; it is ready when all have returned.
+        self.on_startup: list[Callable[[], Awaitable[None]]] = []
+        #: Run in reverse order when the last request has been answered.
+        self.on_shutdown: list[Callable[[], Awaitable[None]]] = []
+        self.state: Literal["starting", "ready", "draining"] = "starting"
+        self.in_flight = 0
+        self.websockets: WeakSet[WebSocketHandler] = WeakSet()
+
+    def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
+        super().add_handlers(host_pattern, host_handlers)
+        _name_routes(self.default_router)
+
+    def get_handler_delegate(
+        self,
+        request: HTTPServerRequest,
+        target_class: Any,
+        target_kwargs: dict[str, Any] | None = None,
+        path_args: list[bytes] | None = None,
+        path_kwargs: dict[str, bytes] | None = None,
+    ) -> "_Delegate":
+        kwargs = dict(target_kwargs or ())
+        quiet = getattr(target_class, "quiet", False)
+        kwargs["exchange"] = Exchange(request, kwargs.pop(_ROUTE, ""), quiet)
+        return _Delegate(self, request, _observed(target_class), kwargs, path_args, path_kwargs)
+
+    def log_request(self, handler: web.RequestHandler) -> None:
+        exchange = exchange_of(handler)
+        if exchange.status:
+            return
+        exchange.status = handler.get_status()
+        exchange.duration = perf_counter() - exchange.started
+        self.in_flight -= 1
+        if isinstance(handler, WebSocketHandler) and exchange.status == 101:
+            self.websockets.add(handler)
+        # Not the handler's own context: a close callback comes from outside of it, and a handler
+        # may finish inside of something that it entered.
+        exchange.context.run(self._notify_ended, exchange, handler)
+
+    def _notify_started(self, exchange: Exchange) -> None:
+        self.in_flight += 1
+        correlation.set({"request_id": exchange.request_id})
+        for observer in self.observers:
+            try:
+                observer.request_started(exchange)
+            except Exception:
+                log.exception("%s failed", type(observer).__qualname__)
+        exchange.context = copy_context()
+
+    def _notify_failed(self, exchange: Exchange, error: BaseException) -> None:
+        for observer in self.observers:
+            try:
+                observer.request_failed(exchange, error)
+            except Exception:
+                log.exception("%s failed", type(observer).__qualname__)
+
+    def _notify_ended(self, exchange: Exchange, handler: web.RequestHandler) -> None:
+        for observer in reversed(self.observers):
+            try:
+                observer.request_ended(exchange)
+            except Exception:
+                log.exception("%s failed", type(observer).__qualname__)
+        super().log_request(handler)
+
+
+class _Delegate(web._HandlerDelegate):
+    """Begins the exchange where the handler begins.
+
+    That is when the body has been read. A request whose body is too large, or whose client goes
+    away while sending it, gets a delegate but never a handler, nor an end.
+    """
+
+    application: Application
+
+    def execute(self) -> Awaitable[None] | None:
+        # Set in the connection's own context, variables would leak into its next request.
+        return copy_context().run(self._execute)
+
+    def _execute(self) -> Awaitable[None] | None:
+        self.application._notify_started(self.handler_kwargs["exchange"])
+        return super().execute()
+
+
+class _Observed(web.RequestHandler):
+    """The part of each handler that no hook of the `Application` can see."""
+
+    application: Application
+
+    def __init__(
+        self,
+        application: Application,
+        request: HTTPServerRequest,
+        *,
+        exchange: Exchange,
+        **kwargs: Any,
+    ) -> None:
+        self.exchange = exchange
+        super().__init__(application, request, **kwargs)
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        self.clear_header("Server")
+        self.set_header("X-Request-ID", self.exchange.request_id)
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if not self.exchange.status:
+            # Tornado would let it count as the 200 that nobody got, or never report it at all.
+            self.set_status(CLIENT_CLOSED_REQUEST, "Client Closed Request")
+            self.application.log_request(self)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        # Tornado's own messages quote the query string, which may hold what no log should.
+        where = f"{self.exchange.method} {self.exchange.route or 'unmatched'}"
+        if isinstance(value, web.HTTPError) and value.status_code < 500:
+            if message := value.get_message():
+                log.warning("%d %s: %s", value.status_code, where, message)
+        elif isinstance(value, StreamClosedError) and self.exchange.status == CLIENT_CLOSED_REQUEST:
+            log.debug("Client of %s has gone", where)
+        elif value is not None:
+            self.exchange.error = value
+            log.error("Unhandled exception in %s", where, exc_info=(type(value), value, tb))
+            self.application._notify_failed(self.exchange, value)
+
+
+def exchange_of(handler: web.RequestHandler) -> Exchange:
+    """The exchange that a handler of an `Application` serves."""
+    assert isinstance(handler, _Observed)
+    return handler.exchange
+
+
+@functools.cache
+def _observed(handler_class: Any) -> type[web.RequestHandler]:
+    """The same handler, reporting to the seam: `log_exception` is the one place that Tornado sends
+    each unhandled exception through, and it can only be overridden in the handler."""
+    names = {"__module__": handler_class.__module__, "__qualname__": handler_class.__qualname__}
+    return type(handler_class.__name__, (_Observed, handler_class), names)
+
+
+def _name_routes(router: RuleRouter) -> None:
+    """Gives each rule's handler its route's template along with its other arguments."""
+    for rule in router.rules:
+        if isinstance(rule.target, RuleRouter):
+            _name_routes(rule.target)
+        elif isinstance(rule.matcher, PathMatches) and isinstance(rule.target, type):
+            rule.target_kwargs = {**(rule.target_kwargs or {}), _ROUTE: _template(rule.matcher)}
+
+
+def _template(matcher: PathMatches) -> str:
+    """`/hello/{name}` for `/hello/(?P<name>[^/]+)`; a pattern too intricate for that, as it is."""
+    names = {index: name for name, index in matcher.regex.groupindex.items()}
+    groups = range(1, matcher.regex.groups + 1)
+    try:
+        path = matcher.reverse(*("{" + str(names.get(group, group)) + "}" for group in groups))
+    except ValueError:
+        path = None
+    return url_unescape(path, plus=False) if path else matcher.regex.pattern.removesuffix("$")

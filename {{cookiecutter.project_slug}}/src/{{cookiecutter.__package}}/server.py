@@ -1,0 +1,190 @@
+"""Listen, then on SIGTERM or SIGINT drain and stop, without losing a request."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+
+from . import SERVICE, __version__
+from .exchange import Application
+from .settings import Settings
+
+EX_UNAVAILABLE = 69
+"""Exit status where an address can't be listened on, after sysexits.h."""
+
+# Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
+LIMITS = {
+    "max_body_size": 1024 * 1024,
+    "max_buffer_size": 2 * 1024 * 1024,
+    "idle_connection_timeout": 75.0,
+    "body_timeout": 30.0,
+}
+
+IDLE_GRACE_SECONDS = 1.0
+CLOSE_SECONDS = 0.5
+FLUSH_SECONDS = 1.5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An application and the address to serve it on; port 0 is any free one."""
+
+    app: Application
+    host: str
+    port: int
+
+
+class Server(HTTPServer):
+    """An `HTTPServer` that knows whether its connections still have something to send."""
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        super().initialize(*args, **kwargs)
+        self.streams: WeakSet[IOStream] = WeakSet()
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        self.streams.add(stream)
+        super().handle_stream(stream, address)
+
+    def is_open(self) -> bool:
+        return any(not stream.closed() for stream in self.streams)
+
+    def is_writing(self) -> bool:
+        return any(stream.writing() for stream in self.streams)
+
+    async def close(self) -> None:
+        for stream in list(self.streams):
+            stream.close()
+        await _bounded(self.close_all_connections(), CLOSE_SECONDS)
+
+
+async def serve(endpoints: Sequence[Endpoint], settings: Settings) -> None:
+    """Serves until a signal comes, then stops.
+
+    The first endpoint takes the load. The others are for operators, who can watch through them
+    how the first one stops.
+
+    Raises SystemExit with status 69 where an address can't be listened on, and whatever a startup
+    callback raises, having stopped.
+    """
+    app = endpoints[0].app
+    stopping = asyncio.Event()
+    _on_signal(stopping.set)
+    servers = [listen(endpoint, settings) for endpoint in endpoints]
+    log.info("%s %s is running in %s", SERVICE, __version__, settings.environment)
+    starting = asyncio.create_task(_start(app))
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done() and not starting.exception():
+        await stop
+    starting.cancel()
+    try:
+        await drain(servers[0], app, settings)
+        await _bounded(asyncio.gather(*(each.shutdown() for each in app.observers)), FLUSH_SECONDS)
+    finally:
+        for server in servers[1:]:
+            server.stop()
+            await server.close()
+    log.info("Stopped")
+    if starting.done() and not starting.cancelled():
+        starting.result()
+
+
+def listen(endpoint: Endpoint, settings: Settings) -> Server:
+    """Starts to serve an endpoint."""
+    proxies = [str(proxy) for proxy in settings.trusted_proxies]
+    server = Server(endpoint.app, xheaders=bool(proxies), trusted_downstream=proxies, **LIMITS)
+    try:
+        sockets = bind_sockets(
+            endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
+        )
+    except OSError as error:
+        log.critical("Cannot listen on %s port %d: %s", endpoint.host, endpoint.port, error)
+        raise SystemExit(EX_UNAVAILABLE) from None
+    server.add_sockets(sockets)
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    log.info("Listening on http://%s:%d", host, sockets[0].getsockname()[1])
+    return server
+
+
+async def drain(server: Server, app: Application, settings: Settings) -> None:
+    """Lets load balancers leave, then the requests in flight end, then closes what is left."""
+    loop = asyncio.get_running_loop()
+    delay = settings.drain_delay_seconds if app.state == "ready" else 0.0
+    app.state = "draining"
+    log.info("Draining: accepting for %g s more", delay)
+    await asyncio.sleep(delay)
+
+    deadline = loop.time() + settings.drain_timeout_seconds
+    server.stop()
+    # Undocumented, read for each request: a connection closes after its next answer. A header
+    # `Connection: close` set by a handler would not close it.
+    server.conn_params.no_keep_alive = True
+    # A client may be sending on a connection that looks idle. Where load balancers were given time
+    # to leave, give these some too.
+    grace = loop.time() + min(delay, IDLE_GRACE_SECONDS)
+
+    def is_idle() -> bool:
+        return not app.in_flight and not server.is_writing() and loop.time() >= grace
+
+    await _until(lambda: is_idle() or not server.is_open(), deadline)
+    if app.in_flight:
+        log.warning("Closing %d requests still in flight", app.in_flight)
+    for websocket in list(app.websockets):
+        websocket.close(1001, "Going away")
+    await _until(
+        lambda: all(each.ws_connection is None for each in app.websockets),
+        loop.time() + CLOSE_SECONDS,
+    )
+    await server.close()
+
+    for callback in reversed(app.on_shutdown):
+        await _bounded(callback(), max(deadline - loop.time(), CLOSE_SECONDS))
+
+
+async def _start(app: Application) -> None:
+    for observer in app.observers:
+        await observer.startup()
+    for callback in app.on_startup:
+        await callback()
+    app.state = "ready"
+
+
+def _on_signal(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def first() -> None:
+        for each in signals:
+            loop.remove_signal_handler(each)
+            # So that a second signal ends the process at once, even where the loop is stuck.
+            signal.signal(each, signal.SIG_DFL)
+        stop()
+
+    for each in signals:
+        loop.add_signal_handler(each, first)
+
+
+async def _until(condition: Callable[[], bool], deadline: float) -> None:
+    loop = asyncio.get_running_loop()
+    while not condition() and loop.time() < deadline:  # noqa: ASYNC110 (no one event)
+        await asyncio.sleep(0.01)
+
+
+async def _bounded(work: Awaitable[Any], seconds: float) -> None:
+    """Waits for `work` at most so long, even where it does not heed its cancellation."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        log.error("Gave up on %r after %g s", work, seconds)
+    elif error := task.exception():
+        log.error("Failed while stopping", exc_info=error)

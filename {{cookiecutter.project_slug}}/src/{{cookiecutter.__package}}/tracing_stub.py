@@ -1,0 +1,130 @@
+"""Tracing without a backend: a caller's trace is continued, logged and passed on, after W3C Trace
+Context. Nothing is exported: a module with a backend takes this one's place under the same names.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPHeaders
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from .exchange import Exchange, Observer, correlation
+
+SAMPLED = 0x01
+_KNOWN_FLAGS = 0x03
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACESTATE_LENGTH = 512
+
+
+class Span:
+    """A piece of work within a trace. Ids are lower-case hexadecimal."""
+
+    __slots__ = ("flags", "parent_id", "span_id", "trace_id", "tracestate")
+
+    def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
+        self.trace_id = trace_id
+        self.span_id = f"{random.randrange(1, 1 << 64):016x}"
+        #: The span that this one is a part of; empty for the first of a trace.
+        self.parent_id = parent_id
+        self.flags = flags
+        self.tracestate = tracestate
+
+    def set_attribute(self, key: str, value: str | bool | int | float) -> None:
+        """Describes the work; without a backend, to nobody."""
+
+    def record_exception(self, error: BaseException) -> None:
+        """Tells of an exception in the work; without a backend, nobody."""
+
+    def ids(self) -> dict[str, str]:
+        return {
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
+            "trace_flags": f"{self.flags:02x}",
+        }
+
+
+_current: ContextVar[Span | None] = ContextVar("span", default=None)
+
+
+def current() -> Span | None:
+    """The span of the work in hand."""
+    return _current.get()
+
+
+@contextmanager
+def span(name: str) -> Iterator[Span]:
+    """A span within the current one, for a `with` statement or as a decorator of a function."""
+    parent = _current.get()
+    if parent is None:
+        child = _root()
+    else:
+        child = Span(parent.trace_id, parent.span_id, parent.flags, parent.tracestate)
+    token = _current.set(child)
+    ids = correlation.set({**correlation.get(), **child.ids()})
+    try:
+        yield child
+    finally:
+        correlation.reset(ids)
+        _current.reset(token)
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Writes the current span into the headers of an outgoing request.
+
+    Requests by Tornado's `AsyncHTTPClient` have this done already.
+    """
+    span = _current.get()
+    if span is not None:
+        headers["traceparent"] = f"00-{span.trace_id}-{span.span_id}-{span.flags:02x}"
+        if span.tracestate:
+            headers["tracestate"] = span.tracestate
+
+
+class Tracing(Observer):
+    """Gives each exchange a span: the caller's child, or the first of a new trace."""
+
+    def __init__(self) -> None:
+        AsyncHTTPClient.configure(Client)
+
+    def request_started(self, exchange: Exchange) -> None:
+        if exchange.quiet:
+            return
+        span = _extract(exchange.request.headers) or _root()
+        _current.set(span)
+        correlation.set({**correlation.get(), **span.ids()})
+        if span.flags & SAMPLED:
+            exchange.exemplar = {"trace_id": span.trace_id, "span_id": span.span_id}
+
+
+class Client(SimpleAsyncHTTPClient):
+    """Tornado's HTTP client, passing the current span on."""
+
+    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
+        inject(request.headers)
+        super().fetch_impl(request, callback)
+
+
+def _root() -> Span:
+    # Sampled, as nobody downstream would record the trace otherwise.
+    return Span(f"{random.randrange(1, 1 << 128):032x}", "", SAMPLED, "")
+
+
+def _extract(headers: HTTPHeaders) -> Span | None:
+    """The child of the caller's span, or None where the caller names none that is valid."""
+    match = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    if match is None:
+        return None
+    version, trace_id, parent_id, flags, rest = match.groups()
+    # A later version may append fields to those of this one.
+    if version == "ff" or (version == "00" and rest):
+        return None
+    if not int(trace_id, 16) or not int(parent_id, 16):
+        return None
+    tracestate = headers.get("tracestate", "")
+    if len(tracestate) > _TRACESTATE_LENGTH:
+        tracestate = ""
+    return Span(trace_id, parent_id, int(flags, 16) & _KNOWN_FLAGS, tracestate)
