@@ -1,0 +1,239 @@
+"""The world that the tests live in: the real application on a real socket, with routes beside its
+own that misbehave in every way that a handler can."""
+
+import asyncio
+import contextlib
+import io
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tornado.httpclient import HTTPResponse
+from tornado.httpserver import HTTPServer
+from tornado.testing import AsyncHTTPTestCase, bind_unused_port
+from tornado.web import (
+    HTTPError,
+    RedirectHandler,
+    RequestHandler,
+    StaticFileHandler,
+    stream_request_body,
+)
+from tornado.websocket import WebSocketHandler
+
+# {% filter replace("my_service", cookiecutter.__package) %}
+from my_service.app import make_service
+from my_service.exchange import Application
+from my_service.settings import Settings
+
+PACKAGE = "my_service"
+# {% endfilter %}
+
+
+class Boom(RequestHandler):
+    def get(self) -> None:
+        raise ValueError("boom")
+
+
+class Status(RequestHandler):
+    """Raises the HTTPError that is asked for."""
+
+    def get(self, status: str) -> None:
+        raise HTTPError(int(status))
+
+
+class Flushed(RequestHandler):
+    """Fails when its 200 is already on the wire."""
+
+    async def get(self) -> None:
+        self.write("half of it")
+        await self.flush()
+        raise ValueError("after flush")
+
+
+class Finished(RequestHandler):
+    """Fails when its answer is already complete."""
+
+    async def get(self) -> None:
+        await self.finish("all of it")
+        raise ValueError("after finish")
+
+
+class Slow(RequestHandler):
+    """Answers when it is let go, so that tests can do something meanwhile."""
+
+    entered = asyncio.Event()
+    release = asyncio.Event()
+
+    async def get(self) -> None:
+        self.entered.set()
+        await self.release.wait()
+        self.finish("slow")
+
+
+@stream_request_body
+class Upload(RequestHandler):
+    def data_received(self, chunk: bytes) -> None:
+        pass
+
+    def put(self) -> None:
+        self.finish("uploaded")
+
+
+class Echo(WebSocketHandler):
+    def on_message(self, message: str | bytes) -> None:
+        if message == "boom":
+            raise ValueError("boom in a message")
+        self.write_message(message)
+
+
+class ServiceTest(AsyncHTTPTestCase):
+    """Serves the application at `get_url()`, and the admin application where there is one."""
+
+    #: Settings of the test, by the names of the environment.
+    environ: dict[str, str] = {}  # noqa: RUF012 (never changed, only replaced)
+
+    def setUp(self) -> None:
+        # Whatever is written from here on, the logs before all, is read back by `lines()`.
+        self.output = io.StringIO()
+        redirected = contextlib.redirect_stdout(self.output)
+        redirected.__enter__()
+        self.addCleanup(redirected.__exit__, None, None, None)
+        super().setUp()
+        Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
+        for observer in self.app.observers:
+            self.io_loop.run_sync(observer.startup)
+        self.app.state = "ready"
+
+    def tearDown(self) -> None:
+        for observer in self.app.observers:
+            self.io_loop.run_sync(observer.shutdown)
+        if self.admin_server:
+            self.admin_server.stop()
+            self.io_loop.run_sync(self.admin_server.close_all_connections)
+        super().tearDown()
+
+    def get_app(self) -> Application:
+        with mock.patch.dict(os.environ, {**inherited(), **self.environ}, clear=True):
+            settings = Settings()
+        main, *others = make_service(settings)
+        self.app = main.app
+        static = Path(__file__).parent
+        self.app.add_handlers(
+            ".*",
+            [
+                (r"/boom", Boom),
+                (r"/status/(\d+)", Status),
+                (r"/flushed", Flushed),
+                (r"/finished", Finished),
+                (r"/slow", Slow),
+                (r"/upload", Upload),
+                (r"/ws", Echo),
+                (r"/static/(?P<path>.*)", StaticFileHandler, {"path": str(static)}),
+                (r"/old", RedirectHandler, {"url": "/"}),
+            ],
+        )
+        self.admin_server: HTTPServer | None = None
+        self.admin_port = 0
+        for endpoint in others:
+            admin_socket, self.admin_port = bind_unused_port()
+            self.admin_server = HTTPServer(endpoint.app)
+            self.admin_server.add_socket(admin_socket)
+        return self.app
+
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_body_size": 1024}
+
+    def fetch_admin(self, path: str, **kwargs: Any) -> HTTPResponse:
+        return self.fetch(f"http://127.0.0.1:{self.admin_port}{path}", **kwargs)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of one's own, for what an HTTP client would not send."""
+        return await asyncio.open_connection("127.0.0.1", self.get_http_port())
+
+    def raw(self, request: bytes) -> bytes:
+        """Sends bytes, and returns all that comes back until the service closes."""
+
+        async def exchange() -> bytes:
+            reader, writer = await self.connect()
+            writer.write(request)
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+        answer: bytes = self.io_loop.run_sync(exchange)
+        return answer
+
+    def lines(self) -> list[str]:
+        """What has been logged."""
+        # Lines leave at the end of a turn of the loop.
+        self.io_loop.run_sync(lambda: asyncio.sleep(0))
+        return self.output.getvalue().splitlines()
+
+
+class Process:
+    """The service as a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.port = port
+        self._log = log
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait(self, timeout: float = 15) -> int:
+        """The exit status."""
+        return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def process(**environ: str) -> Iterator[Process]:
+    """Runs the service with these settings until the end of the block, on a free port."""
+    port = free_port()
+    defaults = {"PORT": str(port), "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory, "log")
+        with log.open("wb") as output:
+            child = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", PACKAGE],
+                env={**inherited(), **defaults, **environ},
+                cwd=directory,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield Process(child, port, log)
+        finally:
+            child.kill()
+            child.wait()
+
+
+def wait_until_listening(service: Process, timeout: float = 15) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        assert service.process.poll() is None, service.output()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", service.port)):
+            return
+        time.sleep(0.02)
+    raise TimeoutError(service.output())
+
+
+def inherited() -> dict[str, str]:
+    """The environment without what would set the service otherwise than a test expects."""
+    settings = {name.upper() for name in Settings.model_fields}
+    return {name: value for name, value in os.environ.items() if name.upper() not in settings}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
