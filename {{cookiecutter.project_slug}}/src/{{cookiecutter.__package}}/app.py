@@ -43,10 +43,10 @@ def make_service(settings: Settings) -> list[Endpoint]:
     # {% endif %}
     observers: list[Observer] = []
     # {% if cookiecutter.tracing != "none" %}
-    observers.append(Tracing())
+    observers.append(Tracing(settings))
     # {% endif %}
     # {% if cookiecutter.metrics != "none" %}
-    metrics = Metrics(observers)
+    metrics = Metrics(settings, observers)
     observers.append(metrics)
     # {% endif %}
     # {% if cookiecutter.error_tracking != "none" %}

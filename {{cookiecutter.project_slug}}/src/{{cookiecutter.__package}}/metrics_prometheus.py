@@ -34,6 +34,7 @@ from tornado.web import RequestHandler
 
 from . import SERVICE, __version__
 from .exchange import Exchange, Observer
+from .settings import Settings
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 LAG_INTERVAL_SECONDS = 0.25
@@ -74,7 +75,7 @@ class Metrics(Observer, Collector):
     `observers` are asked for their totals at each scrape.
     """
 
-    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+    def __init__(self, settings: Settings, observers: Sequence[Observer] = ()) -> None:
         self._observers = observers
         self._series: dict[tuple[str, str, int, str, str], _Series] = {}
         self._active: dict[tuple[str, str], int] = {}

@@ -13,6 +13,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from .exchange import Exchange, Observer, correlation
+from .settings import Settings
 
 SAMPLED = 0x01
 _KNOWN_FLAGS = 0x03
@@ -87,7 +88,7 @@ def inject(headers: MutableMapping[str, str]) -> None:
 class Tracing(Observer):
     """Gives each exchange a span: the caller's child, or the first of a new trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         AsyncHTTPClient.configure(Client)
 
     def request_started(self, exchange: Exchange) -> None:
