@@ -1,0 +1,133 @@
+"""Real counterpart servers for the tests: each module starts one on free loopback ports.
+
+`.ci/install-backends` installs them into `BACKENDS`.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+BACKENDS = Path(
+    os.environ.get("BACKENDS_DIR") or CACHE / "tornado-service-template" / "backends"
+).absolute()
+POLL_SECONDS = 0.05
+STOP_SECONDS = 10.0
+LOG_TAIL_CHARACTERS = 4000
+
+T = TypeVar("T")
+
+# A proxy named in the environment must not see loopback traffic.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class NotInstalled(Exception):
+    """The backend is not on this machine; the message says how to install it."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(f"{backend} is not installed: run .ci/install-backends {backend}")
+
+
+def home(backend: str) -> Path:
+    """Return where `backend` is installed, or raise NotInstalled."""
+    directory = BACKENDS / backend
+    if not (directory / ".installed").exists():
+        raise NotInstalled(backend)
+    return directory
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Return a loopback port that was free a moment ago (UDP: `socket.SOCK_DGRAM`)."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get_json(url: str) -> Any:
+    """Return the JSON at `url`; raises OSError (unreachable, HTTP error) or ValueError."""
+    with _opener.open(url, timeout=10) as response:
+        return json.load(response)
+
+
+def answers(url: str) -> bool:
+    """Return true once `url` answers with a success; raises OSError until then."""
+    with _opener.open(url, timeout=10):
+        return True
+
+
+def eventually(probe: Callable[[], T], timeout: float, what: str) -> T:
+    """Return the first truthy result of `probe`, or raise TimeoutError after `timeout` seconds.
+
+    An OSError from `probe` counts as "not yet".
+    """
+    deadline = time.monotonic() + timeout
+    last: object = None
+    while True:
+        try:
+            result = probe()
+        except OSError as error:
+            last = error
+        else:
+            if result:
+                return result
+            last = result
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout} s; last result: {last!r}")
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def process(
+    argv: Sequence[str | Path],
+    cwd: Path,
+    env: Mapping[str, str],
+    log_path: Path,
+    ready: Callable[[], bool],
+    timeout: float,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `argv` until the block ends; enter the block once `ready` returns true.
+
+    `env` is added to this process's environment; stdout and stderr go to `log_path`. `ready`
+    may raise OSError for "not yet". Raises RuntimeError, with the end of the log, if the
+    process exits first or is not ready within `timeout` seconds.
+    """
+    with log_path.open("wb") as log:
+        child = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def started() -> bool:
+        if child.poll() is not None:
+            raise RuntimeError(f"{argv[0]} exited with {child.returncode}:\n{_tail(log_path)}")
+        return ready()
+
+    try:
+        try:
+            eventually(started, timeout, f"{argv[0]} ready")
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}\n{_tail(log_path)}") from error
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _tail(log_path: Path) -> str:
+    return log_path.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]

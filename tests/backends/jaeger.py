@@ -1,0 +1,96 @@
+"""Jaeger's all-in-one with in-memory storage: takes OTLP, answers queries."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+
+from . import BACKENDS, NotInstalled, answers, eventually, free_port, get_json, process
+
+HOME = BACKENDS / "jaeger"
+START_SECONDS = 30.0
+LIMIT = 1500
+
+
+@dataclass(frozen=True)
+class Jaeger:
+    """Traces are as in the query API: `traceID`, `spans`, and `processes` by `processID`."""
+
+    otlp_http: str
+    query: str
+
+    def services(self) -> list[str]:
+        """Return the names of the services that sent spans, in no order."""
+        # The API says null for no services.
+        return get_json(f"{self.query}/api/services")["data"] or []
+
+    def traces(self, service: str) -> list[dict[str, Any]]:
+        """Return the traces with spans of `service`, at most 1500, whatever their age."""
+        # Without start and end only the last hour is searched.
+        window = {"start": 0, "end": 2**62 // 1000}
+        query = urlencode({"service": service, "limit": LIMIT, **window})
+        traces: list[dict[str, Any]] = get_json(f"{self.query}/api/traces?{query}")["data"]
+        return traces
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        """Return the trace with this id in hex, None if no span of it has come."""
+        try:
+            trace: dict[str, Any] = get_json(f"{self.query}/api/traces/{trace_id}")["data"][0]
+        except HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
+        return trace
+
+    def wait_for_trace(self, trace_id: str, spans: int = 1, timeout: float = 30) -> dict[str, Any]:
+        """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
+        last: dict[str, Any] | None = None
+
+        def whole() -> dict[str, Any] | None:
+            nonlocal last
+            last = self.trace(trace_id)
+            return last if last and len(last["spans"]) >= spans else None
+
+        try:
+            trace = eventually(whole, timeout, f"trace {trace_id} with {spans} spans in Jaeger")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; it has {last}") from None
+        assert trace is not None
+        return trace
+
+
+def tags(span: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of `tags` by key: a span's, a process's or those of an event in `logs`."""
+    return {tag["key"]: tag["value"] for tag in span.get("tags") or span.get("fields") or []}
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Jaeger]:
+    """Run a server on 127.0.0.1 with an empty storage; its log is in `directory`."""
+    if not (HOME / ".installed").exists():
+        raise NotInstalled("jaeger")
+    otlp, query, admin = free_port(), free_port(), free_port()
+    addresses = {
+        "collector.otlp.http": otlp,
+        "query.http-server": query,
+        "admin.http": admin,
+        # Not needed, but they cannot be turned off.
+        "collector.otlp.grpc": 0,
+        "collector.grpc-server": 0,
+        "collector.http-server": 0,
+        "query.grpc-server": 0,
+    }
+    argv: list[str | Path] = [HOME / "all-in-one", "--log-level=warn"]
+    argv += [f"--{name}.host-port=127.0.0.1:{port}" for name, port in addresses.items()]
+
+    def ready() -> bool:
+        return answers(f"http://127.0.0.1:{admin}/")
+
+    # Jaeger traces its own API, and stops only 10 seconds after it found no one to send that to.
+    env = {"SPAN_STORAGE_TYPE": "memory", "OTEL_TRACES_SAMPLER": "always_off"}
+    log = directory / "jaeger.log"
+    with process(argv, directory, env, log, ready, START_SECONDS):
+        yield Jaeger(f"http://127.0.0.1:{otlp}", f"http://127.0.0.1:{query}")

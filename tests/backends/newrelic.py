@@ -1,0 +1,227 @@
+"""A collector for New Relic's agents on TLS, with a certificate of its own, recording all calls.
+
+The protocol: POST /agent_listener/invoke_raw_method?method=NAME with JSON, answered by
+{"return_value": …}.
+"""
+
+import ast
+import json
+import shutil
+import ssl
+import subprocess
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from . import NotInstalled, eventually
+
+HOST = "127.0.0.1"
+LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
+RUN_ID = "1234567"
+OPENSSL_SECONDS = 30.0
+WBITS = {"gzip": 31, "deflate": 15}
+# There are no environment variables for these. The agent would ask the clouds' metadata
+# services, which are outside this machine, even in developer mode.
+CONFIG = """\
+[newrelic]
+utilization.detect_aws = false
+utilization.detect_azure = false
+utilization.detect_azureappservice = false
+utilization.detect_azurefunction = false
+utilization.detect_docker = false
+utilization.detect_gcp = false
+utilization.detect_kubernetes = false
+utilization.detect_pcf = false
+"""
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    payload: Any
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Collector:
+    host: str
+    port: int
+    ca_bundle: Path
+    calls: list[Call] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def payloads(self, method: str) -> list[Any]:
+        """Return the decoded JSON of all calls of `method`, in order."""
+        return [call.payload for call in self.calls if call.method == method]
+
+    def wait_for(
+        self, method: str, predicate: Callable[[Any], bool] = bool, timeout: float = 30
+    ) -> Any:
+        """Return the first payload of `method` that fits; else TimeoutError with what came."""
+
+        def fitting() -> list[Any]:
+            return [payload for payload in self.payloads(method) if predicate(payload)]
+
+        try:
+            return eventually(fitting, timeout, f"New Relic {method}")[0]
+        except TimeoutError as error:
+            methods = [call.method for call in self.calls]
+            detail = f"{self.payloads(method)}; calls: {methods}; errors: {self.errors}"
+            raise TimeoutError(f"{error}: {detail}") from None
+
+
+@contextmanager
+def running(directory: Path, report_seconds: float = 1.0) -> Iterator[Collector]:
+    """Run a collector in a thread of this process; its certificate is in `directory`.
+
+    It tells agents to send events every `report_seconds` (New Relic's own: 5). Metrics, error
+    traces and transaction traces come every 60 seconds and at the agent's shutdown only.
+    """
+    certificate, key = _certificate(directory)
+    answers = _answers(report_seconds)
+
+    class Handler(BaseHTTPRequestHandler):
+        # No connection outlives its request, so that a collector that is gone is gone.
+        protocol_version = "HTTP/1.0"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            encoding = self.headers.get("Content-Encoding", "identity").lower()
+            if encoding != "identity":
+                body = zlib.decompress(body, WBITS[encoding])
+            parameters = dict(parse_qsl(urlsplit(self.path).query))
+            method = parameters["method"]
+            collector.calls.append(Call(method, json.loads(body), parameters))
+            answer = json.dumps({"return_value": answers.get(method)}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            collector.errors.append(traceback.format_exc())
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Server((HOST, 0), Handler) as server:
+        # The handshake is left to the connection's thread: it must not block the others.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        collector = Collector(HOST, server.server_port, certificate)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield collector
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def agent_env(collector: Collector, directory: Path) -> dict[str, str]:
+    """Return the environment of an agent that reports to `collector`.
+
+    A configuration file that keeps the agent on this machine is written to `directory`.
+    """
+    return _offline_env(directory) | {
+        "NEW_RELIC_HOST": collector.host,
+        "NEW_RELIC_OTLP_HOST": collector.host,
+        "NEW_RELIC_PORT": str(collector.port),
+        "NEW_RELIC_CA_BUNDLE_PATH": str(collector.ca_bundle),
+    }
+
+
+def developer_env(directory: Path, audit_log: Path) -> dict[str, str]:
+    """Return the environment of an agent that calls no collector and logs all to `audit_log`.
+
+    A configuration file that keeps the agent on this machine is written to `directory`.
+    """
+    return _offline_env(directory) | {
+        "NEW_RELIC_DEVELOPER_MODE": "true",
+        "NEW_RELIC_AUDIT_LOG": str(audit_log),
+    }
+
+
+def audited_payloads(audit_log: Path, method: str) -> list[Any]:
+    """Return the payloads of the calls of `method` in an audit log, in order."""
+    payloads = []
+    for entry in audit_log.read_text().split("=" * 78 + "\n"):
+        head, _, data = entry.partition("\nDATA: ")
+        # Answers are entries too, with a result instead.
+        if data and f"'method': '{method}'" in head:
+            payloads.append(ast.literal_eval(data.strip()))
+    return payloads
+
+
+def _offline_env(directory: Path) -> dict[str, str]:
+    config = directory / "newrelic.ini"
+    config.write_text(CONFIG)
+    return {"NEW_RELIC_CONFIG_FILE": str(config), "NEW_RELIC_LICENSE_KEY": LICENSE_KEY}
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    """Make a self-signed certificate for `HOST`, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise NotInstalled("newrelic")
+    certificate, key = directory / "newrelic.crt", directory / "newrelic.key"
+    argv: list[str | Path] = [openssl, "req", "-x509", "-nodes", "-days", "1"]
+    argv += ["-newkey", "rsa:2048", "-keyout", key, "-out", certificate]
+    argv += ["-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:localhost,IP:{HOST}"]
+    argv += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=OPENSSL_SECONDS, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"openssl exited with {done.returncode}:\n{done.stderr}")
+    return certificate, key
+
+
+def _answers(report_seconds: float) -> dict[str, Any]:
+    """Return what New Relic says to each method; null to the others."""
+    return {
+        "preconnect": {"redirect_host": HOST},
+        "connect": {
+            "agent_run_id": RUN_ID,
+            "account_id": "1",
+            "primary_application_id": "2",
+            "trusted_account_key": "1",
+            "entity_guid": "VEVTVEVOVElUWQ",
+            "apdex_t": 0.5,
+            "data_report_period": 60,
+            "max_payload_size_in_bytes": 1_000_000,
+            "sampling_target": 10,
+            "sampling_target_period_in_seconds": 60,
+            "collect_analytics_events": True,
+            "collect_custom_events": True,
+            "collect_error_events": True,
+            "collect_errors": True,
+            "collect_span_events": True,
+            "collect_traces": True,
+            "event_harvest_config": {
+                "report_period_ms": int(report_seconds * 1000),
+                # Only the kinds named here are sent in this period.
+                "harvest_limits": {
+                    "analytic_event_data": 1000,
+                    "custom_event_data": 1000,
+                    "error_event_data": 100,
+                    "log_event_data": 1000,
+                    "span_event_data": 1000,
+                },
+            },
+            "messages": [{"level": "INFO", "message": "Reporting to the test collector"}],
+        },
+        "get_agent_commands": [],
+    }

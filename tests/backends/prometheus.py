@@ -1,0 +1,111 @@
+"""Prometheus, and its promtool."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+
+from . import answers, eventually, free_port, get_json, home, process
+
+START_SECONDS = 30.0
+PROMTOOL_SECONDS = 60.0
+EXEMPLAR_WINDOW_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    url: str
+
+    def query(self, promql: str) -> list[dict[str, Any]]:
+        """Return the vector `promql` has now; raises ValueError for bad PromQL."""
+        result: list[dict[str, Any]] = self._api("query", query=promql)["result"]
+        return result
+
+    def wait_for(self, promql: str, timeout: float = 30) -> list[dict[str, Any]]:
+        """Return the vector once it is not empty; else TimeoutError with the scrapes' errors.
+
+        The first scrape comes 5 to 6 seconds after the start.
+        """
+        try:
+            return eventually(lambda: self.query(promql), timeout, promql)
+        except TimeoutError as error:
+            errors = {target["scrapeUrl"]: target["lastError"] for target in self.targets()}
+            raise TimeoutError(f"{error}; scrape errors: {errors}") from None
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the scraped targets, with `health` and `lastError`; empty in the first seconds."""
+        result: list[dict[str, Any]] = self._api("targets", state="active")["activeTargets"]
+        return result
+
+    def exemplars(self, promql: str) -> list[dict[str, Any]]:
+        """Return the exemplars of the series in `promql`, each with `seriesLabels`."""
+        now = time.time()
+        start, end = now - EXEMPLAR_WINDOW_SECONDS, now + EXEMPLAR_WINDOW_SECONDS
+        result: list[dict[str, Any]] = self._api(
+            "query_exemplars", query=promql, start=str(start), end=str(end)
+        )
+        return result
+
+    def _api(self, name: str, **parameters: str) -> Any:
+        try:
+            return get_json(f"{self.url}/api/v1/{name}?{urlencode(parameters)}")["data"]
+        except HTTPError as error:
+            raise ValueError(error.read().decode()) from None
+
+
+@contextmanager
+def running(
+    directory: Path,
+    targets: list[str],
+    scrape_interval: str = "1s",
+    rule_files: Iterable[Path] = (),
+) -> Iterator[Prometheus]:
+    """Run a server that scrapes /metrics of `targets` ("host:port") as job "test".
+
+    Rules are evaluated as often as targets are scraped. Its data and log are in `directory`.
+    """
+    config = {
+        "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
+        "scrape_configs": [{"job_name": "test", "static_configs": [{"targets": targets}]}],
+        "rule_files": [str(path.absolute()) for path in rule_files],
+    }
+    # JSON is YAML.
+    (directory / "prometheus.yml").write_text(json.dumps(config))
+    url = f"http://127.0.0.1:{free_port()}"
+    argv: list[str | Path] = [
+        home("prometheus") / "bin/prometheus",
+        "--config.file=prometheus.yml",
+        "--storage.tsdb.path=data",
+        f"--web.listen-address={url.removeprefix('http://')}",
+        "--enable-feature=exemplar-storage",
+    ]
+    log = directory / "prometheus.log"
+    with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready"), START_SECONDS):
+        yield Prometheus(url)
+
+
+def promtool(*args: str | Path, input: str | None = None) -> str:
+    """Return what `promtool ARGS` prints; raises RuntimeError with it when promtool fails."""
+    done = subprocess.run(
+        [home("prometheus") / "bin/promtool", *args],
+        input=input,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PROMTOOL_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"promtool exited with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+def promtool_check_metrics(text: str) -> str:
+    """Lint an exposition in the text format; raises RuntimeError with the findings."""
+    return promtool("check", "metrics", input=text)

@@ -1,0 +1,83 @@
+"""Zipkin's server with in-memory storage."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+from . import BACKENDS, NotInstalled, answers, eventually, free_port, get_json, process
+
+HOME = BACKENDS / "zipkin"
+START_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Zipkin:
+    """A trace is a list of spans in the v2 JSON format; Zipkin lower-cases their names."""
+
+    endpoint: str
+
+    def services(self) -> list[str]:
+        """Return the names of the services that sent spans, sorted; Zipkin lower-cases them."""
+        services: list[str] = get_json(f"{self._api}/services")
+        return services
+
+    def trace(self, trace_id: str) -> list[dict[str, Any]]:
+        """Return the spans of the trace with this id in hex, none if none has come."""
+        try:
+            trace: list[dict[str, Any]] = get_json(f"{self._api}/trace/{trace_id}")
+        except HTTPError as error:
+            if error.code == 404:
+                return []
+            raise
+        return trace
+
+    def wait_for_trace(
+        self, trace_id: str, spans: int = 1, timeout: float = 30
+    ) -> list[dict[str, Any]]:
+        """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
+        last: list[dict[str, Any]] = []
+
+        def whole() -> list[dict[str, Any]]:
+            nonlocal last
+            last = self.trace(trace_id)
+            return last if len(last) >= spans else []
+
+        try:
+            return eventually(whole, timeout, f"trace {trace_id} with {spans} spans in Zipkin")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; it has {last}") from None
+
+    @property
+    def _api(self) -> str:
+        return self.endpoint.removesuffix("/spans")
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Zipkin]:
+    """Run a server on 127.0.0.1 with an empty storage; its log is in `directory`.
+
+    It needs 3 to 10 seconds to start and 2 to stop: share one between tests.
+    """
+    java = shutil.which("java")
+    if java is None or not (HOME / ".installed").exists():
+        raise NotInstalled("zipkin")
+    port = free_port()
+    # The JVM's options halve the time to start; the server has no option for its address.
+    argv: list[str | Path] = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    argv += ["-jar", HOME / "zipkin-server-exec.jar"]
+    argv += [
+        "--armeria.ports[0].ip=127.0.0.1",
+        f"--armeria.ports[0].port={port}",
+        "--armeria.ports[0].protocols[0]=http",
+    ]
+
+    def ready() -> bool:
+        return answers(f"http://127.0.0.1:{port}/health")
+
+    log = directory / "zipkin.log"
+    with process(argv, directory, {"STORAGE_TYPE": "mem"}, log, ready, START_SECONDS):
+        yield Zipkin(f"http://127.0.0.1:{port}/api/v2/spans")
