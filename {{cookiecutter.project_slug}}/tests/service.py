@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 from tornado.httpclient import HTTPResponse
@@ -34,6 +34,8 @@ from my_service.settings import Settings
 
 PACKAGE = "my_service"
 # {% endfilter %}
+
+Result = TypeVar("Result")
 
 
 class Boom(RequestHandler):
@@ -93,6 +95,29 @@ class Echo(WebSocketHandler):
         self.write_message(message)
 
 
+class Big(RequestHandler):
+    """More than the buffers of a socket take."""
+
+    SIZE = 16 * 1024 * 1024
+
+    def get(self) -> None:
+        self.finish(b"x" * self.SIZE)
+
+
+ROUTES: list[Any] = [
+    (r"/boom", Boom),
+    (r"/status/(\d+)", Status),
+    (r"/flushed", Flushed),
+    (r"/finished", Finished),
+    (r"/slow", Slow),
+    (r"/upload", Upload),
+    (r"/ws", Echo),
+    (r"/big", Big),
+    (r"/static/(?P<path>.*)", StaticFileHandler, {"path": str(Path(__file__).parent)}),
+    (r"/old", RedirectHandler, {"url": "/"}),
+]
+
+
 class ServiceTest(AsyncHTTPTestCase):
     """Serves the application at `get_url()`, and the admin application where there is one."""
 
@@ -108,15 +133,15 @@ class ServiceTest(AsyncHTTPTestCase):
         super().setUp()
         Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
         for observer in self.app.observers:
-            self.io_loop.run_sync(observer.startup)
+            self.run_async(observer.startup)
         self.app.state = "ready"
 
     def tearDown(self) -> None:
         for observer in self.app.observers:
-            self.io_loop.run_sync(observer.shutdown)
+            self.run_async(observer.shutdown)
         if self.admin_server:
             self.admin_server.stop()
-            self.io_loop.run_sync(self.admin_server.close_all_connections)
+            self.run_async(self.admin_server.close_all_connections)
         super().tearDown()
 
     def get_app(self) -> Application:
@@ -124,21 +149,7 @@ class ServiceTest(AsyncHTTPTestCase):
             settings = Settings()
         main, *others = make_service(settings)
         self.app = main.app
-        static = Path(__file__).parent
-        self.app.add_handlers(
-            ".*",
-            [
-                (r"/boom", Boom),
-                (r"/status/(\d+)", Status),
-                (r"/flushed", Flushed),
-                (r"/finished", Finished),
-                (r"/slow", Slow),
-                (r"/upload", Upload),
-                (r"/ws", Echo),
-                (r"/static/(?P<path>.*)", StaticFileHandler, {"path": str(static)}),
-                (r"/old", RedirectHandler, {"url": "/"}),
-            ],
-        )
+        self.app.add_handlers(".*", ROUTES)
         self.admin_server: HTTPServer | None = None
         self.admin_port = 0
         for endpoint in others:
@@ -167,13 +178,21 @@ class ServiceTest(AsyncHTTPTestCase):
             writer.close()
             return answer
 
-        answer: bytes = self.io_loop.run_sync(exchange)
-        return answer
+        return self.run_async(exchange)
+
+    def run_async(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Runs `work` on the loop that the service runs on; a test that hangs fails."""
+        result: Result = self.io_loop.run_sync(work, timeout=10)
+        return result
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():  # noqa: ASYNC110 (the service has no event for this)
+            await asyncio.sleep(0.001)
 
     def lines(self) -> list[str]:
         """What has been logged."""
         # Lines leave at the end of a turn of the loop.
-        self.io_loop.run_sync(lambda: asyncio.sleep(0))
+        self.run_async(lambda: asyncio.sleep(0))
         return self.output.getvalue().splitlines()
 
 
@@ -188,6 +207,21 @@ class Process:
 
     def output(self) -> str:
         return self._log.read_text()
+
+    def wait_until_listening(self, timeout: float = 15) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.output()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.02)
+        raise TimeoutError(self.output())
+
+    def wait_for_output(self, text: str, timeout: float = 15) -> None:
+        deadline = time.monotonic() + timeout
+        while text not in self.output():
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
 
     def wait(self, timeout: float = 15) -> int:
         """The exit status."""
@@ -214,16 +248,6 @@ def process(**environ: str) -> Iterator[Process]:
         finally:
             child.kill()
             child.wait()
-
-
-def wait_until_listening(service: Process, timeout: float = 15) -> None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        assert service.process.poll() is None, service.output()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", service.port)):
-            return
-        time.sleep(0.02)
-    raise TimeoutError(service.output())
 
 
 def inherited() -> dict[str, str]:

@@ -209,7 +209,7 @@ class Exposition(RequestHandler):
     def get(self) -> None:
         try:
             encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
-        except ValueError:  # a version that is no number
+        except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
         self.set_header("Content-Type", content_type)
         self.finish(encode(self.metrics))
