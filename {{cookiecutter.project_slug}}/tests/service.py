@@ -17,6 +17,7 @@ from unittest import mock
 
 from tornado.httpclient import HTTPResponse
 from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
 from tornado.testing import AsyncHTTPTestCase, bind_unused_port
 from tornado.web import (
     HTTPError,
@@ -79,6 +80,22 @@ class Slow(RequestHandler):
         self.finish("slow")
 
 
+class Stream(RequestHandler):
+    """Sends until the client has gone."""
+
+    failed = False
+
+    async def get(self) -> None:
+        Stream.failed = False
+        try:
+            while True:
+                self.write("more")
+                await self.flush()
+        except StreamClosedError:
+            Stream.failed = True
+            raise
+
+
 @stream_request_body
 class Upload(RequestHandler):
     def data_received(self, chunk: bytes) -> None:
@@ -110,6 +127,7 @@ ROUTES: list[Any] = [
     (r"/flushed", Flushed),
     (r"/finished", Finished),
     (r"/slow", Slow),
+    (r"/stream", Stream),
     (r"/upload", Upload),
     (r"/ws", Echo),
     (r"/big", Big),

@@ -11,10 +11,11 @@ from tornado.web import RequestHandler
 from tornado.websocket import websocket_connect
 
 # {% filter replace("my_service", cookiecutter.__package) %}
+from my_service import exchange
 from my_service.exchange import Application, Exchange, Observer, correlation
 
 # {% endfilter %}
-from .service import ServiceTest, Slow
+from .service import ServiceTest, Slow, Stream
 
 mark: ContextVar[str] = ContextVar("mark", default="unset")
 
@@ -78,16 +79,16 @@ class TestExchange(ServiceTest):
 
     def test_route_is_the_template_not_the_path(self) -> None:
         self.fetch("/hello/world")
-        exchange = self.one()
-        assert exchange.route == "/hello/{name}"
-        assert (exchange.method, exchange.status, exchange.error_type) == ("GET", 200, "")
-        assert 0 < exchange.duration < 10
+        told = self.one()
+        assert told.route == "/hello/{name}"
+        assert (told.method, told.status, told.error_type) == ("GET", 200, "")
+        assert 0 < told.duration < 10
 
     def test_unmatched_path_has_no_route(self) -> None:
         self.fetch("/nowhere")
-        exchange = self.one()
-        assert (exchange.route, exchange.status) == ("", 404)
-        assert exchange.error is None
+        told = self.one()
+        assert (told.route, told.status) == ("", 404)
+        assert told.error is None
 
     def test_static_file(self) -> None:
         self.fetch("/static/service.py")
@@ -103,10 +104,10 @@ class TestExchange(ServiceTest):
 
     def test_exception(self) -> None:
         assert self.fetch("/boom").code == 500
-        exchange = self.one()
-        assert exchange.status == 500
-        assert exchange.error_type == "ValueError"
-        assert self.recorder.failed == [exchange.error]
+        told = self.one()
+        assert told.status == 500
+        assert told.error_type == "ValueError"
+        assert self.recorder.failed == [told.error]
 
     def test_http_error_of_500_and_up_is_an_error(self) -> None:
         assert self.fetch("/status/503").code == 503
@@ -120,9 +121,9 @@ class TestExchange(ServiceTest):
 
     def test_exception_after_flush_is_remembered(self) -> None:
         self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        exchange = self.one()
-        assert exchange.status == 200
-        assert exchange.error_type == "ValueError"
+        told = self.one()
+        assert told.status == 200
+        assert told.error_type == "ValueError"
 
     def test_exception_after_finish_is_told(self) -> None:
         assert self.fetch("/finished").code == 200
@@ -138,6 +139,18 @@ class TestExchange(ServiceTest):
             await self.until(lambda: self.recorder.ended)
             Slow.release.set()
             await asyncio.sleep(0.01)
+
+        self.run_async(leave)
+        assert self.one().status == 499
+        assert self.recorder.failed == []
+
+    def test_client_that_goes_away_from_a_stream_is_no_failure(self) -> None:
+        async def leave() -> None:
+            reader, writer = await self.connect()
+            writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"more")
+            writer.close()
+            await self.until(lambda: Stream.failed)
 
         self.run_async(leave)
         assert self.one().status == 499
@@ -226,18 +239,18 @@ class TestExchange(ServiceTest):
         self.app.add_handlers(".*", routes)
         self.fetch("/v1/b")
         self.fetch("/under/x/1", headers={"Host": "api.example"})
-        named = [exchange.route for exchange in self.recorder.ended]
+        named = [each.route for each in self.recorder.ended]
         assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
 
     def test_exceptions_are_logged_without_the_query(self) -> None:
-        with self.assertLogs(level="ERROR") as logs:
+        with self.assertLogs(exchange.__name__, "ERROR") as logs:
             self.fetch("/boom?token=secret")
             self.fetch("/status/503?token=secret")
         assert "Unhandled exception in GET /boom" in "".join(logs.output)
         assert "secret" not in "".join(logs.output)
 
     def test_message_of_a_client_error_is_logged_without_the_query(self) -> None:
-        with self.assertLogs(level="WARNING") as logs:
+        with self.assertLogs(exchange.__name__, "WARNING") as logs:
             self.raw(
                 b"POST /?token=secret HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
                 b"Content-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\n-"

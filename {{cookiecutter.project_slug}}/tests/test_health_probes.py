@@ -143,12 +143,10 @@ class TestProbes(ServiceTest):
         check("b")
 
         async def ask() -> None:
-            readers = []
-            for _ in range(10):
-                reader, writer = await self.connect()
+            connections = [await self.connect() for _ in range(10)]
+            for _, writer in connections:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                readers.append(reader)
-            answers = await asyncio.gather(*(reader.read() for reader in readers))
+            answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
             assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 10
 
         self.run_async(ask)
@@ -204,7 +202,7 @@ class TestProbes(ServiceTest):
 
 def test_a_check_must_be_async() -> None:
     with pytest.raises(TypeError, match="must be an async function"):
-        Health().add("database", lambda: None)  # type: ignore[arg-type]
+        Health().add("database", lambda: None)  # type: ignore[arg-type, return-value]
 
 
 def test_readyz_is_503_while_draining() -> None:

@@ -7,7 +7,7 @@ import time
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.samples import Sample
-from tornado.httputil import HTTPServerRequest, RequestStartLine
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.websocket import websocket_connect
 
 # {% filter replace("my_service", cookiecutter.__package) %}
@@ -141,9 +141,10 @@ class TestMetrics(ServiceTest):
         self.run_async(flood)
         # The rest go the same way but for the socket, which would take longer than all other tests.
         (measured,) = [each for each in self.app.observers if isinstance(each, metrics.Metrics)]
+        headers = HTTPHeaders({"Host": "a"})
         for path in range(99_000):
             line = RequestStartLine("GET", f"/{path:x}", "HTTP/1.1")
-            delegate = self.app.find_handler(HTTPServerRequest(host="a", start_line=line))
+            delegate = self.app.find_handler(HTTPServerRequest(headers=headers, start_line=line))
             exchange = delegate.handler_kwargs["exchange"]
             measured.request_started(exchange)
             exchange.status = 404

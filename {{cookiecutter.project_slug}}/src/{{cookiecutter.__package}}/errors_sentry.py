@@ -30,11 +30,11 @@ class Errors(Observer):
     """Reports each unhandled exception; without a DSN, reports nothing."""
 
     def __init__(self, settings: Settings) -> None:
-        dsn = settings.sentry_dsn
-        if dsn is None:
+        if settings.sentry_dsn is None:
             log.info("Errors are not reported: SENTRY_DSN is not set")
+            return
         sentry_sdk.init(
-            dsn.get_secret_value() if dsn else None,
+            settings.sentry_dsn.get_secret_value(),
             release=f"{SERVICE}@{__version__}",
             environment=settings.environment,
             default_integrations=False,

@@ -1,0 +1,226 @@
+"""What Sentry is told of an error, and what it is not."""
+
+import asyncio
+import gzip
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest import mock
+
+import pytest
+import sentry_sdk
+from tornado.httpclient import HTTPResponse
+from tornado.ioloop import IOLoop
+from tornado.web import RequestHandler
+from tornado.websocket import websocket_connect
+
+# {% filter replace("my_service", cookiecutter.__package) %}
+from my_service import SERVICE, __version__
+from my_service.exchange import Application, correlation
+from my_service.settings import Settings
+
+# {% endfilter %}
+from .service import ServiceTest, Slow, free_port, process
+
+SECRETS = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
+
+
+class Sentry(ThreadingHTTPServer):
+    """Takes envelopes as Sentry does, and keeps their events."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Ingest)
+        self.events: list[dict[str, Any]] = []
+        self.text = ""
+        self.dsn = f"http://key@127.0.0.1:{self.server_port}/1"
+
+
+class Ingest(BaseHTTPRequestHandler):
+    server: Sentry
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        self.server.text += body.decode()
+        _, *items = body.split(b"\n")
+        for header, payload in zip(items[::2], items[1::2], strict=False):
+            if json.loads(header)["type"] == "event":
+                self.server.events.append(json.loads(payload))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def listening() -> Iterator[Sentry]:
+    server = Sentry()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Ids(RequestHandler):
+    """Fails under the ids that it tells in the message."""
+
+    def post(self) -> None:
+        raise LookupError(json.dumps(dict(correlation.get())))
+
+
+class TestErrors(ServiceTest):
+    def setUp(self) -> None:
+        listener = listening()
+        self.sentry = listener.__enter__()
+        self.addCleanup(listener.__exit__, None, None, None)
+        self.environ = {"SENTRY_DSN": self.sentry.dsn, "ENVIRONMENT": "testing"}
+        super().setUp()
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        app.add_handlers(".*", [(r"/ids", Ids)])
+        return app
+
+    def tearDown(self) -> None:
+        super().tearDown()
+        sentry_sdk.get_global_scope().set_client(None)
+
+    def events(self) -> list[dict[str, Any]]:
+        sentry_sdk.flush()
+        return self.sentry.events
+
+    def one(self) -> dict[str, Any]:
+        (event,) = self.events()
+        return event
+
+    def exception(self, event: dict[str, Any]) -> tuple[str, str]:
+        last = event["exception"]["values"][-1]
+        return last["type"], last["value"]
+
+    def test_unhandled_exception(self) -> None:
+        response = self.fetch("/boom")
+        event = self.one()
+        assert self.exception(event) == ("ValueError", "boom")
+        assert event["transaction"] == "GET /boom"
+        assert event["request"]["method"] == "GET"
+        assert event["request"]["url"] == self.get_url("/boom")
+        assert event["release"] == f"{SERVICE}@{__version__}"
+        assert event["environment"] == "testing"
+        assert event["tags"]["http.route"] == "/boom"
+        assert event["tags"]["request_id"] == response.headers["X-Request-ID"]
+
+    def post_secrets(self) -> HTTPResponse:
+        path = "/ids?token=hidden"
+        return self.fetch(path, method="POST", headers=SECRETS, body="password=hidden")
+
+    def test_all_ids_of_the_request_are_told(self) -> None:
+        self.post_secrets()
+        event = self.one()
+        ids = json.loads(self.exception(event)[1])
+        assert ids["request_id"]
+        assert {name: event["tags"][name] for name in ids} == ids
+        ids.pop("request_id")
+        trace = event["contexts"]["trace"]
+        assert {name: trace[name] for name in ids} == ids
+
+    def test_secrets_are_not_told(self) -> None:
+        self.post_secrets()
+        assert self.one()["request"]["url"] == self.get_url("/ids")
+        assert "hidden" not in self.sentry.text
+
+    def test_http_error_of_500_and_up(self) -> None:
+        self.fetch("/status/503")
+        assert self.exception(self.one())[0] == "HTTPError"
+
+    def test_http_error_below_500_is_not_told(self) -> None:
+        self.fetch("/status/404")
+        self.fetch("/nowhere")
+        assert self.events() == []
+
+    def test_exception_after_flush_and_after_finish(self) -> None:
+        self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        self.fetch("/finished")
+        told = [self.exception(event)[1] for event in self.events()]
+        assert told == ["after flush", "after finish"]
+
+    def test_exception_in_a_websocket_s_message(self) -> None:
+        async def talk() -> None:
+            socket = await websocket_connect(self.get_url("/ws").replace("http", "ws"))
+            await socket.write_message("boom")
+            assert await socket.read_message() is None
+            socket.close()
+
+        self.run_async(talk)
+        assert self.exception(self.one()) == ("ValueError", "boom in a message")
+
+    def test_client_that_goes_away_is_no_error(self) -> None:
+        async def leave() -> None:
+            _, writer = await self.connect()
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            await Slow.entered.wait()
+            writer.close()
+            await self.until(lambda: not self.app.in_flight)
+            Slow.release.set()
+            await asyncio.sleep(0)
+
+        self.run_async(leave)
+        assert self.events() == []
+
+    def test_what_fails_outside_of_a_request(self) -> None:
+        def fail() -> None:
+            raise ValueError("in a callback")
+
+        async def wait() -> None:
+            IOLoop.current().add_callback(fail)
+            await asyncio.sleep(0.01)
+
+        self.run_async(wait)
+        logging.getLogger("asyncio").error("no exception here")
+        assert self.exception(self.one()) == ("ValueError", "in a callback")
+
+    def test_stop_sends_what_is_left(self) -> None:
+        self.fetch("/boom")
+        for observer in self.app.observers:
+            self.run_async(observer.shutdown)
+        assert len(self.sentry.events) == 1
+
+
+class TestWithoutDsn(ServiceTest):
+    def test_nothing_is_reported(self) -> None:
+        assert not sentry_sdk.is_initialized()
+        assert self.fetch("/boom").code == 500
+        logging.getLogger("asyncio").error("failed", exc_info=ValueError())
+
+
+@pytest.mark.parametrize("dsn", ["nonsense", "http://127.0.0.1/1", "ftp://key@127.0.0.1/1"])
+def test_wrong_dsn_is_refused(dsn: str) -> None:
+    told = "should look like https://key@host/project-number"
+    with (
+        mock.patch.dict("os.environ", {"SENTRY_DSN": dsn}),
+        pytest.raises(ValueError, match=told),
+    ):
+        Settings()
+
+
+def test_dsn_is_not_shown() -> None:
+    settings = Settings.model_validate({"sentry_dsn": "http://hidden@127.0.0.1/1"})
+    assert "hidden" not in repr(settings)
+
+
+def test_sentry_that_is_down_does_not_hold_the_service() -> None:
+    with process(SENTRY_DSN=f"http://key@127.0.0.1:{free_port()}/1") as service:
+        service.wait_for_output("is running")
+        service.process.terminate()
+        assert service.wait() == 0
