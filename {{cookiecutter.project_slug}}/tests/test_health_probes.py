@@ -25,7 +25,7 @@ class TestProbes(ServiceTest):
             rule.target_kwargs["health"]
             for router in app.default_router.rules
             for rule in router.target.rules
-            if rule.target is HealthReport
+            if issubclass(rule.target, HealthReport)
         )
         return app
 

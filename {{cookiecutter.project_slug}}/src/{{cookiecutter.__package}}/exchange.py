@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
+from inspect import isclass
 from time import perf_counter
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
@@ -35,7 +36,6 @@ CLIENT_CLOSED_REQUEST = 499
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_ROUTE = "exchange.route"
 
 
 class Exchange:
@@ -57,14 +57,15 @@ class Exchange:
 
     def __init__(self, request: HTTPServerRequest, route: str, quiet: bool) -> None:
         #: As it was when the handler began.
-        self.context = Context()
+        self.context: Context
+        #: When the headers had been read, by `time.perf_counter()`.
         self.started = perf_counter()
         self.request = request
         #: Known method, or `_OTHER`: what a client makes up must not become a label.
         self.method = request.method if request.method in _METHODS else "_OTHER"
         #: Template of the matched route such as `/hello/{name}`; empty where none matched.
         self.route = route
-        #: True for probes: they would drown everything else.
+        #: True for what is asked all the time: it would drown everything else.
         self.quiet = quiet
         #: The caller's `X-Request-ID` where it is harmless, else one made here.
         self.request_id = request.headers.get("X-Request-ID", "")
@@ -128,7 +129,7 @@ class Application(web.Application):
         self, handlers: Sequence[Any], observers: Sequence[Observer] = (), **settings: Any
     ) -> None:
         super().__init__(list(handlers), **settings)
-        _name_routes(self.default_router)
+        _observe(self.default_router)
         #: In the order in which they are told of a start, and in reverse of an end.
         self.observers = observers
         #: Run in order once the service listens; it is ready when all have returned.
@@ -141,7 +142,7 @@ class Application(web.Application):
 
     def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
         super().add_handlers(host_pattern, host_handlers)
-        _name_routes(self.default_router)
+        _observe(self.default_router)
 
     def get_handler_delegate(
         self,
@@ -151,10 +152,11 @@ class Application(web.Application):
         path_args: list[bytes] | None = None,
         path_kwargs: dict[str, bytes] | None = None,
     ) -> "_Delegate":
-        kwargs = dict(target_kwargs or ())
-        quiet = getattr(target_class, "quiet", False)
-        kwargs["exchange"] = Exchange(request, kwargs.pop(_ROUTE, ""), quiet)
-        return _Delegate(self, request, _observed(target_class), kwargs, path_args, path_kwargs)
+        if not issubclass(target_class, _Observed):  # there is no rule for it, as for a 404
+            target_class = _observed(target_class)
+        exchange = Exchange(request, target_class.route, target_class.quiet)
+        request.exchange = exchange  # type: ignore[attr-defined]
+        return _Delegate(self, request, target_class, target_kwargs, path_args, path_kwargs)
 
     def log_request(self, handler: web.RequestHandler) -> None:
         exchange = exchange_of(handler)
@@ -209,7 +211,7 @@ class _Delegate(web._HandlerDelegate):
         return copy_context().run(self._execute)
 
     def _execute(self) -> Awaitable[None] | None:
-        self.application._notify_started(self.handler_kwargs["exchange"])
+        self.application._notify_started(self.request.exchange)  # type: ignore[attr-defined]
         return super().execute()
 
 
@@ -217,17 +219,14 @@ class _Observed(web.RequestHandler):
     """The part of each handler that no hook of the `Application` can see."""
 
     application: Application
+    #: Template of the route that leads here.
+    route = ""
+    quiet = False
 
-    def __init__(
-        self,
-        application: Application,
-        request: HTTPServerRequest,
-        *,
-        exchange: Exchange,
-        **kwargs: Any,
-    ) -> None:
-        self.exchange = exchange
-        super().__init__(application, request, **kwargs)
+    @property
+    def exchange(self) -> Exchange:
+        exchange: Exchange = self.request.exchange  # type: ignore[attr-defined]
+        return exchange
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
@@ -267,20 +266,29 @@ def exchange_of(handler: web.RequestHandler) -> Exchange:
 
 
 @functools.cache
-def _observed(handler_class: Any) -> type[web.RequestHandler]:
+def _observed(handler_class: Any, route: str = "") -> type[web.RequestHandler]:
     """The same handler, reporting to the seam: `log_exception` is the one place that Tornado sends
     each unhandled exception through, and it can only be overridden in the handler."""
-    names = {"__module__": handler_class.__module__, "__qualname__": handler_class.__qualname__}
+    names = {
+        "__module__": handler_class.__module__,
+        "__qualname__": handler_class.__qualname__,
+        "route": route,
+        "quiet": getattr(handler_class, "quiet", False),
+    }
     return type(handler_class.__name__, (_Observed, handler_class), names)
 
 
-def _name_routes(router: RuleRouter) -> None:
-    """Gives each rule's handler its route's template along with its other arguments."""
+def _observe(router: Any) -> None:
+    """Has the handlers of all rules observed."""
     for rule in router.rules:
-        if isinstance(rule.target, RuleRouter):
-            _name_routes(rule.target)
-        elif isinstance(rule.matcher, PathMatches) and isinstance(rule.target, type):
-            rule.target_kwargs = {**(rule.target_kwargs or {}), _ROUTE: _template(rule.matcher)}
+        target = rule.target
+        if isinstance(target, RuleRouter):
+            _observe(target)
+        elif isclass(target) and issubclass(target, web.RequestHandler):
+            if not issubclass(target, _Observed):
+                route = _template(rule.matcher) if isinstance(rule.matcher, PathMatches) else ""
+                # mypy takes the `__hash__` of instances for that of their class.
+                rule.target = _observed(target, route)  # type: ignore[arg-type]
 
 
 def _template(matcher: PathMatches) -> str:
