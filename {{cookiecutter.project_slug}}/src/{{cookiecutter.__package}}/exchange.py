@@ -4,12 +4,12 @@ Every request passes through `Application`, whichever handler serves it: a 404, 
 `StaticFileHandler`, a `RedirectHandler` and a WebSocket never see a base class of ours.
 """
 
-import functools
 import logging
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
+from functools import cache
 from inspect import isclass
 from time import perf_counter
 from types import MappingProxyType, TracebackType
@@ -20,7 +20,7 @@ from tornado import web
 from tornado.escape import url_unescape
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
-from tornado.routing import PathMatches, RuleRouter
+from tornado.routing import Matcher, PathMatches, RuleRouter
 from tornado.websocket import WebSocketHandler
 
 log = logging.getLogger(__name__)
@@ -139,6 +139,7 @@ class Application(web.Application):
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.in_flight = 0
         self.websockets: WeakSet[WebSocketHandler] = WeakSet()
+        self._without_rule = cache(_observed)
 
     def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
         super().add_handlers(host_pattern, host_handlers)
@@ -153,7 +154,7 @@ class Application(web.Application):
         path_kwargs: dict[str, bytes] | None = None,
     ) -> "_Delegate":
         if not issubclass(target_class, _Observed):  # there is no rule for it, as for a 404
-            target_class = _observed(target_class)
+            target_class = self._without_rule(target_class)
         exchange = Exchange(request, target_class.route, target_class.quiet)
         request.exchange = exchange  # type: ignore[attr-defined]
         return _Delegate(self, request, target_class, target_kwargs, path_args, path_kwargs)
@@ -265,14 +266,17 @@ def exchange_of(handler: web.RequestHandler) -> Exchange:
     return handler.exchange
 
 
-@functools.cache
-def _observed(handler_class: Any, route: str = "") -> type[web.RequestHandler]:
+def _observed(
+    handler_class: type[web.RequestHandler], matcher: Matcher | None = None
+) -> type[web.RequestHandler]:
     """The same handler, reporting to the seam: `log_exception` is the one place that Tornado sends
     each unhandled exception through, and it can only be overridden in the handler."""
+    if issubclass(handler_class, _Observed):
+        return handler_class
     names = {
         "__module__": handler_class.__module__,
         "__qualname__": handler_class.__qualname__,
-        "route": route,
+        "route": _template(matcher) if isinstance(matcher, PathMatches) else "",
         "quiet": getattr(handler_class, "quiet", False),
     }
     return type(handler_class.__name__, (_Observed, handler_class), names)
@@ -285,10 +289,7 @@ def _observe(router: Any) -> None:
         if isinstance(target, RuleRouter):
             _observe(target)
         elif isclass(target) and issubclass(target, web.RequestHandler):
-            if not issubclass(target, _Observed):
-                route = _template(rule.matcher) if isinstance(rule.matcher, PathMatches) else ""
-                # mypy takes the `__hash__` of instances for that of their class.
-                rule.target = _observed(target, route)  # type: ignore[arg-type]
+            rule.target = _observed(target, rule.matcher)
 
 
 def _template(matcher: PathMatches) -> str:
