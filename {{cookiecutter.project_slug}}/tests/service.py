@@ -89,7 +89,7 @@ class Stream(RequestHandler):
         Stream.failed = False
         try:
             while True:
-                self.write("more")
+                self.write("more" * 65536)
                 await self.flush()
         except StreamClosedError:
             Stream.failed = True
