@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -230,17 +231,22 @@ def test_callbacks_run_in_order_and_in_reverse(caplog: pytest.LogCaptureFixture)
         async def fail() -> None:
             raise ValueError("fails")
 
+        def not_async() -> None:
+            calls.append("not async")
+
         service = start(DRAIN_TIMEOUT_SECONDS="0")
         service.app.on_startup += [start_first, start_second]
-        service.app.on_shutdown += [stop_first, hang, fail]
+        service.app.on_shutdown += [stop_first, hang, fail, not_async]  # type: ignore[list-item]
         await service.enters("ready")
         service.terminate()
         await service.stopped()
 
     asyncio.run(run())
-    assert calls == ["start first", "start second", "stop first"]
-    assert any(message.startswith("Gave up on ") for message in caplog.messages)
-    assert "Failed while stopping" in caplog.messages
+    assert calls == ["start first", "start second", "not async", "stop first"]
+    told = "\n".join(caplog.messages)
+    assert re.search(r"Gave up on .*\bhang\b.* after 0.5 s", told)
+    assert re.search(r"\bfail\b.* failed while stopping", told)
+    assert re.search(r"\bnot_async\b.* failed while stopping", told)
 
 
 def test_failure_to_start_ends_the_service() -> None:

@@ -63,7 +63,7 @@ class Server(HTTPServer):
     async def close(self) -> None:
         for stream in list(self.streams):
             stream.close()
-        await _bounded(self.close_all_connections(), CLOSE_SECONDS)
+        await _bounded(self.close_all_connections, CLOSE_SECONDS)
 
 
 async def serve(endpoints: Sequence[Endpoint], settings: Settings) -> None:
@@ -88,7 +88,8 @@ async def serve(endpoints: Sequence[Endpoint], settings: Settings) -> None:
     starting.cancel()
     try:
         await drain(servers[0], app, settings)
-        await _bounded(asyncio.gather(*(each.shutdown() for each in app.observers)), FLUSH_SECONDS)
+        flushes = (_bounded(each.shutdown, FLUSH_SECONDS) for each in app.observers)
+        await asyncio.gather(*flushes)
     finally:
         for server in servers[1:]:
             server.stop()
@@ -147,7 +148,7 @@ async def drain(server: Server, app: Application, settings: Settings) -> None:
     await server.close()
 
     for callback in reversed(app.on_shutdown):
-        await _bounded(callback(), max(deadline - loop.time(), CLOSE_SECONDS))
+        await _bounded(callback, max(deadline - loop.time(), CLOSE_SECONDS))
 
 
 async def _start(app: Application) -> None:
@@ -179,12 +180,18 @@ async def _until(condition: Callable[[], bool], deadline: float) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _bounded(work: Awaitable[Any], seconds: float) -> None:
-    """Waits for `work` at most so long, even where it does not heed its cancellation."""
-    task = asyncio.ensure_future(work)
+async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    """Waits for `work` at most so long, even where it does not heed its cancellation, and logs
+    what it raises: a stop goes on."""
+
+    async def run() -> None:
+        try:
+            await work()
+        except Exception:
+            log.exception("%r failed while stopping", work)
+
+    task = asyncio.create_task(run())
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
         task.cancel()
         log.error("Gave up on %r after %g s", work, seconds)
-    elif error := task.exception():
-        log.error("Failed while stopping", exc_info=error)
