@@ -1,13 +1,15 @@
-"""Keeps the chosen variant of each feature.
+"""Keeps the chosen variant of each feature, and says what was made.
 
 A file `metrics_prometheus.py` or `test_metrics_prometheus.py` is kept as `metrics.py` or
 `test_metrics.py` where the answer to the prompt `metrics` is `prometheus`, and dropped otherwise.
-Nothing else is known of the variants: a new one needs a file, its test and a choice in
-cookiecutter.json.
+A variant may have further files, and share them: `tracing_jaeger_or_zipkin_spans.py` is kept as
+`tracing_spans.py` for both. Nothing else is known of the variants: a new one needs its files, its
+tests and a choice in cookiecutter.json.
 """
 
 import json
 import re
+import sys
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -20,17 +22,33 @@ PROMPTS = {
     "errors": "error_tracking",
     "tracing": "tracing",
 }
-VARIANT = re.compile(rf"((?:test_)?({'|'.join(PROMPTS)}))_([a-z]+)(\.\w+)")
+VARIANT = re.compile(
+    rf"((?:test_)?({'|'.join(PROMPTS)}))_([a-z]+(?:_or_[a-z]+)*)((?:_[a-z]+)*\.\w+)"
+)
 
 
 def main() -> None:
-    for path in sorted(Path.cwd().rglob("*")):
+    project = Path.cwd()
+    keep_the_chosen(project)
+    # A path that the terminal has no characters for is no reason to undo all this.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    slug = ANSWERS["project_slug"]
+    print(f"Made the service {slug} in {project}")
+    print(f"Run it:   cd {project.name} && uv run {slug}")
+    print("Test it:  uv run pytest")
+
+
+def keep_the_chosen(project: Path) -> None:
+    paths = sorted(project.rglob("*"))
+    # A second run finds nothing left to choose.
+    decided = {path.stem.removeprefix("test_") for path in paths}
+    for path in paths:
         match = VARIANT.fullmatch(path.name)
-        if match is None:
+        if match is None or match[2] in decided:
             continue
-        name, room, choice, suffix = match.groups()
-        if ANSWERS[PROMPTS[room]] == choice:
-            path.replace(path.with_name(name + suffix))
+        name, room, choices, rest = match.groups()
+        if ANSWERS[PROMPTS[room]] in choices.split("_or_"):
+            path.replace(path.with_name(name + rest))
         else:
             path.unlink()
 

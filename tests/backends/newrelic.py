@@ -78,11 +78,14 @@ class Collector:
 
 
 @contextmanager
-def running(directory: Path, report_seconds: float = 1.0) -> Iterator[Collector]:
+def running(
+    directory: Path, report_seconds: float = 1.0, port: int = 0, status: int = 200
+) -> Iterator[Collector]:
     """Run a collector in a thread of this process; its certificate is in `directory`.
 
     It tells agents to send events every `report_seconds` (New Relic's own: 5). Metrics, error
-    traces and transaction traces come every 60 seconds and at the agent's shutdown only.
+    traces and transaction traces come every 60 seconds and at the agent's shutdown only. It answers
+    all calls with `status`.
     """
     certificate, key = _certificate(directory)
     answers = _answers(report_seconds)
@@ -100,7 +103,7 @@ def running(directory: Path, report_seconds: float = 1.0) -> Iterator[Collector]
             method = parameters["method"]
             collector.calls.append(Call(method, json.loads(body), parameters))
             answer = json.dumps({"return_value": answers.get(method)}).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -115,7 +118,7 @@ def running(directory: Path, report_seconds: float = 1.0) -> Iterator[Collector]
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with Server((HOST, 0), Handler) as server:
+    with Server((HOST, port), Handler) as server:
         # The handshake is left to the connection's thread: it must not block the others.
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
-from tornado.httpclient import HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.testing import AsyncHTTPTestCase, bind_unused_port
 from tornado.web import (
     HTTPError,
@@ -175,6 +176,10 @@ class ServiceTest(AsyncHTTPTestCase):
             self.admin_server = HTTPServer(endpoint.app)
             self.admin_server.add_socket(admin_socket)
         return self.app
+
+    def get_http_client(self) -> AsyncHTTPClient:
+        # Not the one that the application may have configured: this is somebody else's.
+        return SimpleAsyncHTTPClient()
 
     def get_httpserver_options(self) -> dict[str, Any]:
         return {"max_body_size": 1024}

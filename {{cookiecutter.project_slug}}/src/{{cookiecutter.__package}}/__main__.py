@@ -1,13 +1,21 @@
-"""Entry point: `python -m {{ cookiecutter.__package }}`, or the command `{{ cookiecutter.project_slug }}`."""
+"""Entry point: the command `{{ cookiecutter.project_slug }}`, and `python -m`."""
 
 import asyncio
 
+# {% if cookiecutter.error_tracking == "newrelic" %}
+from . import errors_agent, settings
+# {% else %}
 from . import settings
+# {% endif %}
 
 
 def main() -> None:
     """Runs the service until SIGTERM or SIGINT; raises SystemExit for a status other than 0."""
     configuration = settings.load()
+    # {% if cookiecutter.error_tracking == "newrelic" %}
+    # Before anything imports Tornado.
+    errors_agent.initialize(configuration)
+    # {% endif %}
     # Invalid settings are told without waiting for these to load.
     from .app import make_service
     from .server import serve

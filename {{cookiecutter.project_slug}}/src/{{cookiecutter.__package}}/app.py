@@ -6,11 +6,11 @@ from typing import Any
 from tornado.log import enable_pretty_logging
 
 # {% endif %}
+from . import handlers
 # {% if cookiecutter.error_tracking != "none" %}
 from .errors import Errors
 # {% endif %}
 from .exchange import Application, Observer
-from .handlers import Hello, NotFound, Root
 # {% if cookiecutter.health != "none" %}
 from .health import Health
 # {% endif %}
@@ -54,16 +54,16 @@ def make_service(settings: Settings) -> list[Endpoint]:
     # {% endif %}
 
     routes: list[Any] = [
-        (r"/", Root),
-        (r"/hello/(?P<name>[^/]+)", Hello),
         # {% if cookiecutter.health != "none" %}
         *health.routes(),
         # {% endif %}
+        (r"/", handlers.Root),
+        (r"/hello/(?P<name>[^/]+)", handlers.Hello),
     ]
     app = Application(
         routes,
         observers,
-        default_handler_class=NotFound,
+        default_handler_class=handlers.NotFound,
         # {% if cookiecutter.logging != "none" %}
         log_function=access_log,
         # {% endif %}
@@ -83,11 +83,13 @@ def make_service(settings: Settings) -> list[Endpoint]:
         *metrics.admin_routes(),
         # {% endif %}
     ]
-    # {% if cookiecutter.logging != "none" %}
-    admin = Application(admin_routes, default_handler_class=NotFound, log_function=access_log)
-    # {% else %}
-    admin = Application(admin_routes, default_handler_class=NotFound)
-    # {% endif %}
+    admin = Application(
+        admin_routes,
+        default_handler_class=handlers.NotFound,
+        # {% if cookiecutter.logging != "none" %}
+        log_function=access_log,
+        # {% endif %}
+    )
     return [
         Endpoint(app, settings.host, settings.port),
         Endpoint(admin, settings.admin_host, settings.admin_port),

@@ -163,7 +163,7 @@ class Application(web.Application):
         exchange = exchange_of(handler)
         if exchange.status:
             return
-        exchange.status = handler.get_status()
+        exchange.status = int(handler.get_status())  # may be an HTTPStatus
         exchange.duration = perf_counter() - exchange.started
         self.in_flight -= 1
         if isinstance(handler, WebSocketHandler) and exchange.status == 101:

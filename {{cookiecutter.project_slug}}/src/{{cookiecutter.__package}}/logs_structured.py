@@ -31,7 +31,7 @@ _encode = json.JSONEncoder(default=str, allow_nan=False, separators=(",", ":")).
 
 class AccessLog:
     """Sends every log of the process to `stream`, by default standard output, and writes the access
-    line of each exchange: for probes at DEBUG, for an error at ERROR, else at INFO.
+    line of each exchange: for a quiet one at DEBUG, for an error at ERROR, else at INFO.
 
     Belongs in the application's `log_function`.
     """

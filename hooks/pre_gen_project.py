@@ -1,0 +1,150 @@
+"""Refuses answers that no service could be made of: all of them at once, and says what to do."""
+
+import json
+import keyword
+import os
+import re
+import shlex
+import subprocess
+import sys
+import unicodedata
+
+# Read as data: an answer in quotes of Python's would be executed.
+ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# So that import lines stay within 100 characters, and names of pods within a DNS label's 63.
+SLUG_LENGTH = 32
+EMAIL = re.compile(r"[^\s@<>()\[\],:;\\\"]+@[^\W_]([\w.-]*[^\W_])?")
+WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
+# Modules that are in the standard library of some Python from 3.11 to 3.14, but not of all.
+STANDARD_OF_SOME = set(
+    "aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils "
+    "imghdr imp mailcap msilib nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu "
+    "xdrlib".split()
+)
+# Distributions and modules that a service has installed beside it: a test compares.
+INSTALLED = set(
+    "annotated-types ast-serialize certifi colorama coverage dotenv iniconfig librt mypy "
+    "mypy-extensions mypyc newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
+    "opentelemetry-semantic-conventions pathspec packaging pluggy "
+    "prometheus-client py pydantic pydantic-core pydantic-settings pygments pytest python-dotenv "
+    "ruff sentry-sdk tornado typing-extensions typing-inspection urllib3 uv uv-build".split()
+)
+# Directories of the project, or names that its tools give a meaning to.
+TAKEN = {"conftest", "deploy", "docs", "src", "test", "tests"}
+# cruft hands stored answers over as templates, so that an update would run these as code. In
+# brackets, or they would be run here.
+EXPRESSION = re.compile(r"[{][{]|[{]#|# [{]%")
+
+
+def problem_of_slug(slug: str) -> str:
+    """What is wrong with the slug; empty where nothing is."""
+    name = slug.replace("-", "_")
+    if not SLUG.fullmatch(slug):
+        return "may have lower-case letters, digits and single hyphens, and begins with a letter"
+    if len(slug) > SLUG_LENGTH:
+        return f"has {len(slug)} characters, and {SLUG_LENGTH} is the most"
+    if keyword.iskeyword(name):
+        return "is a keyword of Python, so it cannot be imported"
+    if name in sys.stdlib_module_names or name in STANDARD_OF_SOME:
+        return "is a module of Python's standard library, which it would hide"
+    if slug in INSTALLED:
+        return "is a package that the service uses, which it would hide"
+    if slug in TAKEN:
+        return "is the name of something else in the project"
+    if WINDOWS_DEVICE.fullmatch(slug):
+        return "is a device on Windows, and cannot be a directory there"
+    return ""
+
+
+def better_slug(slug: str) -> str:
+    letters = unicodedata.normalize("NFKD", slug).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", letters.lower()).strip("-")
+    if not words or words[0].isdigit():
+        words = f"service-{words}"
+    better = words[:SLUG_LENGTH].strip("-")
+    if problem_of_slug(better):
+        better = f"{better[: SLUG_LENGTH - len('-service')].strip('-')}-service"
+    return better
+
+
+def problem_of_text(text: str) -> str:
+    """What keeps a text from standing on one line of every file."""
+    if not text.strip():
+        return "is empty"
+    if text != text.strip():
+        return "has blanks at its beginning or end"
+    if any(is_unprintable(character) for character in text):
+        return "has a line break or another control character"
+    if EXPRESSION.search(text):
+        return "has a brace that begins a template's tag, which an update would run as code"
+    return ""
+
+
+def is_unprintable(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def better_text(text: str) -> str:
+    without = "".join(" " if is_unprintable(each) else each for each in text)
+    while EXPRESSION.search(without):
+        without = EXPRESSION.sub(" ", without)
+    return " ".join(without.split())
+
+
+def problems() -> "dict[str, tuple[str, str]]":
+    """For each wrong answer the reason, and one that would be right."""
+    found = {}
+    defaults = {
+        "project_name": "My Service",
+        "description": "A Tornado service.",
+        "author_name": "Your Name",
+    }
+    for field, default in defaults.items():
+        reason = problem_of_text(ANSWERS[field])
+        if reason:
+            found[field] = reason, better_text(ANSWERS[field]) or default
+    reason = problem_of_slug(ANSWERS["project_slug"])
+    if reason:
+        found["project_slug"] = reason, better_slug(ANSWERS["project_slug"])
+    email = ANSWERS["author_email"]
+    reason = problem_of_text(email)
+    if not reason and not EMAIL.fullmatch(email):
+        reason = "is no e-mail address"
+    if reason:
+        address = EMAIL.search(better_text(email))
+        found["author_email"] = reason, address.group() if address else "you@example.com"
+    return found
+
+
+def command(answers: "dict[str, str]") -> str:
+    """What generates again, with these answers."""
+    template = ANSWERS["_template"]
+    if "_output_dir" in ANSWERS:
+        argv = ["cookiecutter", "--no-input", "--output-dir", ANSWERS["_output_dir"]]
+        if ANSWERS.get("_checkout"):
+            argv += ["--checkout", ANSWERS["_checkout"]]
+        argv += [template, *(f"{field}={answer}" for field, answer in answers.items())]
+    else:
+        argv = ["cruft", "create", "--no-input", "--extra-context", json.dumps(answers), template]
+    return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
+
+
+def main() -> None:
+    found = problems()
+    if not found:
+        return
+    answers = {field: answer for field, answer in ANSWERS.items() if not field.startswith("_")}
+    lines = ["Nothing was generated, because of these answers:", ""]
+    for field, (reason, better) in found.items():
+        shown = json.dumps(answers[field], ensure_ascii=False)
+        lines += [f"  {field}: {shown} {reason}.", f"      Try: {better}"]
+        answers[field] = better
+    lines += ["", "To run again with these suggestions and your other answers:", ""]
+    lines += [f"  {command(answers)}", ""]
+    print(*lines, sep="\n", file=sys.stderr)
+    raise SystemExit(1)
+
+
+main()

@@ -1,0 +1,100 @@
+"""What can be chosen, as data made from `cookiecutter.json`, and samples of it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import combinations, product
+
+from .project import TEMPLATE
+
+Answers = dict[str, str]
+Pair = tuple[tuple[str, str], tuple[str, str]]
+
+TELEMETRY = ("health", "logging", "metrics", "error_tracking", "tracing")
+
+
+def choices() -> dict[str, list[str]]:
+    """The values of each prompt that has a choice; the first is the default."""
+    prompts = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    return {key: values for key, values in prompts.items() if isinstance(values, list)}
+
+
+def name(answers: Mapping[str, str]) -> str:
+    """What is on, for the id of a test; the license only where it is not the default."""
+    default = choices()["license"][0]
+    on = [value for value in answers.values() if value not in ("none", default)]
+    return "+".join(on) or "nothing"
+
+
+def every() -> list[Answers]:
+    """Every combination of telemetry, the other choices taken in turn; first the default."""
+    axes = _telemetry()
+    combined = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+    return _with_others(combined)
+
+
+def sample() -> list[Answers]:
+    """Combinations in which any two telemetry choices meet at least once; first the default."""
+    axes = _telemetry()
+    chosen = pairwise(axes)
+    return [each for each in every() if {key: each[key] for key in axes} in chosen]
+
+
+def each_choice() -> list[Answers]:
+    """The fewest combinations of telemetry that have every choice in one of them."""
+    axes = _telemetry()
+    count = max(map(len, axes.values()))
+    return _with_others(
+        {key: values[number % len(values)] for key, values in axes.items()}
+        for number in range(count)
+    )
+
+
+def pairwise(axes: Mapping[str, list[str]]) -> list[Answers]:
+    """Answers in which any two values of two prompts meet at least once; first the defaults."""
+    sample = [{key: values[0] for key, values in axes.items()}]
+    missing = {
+        pair
+        for one, other in combinations(axes, 2)
+        for pair in product(product([one], axes[one]), product([other], axes[other]))
+    } - _pairs(sample[0])
+    while missing:
+        candidates = (_completed(pair, axes, missing) for pair in sorted(missing))
+        answers = max(candidates, key=lambda candidate: len(missing & _pairs(candidate)))
+        missing -= _pairs(answers)
+        sample.append(answers)
+    return sample
+
+
+def _completed(pair: Pair, axes: Mapping[str, list[str]], missing: set[Pair]) -> Answers:
+    """The pair, and for each other prompt the value that meets the most that it has not met."""
+    answers = dict(pair)
+    for key, values in axes.items():
+        if key not in answers:
+            met = {
+                value: sum(
+                    ((key, value), each) in missing or (each, (key, value)) in missing
+                    for each in answers.items()
+                )
+                for value in values
+            }
+            answers[key] = max(values, key=met.__getitem__)
+    return {key: answers[key] for key in axes}
+
+
+def _pairs(answers: Answers) -> set[Pair]:
+    return set(combinations(answers.items(), 2))
+
+
+def _telemetry() -> dict[str, list[str]]:
+    return {key: values for key, values in choices().items() if key in TELEMETRY}
+
+
+def _with_others(combined: Iterable[Answers]) -> list[Answers]:
+    others = {key: values for key, values in choices().items() if key not in TELEMETRY}
+    completed = []
+    for number, answers in enumerate(combined):
+        completed.append(dict(answers))
+        for key, values in others.items():
+            number, index = divmod(number, len(values))
+            completed[-1][key] = values[index]
+    return completed

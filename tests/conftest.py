@@ -1,0 +1,97 @@
+import os
+import shutil
+from collections.abc import Callable, Generator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .backends import NotInstalled
+from .project import TEMPLATE, Project, git, interpreter, render
+
+Generate = Callable[..., Project]
+
+
+@pytest.fixture(scope="session")
+def slots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this worker's environments stand.
+
+    The first project of each test has the first slot, and so on: `uv sync` makes an environment
+    exactly what the project asks for, while bytecode and mypy's cache, which hold for a path,
+    are used again.
+    """
+    return tmp_path_factory.getbasetemp() / "environments"
+
+
+@pytest.fixture
+def generate(tmp_path: Path, slots: Path) -> Generate:
+    """Generates a project; answers not given are the defaults."""
+    numbers = count()
+
+    def generate(**answers: str) -> Project:
+        number = next(numbers)
+        directory = tmp_path / f"project-{number}"
+        path = render(directory, tmp_path / "home", answers)
+        return Project(path, answers, slots / str(number) / "venv", interpreter())
+
+    return generate
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository of what is here now."""
+    copy = tmp_path_factory.mktemp("template") / "template"
+    ignore = shutil.ignore_patterns(".git", ".*_cache", ".venv", "__pycache__")
+    shutil.copytree(TEMPLATE, copy, ignore=ignore)
+    git(copy, "init", "--quiet", "--initial-branch=main")
+    git(copy, "add", "--all")
+    git(copy, "commit", "--quiet", "--message=A template")
+    return copy
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from skip_where_not_installed())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    return (yield from skip_where_not_installed())
+
+
+def skip_where_not_installed() -> Generator[None, Any, Any]:
+    """A test, or a fixture, just starts its backend: without it, the test is skipped."""
+    try:
+        return (yield)
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """CI installs everything, so that there a skipped test is a broken promise."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr[2]}"
+    return report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="also the generated suite of every combination, and all else that takes minutes",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: runs with --full only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("full"):
+        slow = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]

@@ -1,0 +1,87 @@
+"""Load on keep-alive connections, as from a proxy that reuses them."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from .backends import eventually
+
+ANSWER_SECONDS = 60.0
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+
+@dataclass
+class Load:
+    """What came back: a request that was sent and not answered with 200 is a failure."""
+
+    answered: int = 0
+    failures: list[str] = field(default_factory=list)
+    #: Set once connections may be refused, since the service was asked to stop.
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def wait_for(self, answered: int, timeout: float = 30) -> None:
+        """Returns when that many more requests have been answered."""
+        enough = self.answered + answered
+        eventually(lambda: self.answered >= enough or self.failures, timeout, "answers")
+
+
+@contextmanager
+def load(port: int, path: str, connections: int = 16, timeout: float = 120) -> Iterator[Load]:
+    """Sends requests on so many connections until the service takes no more of them.
+
+    The end of the block waits for that. Each connection sends its next request when it
+    has the answer to the last, and is made anew when the service closes it. Where it is then
+    refused, after `stopping` is set, that is the end.
+    """
+    result = Load()
+
+    async def run() -> None:
+        workers = (_worker(port, path, result) for _ in range(connections))
+        await asyncio.wait_for(asyncio.gather(*workers), timeout)
+
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    yield result
+    result.stopping.set()
+    thread.join()
+    for error in errors:
+        raise error
+
+
+async def _worker(port: int, path: str, result: Load) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError as error:
+            if not result.stopping.is_set():
+                result.failures.append(f"connect: {error!r}")
+            return
+        try:
+            while True:
+                writer.write(request)
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_SECONDS)
+                length = _LENGTH.search(head)
+                await reader.readexactly(int(length.group(1)) if length else 0)
+                if not head.startswith(b"HTTP/1.1 200 "):
+                    result.failures.append(head.decode(errors="replace"))
+                result.answered += 1
+                if _CLOSE.search(head):
+                    break
+        except (OSError, EOFError, TimeoutError) as error:
+            result.failures.append(f"request: {error!r}")
+            return
+        finally:
+            writer.close()

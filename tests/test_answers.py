@@ -1,0 +1,301 @@
+"""What a person may type: it arrives unchanged in every file, or is refused with a way out."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+import jinja2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from . import combinations
+from .conftest import Generate
+from .project import TEMPLATE, render
+from .test_render import files, ruff, syntax
+
+LONGEST_SLUG = 32
+NASTY = [
+    'Bob "X" Smith, Inc.',
+    "O'Brien",
+    "\"\"\" + ''' + ```",
+    "C:\\temp\\new",
+    "ends in a backslash\\",
+    "{ } {% raw %} %} }} %s ${HOME} $(id) `id` !r:>10 =1+1",
+    "🎉 \U0001d4b3 e\u0301",
+    "שלום \u202e\u0645\u0631\u062d\u0628\u0627",
+    "<b>&amp;</b> # [x](y) | * _ <!--",
+    "x" * 300,
+]
+UNTYPABLE = st.characters(categories=["Cc", "Cs", "Zl", "Zp"])
+TAGS = ("{{", "{#", "# {%")
+
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=300)
+lines = texts.filter(lambda text: text.strip() == text != "" and not any(map(text.count, TAGS)))
+emails = st.from_regex(
+    r"[a-z.'+!#$%&*/=?^`|~-]{1,20}@[a-z0-9]{1,9}(\.[a-z0-9]{2,9})?", fullmatch=True
+)
+slugs = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,9}){0,2}", fullmatch=True)
+anything = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("{}#% \n\x1b\\\"'@-")))
+
+slow = settings(
+    max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("answers")
+
+
+@slow
+@given(name=lines, description=lines, author=lines, email=emails, licence=st.integers(0, 3))
+def test_text_arrives_unchanged(
+    workplace: Path, name: str, description: str, author: str, email: str, licence: int
+) -> None:
+    answers = {
+        "project_name": name,
+        "project_slug": "my-service",
+        "description": description,
+        "author_name": author,
+        "author_email": email,
+        "license": combinations.choices()["license"][licence],
+    }
+    project = made(workplace, answers)
+    assert [problem for path in files(project) for problem in syntax(path, project)] == []
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    metadata = tomllib.loads(text)["project"]
+    assert metadata["description"] == description
+    assert metadata["authors"] == [{"name": author, "email": email}]
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {name}\n\n{description}\n")
+    if licence != 1:  # Apache's is the same for everybody
+        assert f"Copyright (c) {author}" in (project / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", NASTY, ids=lambda text: text[:9].encode("ascii", "replace"))
+def test_metadata_is_what_was_answered(generate: Generate, tmp_path: Path, text: str) -> None:
+    project = generate(project_name=text, project_slug="a-b", description=text, author_name=text)
+    project.uv("build", "--quiet", "--wheel", f"--out-dir={tmp_path}")
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        [path] = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = archive.read(path).decode()
+    fields = dict(line.split(": ", 1) for line in metadata.split("\n\n")[0].splitlines())
+    assert fields["Name"] == "a-b"
+    assert fields["Summary"] == text
+    assert fields["Author-email"] == f"{text} <you@example.com>"
+    assert f"# {text}\n\n{text}\n" in metadata
+
+
+@slow
+@given(slug=st.one_of(slugs, st.just("a"), st.just("a-" * 15 + "bb")))
+def test_slug_gives_a_tidy_project_or_another_slug(workplace: Path, slug: str) -> None:
+    if message := refusal({"project_slug": slug}):
+        assert f'project_slug: "{slug}" ' in message
+        [slug] = re.findall(r"Try: (.*)", message)
+    project = made(workplace, {"project_slug": slug})
+    assert project.name == slug
+    assert (project / "src" / slug.replace("-", "_") / "app.py").is_file()
+    # Names of any length leave imports in order and lines within bounds.
+    assert list(ruff(project)) == []
+
+
+@pytest.mark.parametrize(
+    "slug",
+    [
+        "",
+        "class",
+        "json",
+        "telnetlib",
+        "tornado",
+        "prometheus-client",
+        "opentelemetry",
+        "con",
+        "com1",
+        "tests",
+        "My Service",
+        "my_service",
+        "a/b",
+        "..",
+        "a\\b",
+        "-a",
+        "a--b",
+        "3d",
+        "é",
+        "\uff41",
+        "a\n",
+        "a" * 33,
+    ],
+    ids=repr,
+)
+def test_slug_is_refused_for_one_that_is_not(slug: str) -> None:
+    message = refusal({"project_slug": slug})
+    assert f"project_slug: {json.dumps(slug, ensure_ascii=False)} " in message
+    [better] = re.findall(r"Try: (.*)", message)
+    assert refusal({"project_slug": better}) == ""
+
+
+def test_no_slug_is_the_name_of_what_is_installed(generate: Generate) -> None:
+    """The names of each dependency's distribution and modules, in every combination."""
+    for answers in combinations.each_choice():
+        project = generate(**answers)
+        project.sync()
+        pyproject = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))
+        declared = [*pyproject["project"]["dependencies"], *pyproject["dependency-groups"]["dev"]]
+        names = {re.split(r"[\[<>=!~; ]", each)[0] for each in declared}
+        code = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
+        for module, distributions in json.loads(project.run(project.python, "-c", code)).items():
+            if names & set(distributions) and not module.startswith("_"):
+                names.add(module.lower().replace("_", "-"))
+        for name in names:
+            assert refusal({"project_slug": name}), name
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "project_name": anything,
+            "project_slug": anything,
+            "description": anything,
+            "author_name": anything,
+            "author_email": anything,
+        }
+    )
+)
+@settings(deadline=None, max_examples=200)
+def test_suggestions_are_accepted(answers: dict[str, str]) -> None:
+    message = refusal(answers)
+    if not message:
+        return
+    command = shlex.split(message.rstrip().rpartition("\n\n  ")[2])
+    assert command[:5] == ["cookiecutter", "--no-input", "--output-dir", "/out", "/template"]
+    again = dict(each.split("=", 1) for each in command[5:])
+    assert again.keys() == answers.keys()
+    assert refusal(again) == ""
+    for field, answer in answers.items():
+        if f"\n  {field}: " not in message:
+            assert again[field] == answer
+
+
+def test_all_problems_are_told_at_once_with_the_command_to_run_again(tmp_path: Path) -> None:
+    answers = {
+        "project_name": "Two\nlines",
+        "project_slug": "Class",
+        "author_email": "nobody",
+        "description": 'It\'s "fine"',
+        "metrics": "none",
+    }
+    done = cookiecutter(
+        "--no-input", *(f"{key}={value}" for key, value in answers.items()), home=tmp_path
+    )
+    assert done.returncode == 1
+    message = done.stdout.partition("Traceback")[0]
+    assert message.startswith("Nothing was generated, because of these answers:\n")
+    for field in ("project_name", "project_slug", "author_email"):
+        assert f"\n  {field}: {json.dumps(answers[field])} " in message
+    assert "\n  description: " not in message
+    assert list(tmp_path.glob("out/*")) == []
+
+    [command] = re.findall(r"^  (cookiecutter .*)", message, re.MULTILINE)
+    again = cookiecutter(*shlex.split(command)[1:], home=tmp_path, complete=True)
+    assert again.returncode == 0, again.stdout
+    project = tmp_path / "out" / "class-service"
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["description"] == answers["description"]
+    assert not list(project.rglob("*metrics*"))
+
+
+def test_enter_alone_gives_a_good_service(tmp_path: Path) -> None:
+    done = cookiecutter(home=tmp_path, typed="\n" * 20)
+    assert done.returncode == 0, done.stdout
+    project = tmp_path / "out" / "my-service"
+    assert done.stdout.endswith(
+        f"Made the service my-service in {project}\n"
+        "Run it:   cd my-service && uv run my-service\n"
+        "Test it:  uv run pytest\n"
+    )
+    assert list(ruff(project)) == []
+
+
+def test_typed_answers_are_not_executed(tmp_path: Path) -> None:
+    proof = tmp_path / "executed"
+    call = f"__import__('pathlib').Path('{proof}').touch()"
+    typed = [
+        f'"; {call} #',
+        "typed-service",
+        f'""" + {call} + """',
+        f"'''); {call} #",
+        "o'brien@example.com",
+    ]
+    done = cookiecutter(home=tmp_path, typed="\n".join(typed) + "\n" * 20)
+    assert done.returncode == 0, done.stdout
+    project = tmp_path / "out" / "typed-service"
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    metadata = tomllib.loads(text)["project"]
+    assert metadata["description"] == typed[2]
+    assert metadata["authors"] == [{"name": typed[3], "email": typed[4]}]
+    assert f"# {typed[0]}\n" in (project / "README.md").read_text(encoding="utf-8")
+
+    template = "{{ cycler.__init__.__globals__.os.mkdir('" + str(proof) + "') }}"
+    done = cookiecutter(home=tmp_path, typed=f"{template}\nother-service" + "\n" * 20)
+    assert done.returncode == 1
+    assert "  project_name: " in done.stdout
+    assert not proof.exists()
+
+
+def made(workplace: Path, answers: Mapping[str, str]) -> Path:
+    number = len(list(workplace.iterdir()))
+    return render(workplace / str(number), workplace / "home", answers)
+
+
+def refusal(answers: Mapping[str, str]) -> str:
+    """What the hook says to these answers; empty where it accepts them. Others are right."""
+    right = {
+        "project_name": "My Service",
+        "project_slug": "my-service",
+        "description": "A Tornado service.",
+        "author_name": "Your Name",
+        "author_email": "you@example.com",
+    }
+    context = {**right, **answers, "_template": "/template", "_output_dir": "/out"}
+    source = (TEMPLATE / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    options = json.loads((TEMPLATE / "cookiecutter.json").read_text())["_jinja2_env_vars"]
+    rendered = jinja2.Environment(**options).from_string(source).render(cookiecutter=context)
+    errors = TextIOWrapper(BytesIO(), encoding="utf-8", errors="backslashreplace")
+    with redirect_stderr(errors):
+        try:
+            exec(compile(rendered, "pre_gen_project.py", "exec"), {})
+        except SystemExit as end:
+            errors.flush()
+            return errors.buffer.getvalue().decode() if end.code == 1 else str(end)
+    return ""
+
+
+def cookiecutter(
+    *argv: str, home: Path, typed: str = "", complete: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """Runs the command; without `complete`, with the template and a directory for its output."""
+    (home / "out").mkdir(exist_ok=True)
+    if not complete:
+        argv = ("--output-dir", str(home / "out"), str(TEMPLATE), *argv)
+    return subprocess.run(
+        [sys.executable, "-m", "cookiecutter", *argv],
+        cwd=home,
+        env={**os.environ, "HOME": str(home), "NO_COLOR": "1"},
+        input=typed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )

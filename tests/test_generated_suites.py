@@ -1,0 +1,64 @@
+"""The generated suite and mypy, in an environment made from the project's own `pyproject.toml`.
+
+Alone: what a project uses and does not ask for is not there.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from . import combinations
+from .conftest import Generate
+from .project import Project, interpreters
+
+SAMPLE = combinations.sample()
+COMBINATIONS = [
+    pytest.param(
+        answers,
+        id=combinations.name(answers),
+        marks=() if answers in SAMPLE else pytest.mark.full,
+    )
+    for answers in combinations.every()
+]
+# The sample has them already, by the newest.
+OLDER = [
+    pytest.param(path, id=f"{major}.{minor}")
+    for (major, minor), path in list(interpreters().items())[:-1]
+]
+STUCK = 60
+"""Seconds after which a test tells where it hangs."""
+# Each backend's dependencies, in as few projects as there are backends of one prompt.
+BOUNDS = combinations.each_choice()
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS)
+def test_suite(generate: Generate, answers: combinations.Answers) -> None:
+    project = generate(**answers)
+    project.sync()
+    check(project)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("interpreter", OLDER)
+def test_suite_on_an_older_python(generate: Generate, interpreter: Path) -> None:
+    project = generate()
+    project.interpreter = interpreter
+    project.sync()
+    check(project)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("answers", BOUNDS, ids=combinations.name)
+def test_suite_with_the_oldest_dependencies(
+    generate: Generate, answers: combinations.Answers
+) -> None:
+    project = generate(**answers)
+    project.sync("--resolution=lowest-direct")
+    check(project)
+
+
+def check(project: Project) -> None:
+    project.run("coverage", "run", "-m", "pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}")
+    project.run("coverage", "combine", "--quiet")
+    project.run("coverage", "report")
+    project.run("mypy")

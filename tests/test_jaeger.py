@@ -1,0 +1,165 @@
+"""Traces, received by a real Jaeger and read back over its query API."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .backends import eventually, jaeger, otlp
+from .backends.jaeger import Jaeger, tags
+from .conftest import Generate
+from .project import Project
+from .traced import CALLER, FAULTS, add_orders, broken, of_trace, trace_id
+
+DRAIN_TIMEOUT = 3
+# What the last flushes may take beyond the requests' time.
+GRACE = 2
+
+
+@pytest.fixture
+def project(generate: Generate) -> Project:
+    project = generate(tracing="jaeger")
+    add_orders(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
+    with jaeger.running(tmp_path_factory.mktemp("jaeger")) as server:
+        yield server
+
+
+def test_traces_arrive_without_what_is_nobody_s_business(project: Project, server: Jaeger) -> None:
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": server.otlp_http,
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=orders",
+        "ENVIRONMENT": "staging",
+    }
+    with project.start(**settings) as service:
+        secrets = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
+        assert service.get("/hello/x?token=hidden", of_trace(1) | secrets)[0] == 200
+        order = "/orders/7?card=hidden"
+        assert service.get(order, of_trace(2), method="POST", body="hidden")[0] == 500
+        assert service.get("/nowhere", of_trace(3))[0] == 404
+        assert service.get("/livez", of_trace(4))[0] == 200
+        assert service.get("/metrics", of_trace(4), admin=True)[0] == 200
+        # The last of it may still wait to be sent: a stop loses none.
+        assert service.terminate() == 0, service.output()
+        output = service.output()
+
+    trace = server.wait_for_trace(trace_id(1), spans=2)
+    spans = {span["operationName"]: span for span in trace["spans"]}
+    assert spans.keys() == {"GET /hello/{name}", "greet"}
+    hello, greet = spans["GET /hello/{name}"], spans["greet"]
+    assert parents(hello) == [CALLER]
+    assert parents(greet) == [hello["spanID"]]
+    attributes = tags(hello)
+    assert attributes["span.kind"] == "server"
+    assert attributes["http.request.method"] == "GET"
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["http.route"] == "/hello/{name}"
+    assert attributes["url.path"] == "/hello/x"
+    assert "otel.status_code" not in attributes
+    assert 0 <= greet["duration"] <= hello["duration"] < 10e6
+    process = trace["processes"][hello["processID"]]
+    assert process["serviceName"] == "shop"
+    assert tags(process)["service.version"] == "0.1.0"
+    assert tags(process)["deployment.environment.name"] == "staging"
+    assert tags(process)["team"] == "orders"
+
+    failed = server.wait_for_trace(trace_id(2), spans=2)
+    spans = {span["operationName"]: span for span in failed["spans"]}
+    assert tags(spans["load order"])["order.number"] == 7
+    for span in spans.values():
+        assert tags(span)["otel.status_code"] == "ERROR"
+        [event] = span["logs"]
+        assert tags(event)["exception.type"] == "ValueError"
+        assert tags(event)["exception.message"] == "order 7 is not there"
+        assert "Traceback" in tags(event)["exception.stacktrace"]
+    assert tags(spans["POST /orders/{number}"])["error.type"] == "ValueError"
+
+    [unmatched] = server.wait_for_trace(trace_id(3))["spans"]
+    assert unmatched["operationName"] == "GET"
+    assert "otel.status_code" not in tags(unmatched)
+    assert server.trace(trace_id(4)) is None
+    assert "hidden" not in json.dumps([trace, failed])
+
+    lines = [json.loads(line) for line in output.splitlines()]
+    [access] = [line for line in lines if line.get("url.path") == "/hello/x"]
+    assert (access["trace_id"], access["span_id"]) == (trace_id(1), hello["spanID"])
+
+
+def test_requests_are_what_otlp_prescribes(project: Project, tmp_path: Path) -> None:
+    """By the official schema, and strictly: unknown fields are refused."""
+    with otlp.running(tmp_path) as collector:
+        settings = {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.endpoint}/v1/traces",
+            "OTEL_EXPORTER_OTLP_HEADERS": "x-key=a%20secret",
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        }
+        with project.start(**settings) as service:
+            headers = of_trace(1) | {"tracestate": "vendor=told"}
+            service.get("/orders/7", headers, method="POST", body="")
+            assert service.terminate() == 0, service.output()
+        server, order = sorted(collector.spans(), key=lambda span: span["startTimeUnixNano"])
+
+    [request] = collector.requests
+    assert request.content_encoding == "gzip"
+    assert request.headers["x-key"] == "a secret"
+    assert (server["kind"], order["kind"]) == (2, 1)
+    assert (server["traceId"], server["parentSpanId"]) == (trace_id(1), CALLER)
+    assert order["parentSpanId"] == server["spanId"]
+    assert server["traceState"] == order["traceState"] == "vendor=told"
+    assert order["attributes"] == {"order.number": 7}
+    assert order["status"]["code"] == 2
+    assert order["scope"] == project.slug
+    assert server["startTimeUnixNano"] <= order["startTimeUnixNano"]
+    assert order["endTimeUnixNano"] <= server["endTimeUnixNano"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_spans_arrive_when_jaeger_is_there_again(
+    project: Project, server: Jaeger, fault: str
+) -> None:
+    first = 100 * (FAULTS.index(fault) + 1)
+    with broken(server.otlp_http, fault) as way:
+        with project.start(OTEL_EXPORTER_OTLP_ENDPOINT=way.url) as service:
+            for number in range(first, first + 20):
+                assert service.get("/hello/x", of_trace(number))[0] == 200
+            eventually(
+                lambda: way.met.is_set() or "takes no spans" in service.output(), 30, "trouble"
+            )
+            way.heal()
+            for number in range(first, first + 20):
+                server.wait_for_trace(trace_id(number), spans=2)
+
+            def exported() -> bool:
+                metrics = service.get("/metrics", admin=True)[2].splitlines()
+                return "otel_spans_exported_total 40.0" in metrics
+
+            eventually(exported, 30, "the count of spans")
+            assert "otel_spans_dropped_total 0.0" in service.get("/metrics", admin=True)[2]
+            assert service.terminate() == 0, service.output()
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "does not resolve"])
+def test_service_does_not_depend_on_jaeger(project: Project, fault: str) -> None:
+    with broken("http://127.0.0.1", fault) as way:
+        settings = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": (
+                "http://jaeger.invalid:4318" if fault == "does not resolve" else way.url
+            ),
+            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
+        }
+        with project.start(**settings) as service:
+            for _ in range(20):
+                assert service.get("/hello/x")[0] == 200
+            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+
+
+def parents(span: dict[str, object]) -> list[object]:
+    references = span["references"]
+    assert isinstance(references, list)
+    return [each["spanID"] for each in references if each["refType"] == "CHILD_OF"]

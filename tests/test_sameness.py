@@ -1,0 +1,115 @@
+"""The same answers give the same project, however they are given and wherever the template is."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import uv
+
+from .project import OLDEST_COOKIECUTTER, TEMPLATE, git, render
+
+ANSWERS = {
+    "project_name": "Same Name",
+    "metrics": "none",
+    "tracing": "none",
+    "license": "Proprietary",
+}
+SLUG = "same-name"
+
+
+def digest(project: Path) -> dict[str, tuple[int, str]]:
+    """Mode and content of each file."""
+    return {
+        str(path.relative_to(project)): (
+            path.stat().st_mode,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in sorted(project.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> dict[str, tuple[int, str]]:
+    return digest(render(tmp_path / "expected", tmp_path / "home", ANSWERS))
+
+
+def test_twice(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
+    assert digest(render(tmp_path / "again", tmp_path / "other home", ANSWERS)) == expected
+
+
+def test_mode_does_not_depend_on_the_checkout(
+    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]
+) -> None:
+    assert generated(repository, tmp_path) == expected
+
+
+def test_from_a_git_url(
+    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]
+) -> None:
+    assert generated(f"git+file://{repository}", tmp_path) == expected
+
+
+def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]) -> None:
+    archive = tmp_path / "template.zip"
+    git(repository, "archive", "--prefix=template-main/", f"--output={archive}", "HEAD")
+    with zipfile.ZipFile(archive) as content:
+        assert "template-main/cookiecutter.json" in content.namelist()
+    # zipfile keeps no modes.
+    contents = {path: content for path, (_, content) in generated(archive, tmp_path).items()}
+    assert contents == {path: content for path, (_, content) in expected.items()}
+
+
+def test_replayed(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
+    assert generated(TEMPLATE, tmp_path) == expected
+    assert generated(TEMPLATE, tmp_path, options=["--replay"]) == expected
+
+
+def test_from_a_config_file(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
+    config = tmp_path / "answers.yaml"
+    config.write_text(json.dumps({"default_context": ANSWERS}))
+    options = ["--no-input", "--config-file", str(config)]
+    assert generated(TEMPLATE, tmp_path, options=options) == expected
+
+
+@pytest.mark.full
+def test_by_the_oldest_cookiecutter(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
+    environment = tmp_path / "oldest"
+    oldest = f"cookiecutter=={OLDEST_COOKIECUTTER}"
+    python = environment / "bin" / "python"
+    for argv in (
+        ["venv", "--quiet", f"--python={sys.executable}", str(environment)],
+        ["pip", "install", "--quiet", f"--python={python}", oldest],
+    ):
+        subprocess.run([uv.find_uv_bin(), *argv], check=True, timeout=120)
+    assert generated(TEMPLATE, tmp_path, python=python) == expected
+
+
+def generated(
+    template: Path | str,
+    tmp_path: Path,
+    slug: str = SLUG,
+    options: Sequence[str] = (),
+    python: Path | str = sys.executable,
+) -> dict[str, tuple[int, str]]:
+    """What the command makes of a template with `ANSWERS`, or with other options instead."""
+    output = tmp_path / "output"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    answers = [] if options else [f"{key}={value}" for key, value in ANSWERS.items()]
+    options = options or ["--no-input"]
+    subprocess.run(
+        [python, "-m", "cookiecutter", "--output-dir", output, *options, template, *answers],
+        env={**os.environ, "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+    return digest(output / slug)

@@ -1,0 +1,130 @@
+"""Traces, received by a real Zipkin and read back over its API."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from .backends import eventually, zipkin
+from .backends.zipkin import Zipkin
+from .conftest import Generate
+from .project import Project
+from .traced import CALLER, FAULTS, add_orders, broken, of_trace, trace_id
+
+DRAIN_TIMEOUT = 3
+# What the last flushes may take beyond the requests' time.
+GRACE = 2
+
+
+@pytest.fixture
+def project(generate: Generate) -> Project:
+    project = generate(tracing="zipkin")
+    add_orders(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zipkin]:
+    with zipkin.running(tmp_path_factory.mktemp("zipkin")) as server:
+        yield server
+
+
+def test_traces_arrive_without_what_is_nobody_s_business(project: Project, server: Zipkin) -> None:
+    settings = {
+        "ZIPKIN_ENDPOINT": server.endpoint,
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=orders",
+        "ENVIRONMENT": "staging",
+    }
+    with project.start(**settings) as service:
+        secrets = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
+        b3 = {"b3": f"{trace_id(1)}-{CALLER}-1"}
+        assert service.get("/hello/x?token=hidden", b3 | secrets)[0] == 200
+        order = "/orders/7?card=hidden"
+        assert service.get(order, of_trace(2), method="POST", body="hidden")[0] == 500
+        several = {"X-B3-TraceId": trace_id(3), "X-B3-SpanId": CALLER, "X-B3-Sampled": "1"}
+        assert service.get("/nowhere", several)[0] == 404
+        assert service.get("/livez", of_trace(4))[0] == 200
+        assert service.get("/metrics", of_trace(4), admin=True)[0] == 200
+        # The last of it may still wait to be sent: a stop loses none.
+        assert service.terminate() == 0, service.output()
+        output = service.output()
+
+    trace = server.wait_for_trace(trace_id(1), spans=2)
+    spans = {span["name"]: span for span in trace}
+    assert spans.keys() == {"get /hello/{name}", "greet"}
+    hello, greet = spans["get /hello/{name}"], spans["greet"]
+    assert (hello["kind"], hello["parentId"]) == ("SERVER", CALLER)
+    assert greet["parentId"] == hello["id"]
+    assert hello["localEndpoint"]["serviceName"] == "shop"
+    assert hello["remoteEndpoint"]["ipv4"] == "127.0.0.1"
+    assert hello["tags"]["http.request.method"] == "GET"
+    assert hello["tags"]["http.response.status_code"] == "200"
+    assert hello["tags"]["http.route"] == "/hello/{name}"
+    assert hello["tags"]["url.path"] == "/hello/x"
+    assert hello["tags"]["service.version"] == "0.1.0"
+    assert hello["tags"]["deployment.environment.name"] == "staging"
+    assert hello["tags"]["team"] == "orders"
+    assert "error" not in hello["tags"]
+    assert 0 < greet["duration"] <= hello["duration"] < 10e6
+
+    failed = server.wait_for_trace(trace_id(2), spans=2)
+    spans = {span["name"]: span for span in failed}
+    assert spans["load order"]["tags"]["order.number"] == "7"
+    assert spans["load order"]["tags"]["error"] == "ValueError: order 7 is not there"
+    assert spans["post /orders/{number}"]["tags"]["error"] == "ValueError"
+    for span in failed:
+        [annotation] = span["annotations"]
+        event = json.loads("{" + annotation["value"] + "}")["exception"]
+        assert event["exception.type"] == "ValueError"
+        assert event["exception.message"] == "order 7 is not there"
+
+    [unmatched] = server.wait_for_trace(trace_id(3))
+    assert (unmatched["name"], unmatched["parentId"]) == ("get", CALLER)
+    assert "error" not in unmatched["tags"]
+    assert server.trace(trace_id(4)) == []
+    assert "hidden" not in json.dumps([trace, failed])
+
+    lines = [json.loads(line) for line in output.splitlines()]
+    [access] = [line for line in lines if line.get("url.path") == "/hello/x"]
+    assert (access["trace_id"], access["span_id"]) == (trace_id(1), hello["id"])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_spans_arrive_when_zipkin_is_there_again(
+    project: Project, server: Zipkin, fault: str
+) -> None:
+    first = 100 * (FAULTS.index(fault) + 1)
+    with broken(server.endpoint, fault) as way:
+        with project.start(ZIPKIN_ENDPOINT=way.url) as service:
+            for number in range(first, first + 20):
+                assert service.get("/hello/x", of_trace(number))[0] == 200
+            eventually(
+                lambda: way.met.is_set() or "takes no spans" in service.output(), 30, "trouble"
+            )
+            way.heal()
+            for number in range(first, first + 20):
+                server.wait_for_trace(trace_id(number), spans=2)
+
+            def exported() -> bool:
+                metrics = service.get("/metrics", admin=True)[2].splitlines()
+                return "otel_spans_exported_total 40.0" in metrics
+
+            eventually(exported, 30, "the count of spans")
+            assert "otel_spans_dropped_total 0.0" in service.get("/metrics", admin=True)[2]
+            assert service.terminate() == 0, service.output()
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "does not resolve"])
+def test_service_does_not_depend_on_zipkin(project: Project, fault: str) -> None:
+    with broken("http://127.0.0.1/api/v2/spans", fault) as way:
+        settings = {
+            "ZIPKIN_ENDPOINT": (
+                "http://zipkin.invalid/api/v2/spans" if fault == "does not resolve" else way.url
+            ),
+            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
+        }
+        with project.start(**settings) as service:
+            for _ in range(20):
+                assert service.get("/hello/x")[0] == 200
+            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()

@@ -1,0 +1,154 @@
+"""Spans on their way out: queued by whoever ends one, sent by a thread of its own.
+
+A span is encoded when it ends: its string holds nothing of the request alive and tells its size,
+and no batch holds the interpreter while requests wait.
+"""
+
+import asyncio
+import http.client
+import logging
+import threading
+from collections import deque
+from itertools import islice
+from urllib.parse import urlsplit
+
+from .tracing_backend import Backend
+from .tracing_spans import Encoded, Span
+
+BATCH = 256
+"""Spans sent at once, at most."""
+
+BATCH_SECONDS = 1.0
+"""How long spans wait for their batch to fill."""
+
+QUEUE_CHARACTERS = 4 * 1024 * 1024
+"""Size of the queue; beyond it spans are dropped."""
+
+STOP_SECONDS = 1.4
+
+# Between two attempts; doubled each time.
+FIRST_DELAY_SECONDS = 0.5
+MAX_DELAY_SECONDS = 30.0
+
+# Of one batch, by a status that promises nothing: it might be the batch's own fault.
+MAX_REFUSALS = 8
+ANSWER_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class Exporter:
+    """Sends spans to the backend, again and again while it fails; never blocks who ends a span."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.exported = 0
+        #: Spans that the backend refused for good.
+        self.failed = 0
+        #: Spans that found the queue full, or were left in it at the end.
+        self.dropped = 0
+        self._backend = backend
+        self._url = urlsplit(backend.url)
+        self._target = self._url._replace(scheme="", netloc="").geturl()
+        self._connection: http.client.HTTPConnection | None = None
+        self._troubled = False
+        self._queue: deque[Encoded] = deque()
+        self._size = 0
+        self._lock = threading.Lock()
+        self._full = threading.Event()
+        self._stopping = threading.Event()
+        # A daemon, as it may hang in the resolver for longer than a stop may take.
+        self._thread = threading.Thread(target=self._run, name="span exporter", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Sends what is queued, as far as that takes no longer than STOP_SECONDS."""
+        self._stopping.set()
+        self._full.set()
+        await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        if lost := len(self._queue):
+            self.dropped += lost
+            log.warning("%d spans are lost", lost)
+
+    def put(self, span: Span) -> None:
+        """Queues a span that has ended; may be called by any thread."""
+        if self._size > QUEUE_CHARACTERS:
+            self.dropped += 1
+            return
+        try:
+            encoded = self._backend.encode(span)
+        except Exception:  # of an attribute's own `__str__`
+            log.exception("A span cannot be told")
+            self.failed += 1
+            return
+        with self._lock:
+            self._queue.append(encoded)
+            self._size += len(encoded.text)
+        if len(self._queue) == BATCH:
+            self._full.set()
+
+    def _run(self) -> None:
+        while self._queue or not self._stopping.is_set():
+            if len(self._queue) < BATCH:
+                self._full.wait(BATCH_SECONDS)
+            self._full.clear()
+            with self._lock:
+                batch = list(islice(self._queue, BATCH))
+            if batch:
+                if not self._deliver(batch):
+                    break
+                with self._lock:
+                    for encoded in batch:
+                        self._queue.popleft()
+                        self._size -= len(encoded.text)
+        if self._connection:
+            self._connection.close()
+
+    def _deliver(self, batch: list[Encoded]) -> bool:
+        """Tries until the batch is taken or refused for good; False where a stop comes first."""
+        body = self._backend.body(batch)
+        delay = FIRST_DELAY_SECONDS
+        refusals = 0
+        while True:
+            last = self._stopping.is_set()
+            status, problem = self._attempt(body)
+            if 200 <= status < 300:
+                self.exported += len(batch)
+                if self._troubled:
+                    log.info("%s takes spans again", self._backend.url)
+                    self._troubled = False
+                return True
+            if not self._troubled:
+                log.warning("%s takes no spans: %s", self._backend.url, problem)
+                self._troubled = True
+            # OTLP would have a 500 not tried again, but those who restart a collector see one.
+            refusals += status != 0
+            if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
+                self.failed += len(batch)
+                return True
+            if last:
+                return False
+            self._stopping.wait(delay)
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
+
+    def _attempt(self, body: bytes) -> tuple[int, str]:
+        """The status that the backend answers, 0 for none, and what to tell of it."""
+        if self._connection is None:
+            secure = self._url.scheme == "https"
+            kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+            self._connection = kind(self._url.netloc, timeout=self._backend.timeout)
+        used = self._connection.sock is not None
+        try:
+            self._connection.request("POST", self._target, body, self._backend.headers)
+            response = self._connection.getresponse()
+            response.read(ANSWER_BYTES)
+            if not response.isclosed():
+                self._connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            if used and isinstance(error, ConnectionError):
+                # It was closed while it was idle.
+                return self._attempt(body)
+            return 0, str(error) or type(error).__name__
+        return response.status, f"{response.status} {response.reason}"

@@ -1,0 +1,295 @@
+"""What becomes of spans while the backend does not do its part."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from tornado.httpclient import HTTPClient
+
+# {% filter replace("my_service", cookiecutter.__package) %}
+from my_service import tracing_export
+from my_service.settings import Settings
+from my_service.tracing_backend import Backend
+from my_service.tracing_export import Exporter
+from my_service.tracing_spans import Span
+
+# {% endfilter %}
+from .service import free_port, inherited, process
+from .tracing_decode import ENDPOINT
+from .tracing_receiver import hanging, receiving
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Log(logging.Handler):
+    """The exporter's log, to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._changed:
+            self.lines.append(record.getMessage())
+            self._changed.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        with self._changed:
+            told = self._changed.wait_for(lambda: any(text in line for line in self.lines), 10)
+        assert told, self.lines
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setattr(tracing_export, "BATCH_SECONDS", 0.001)
+    monkeypatch.setattr(tracing_export, "FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr(tracing_export, "MAX_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(tracing_export, "STOP_SECONDS", 0.2)
+    handler = Log()
+    tracing_export.log.setLevel(logging.INFO)
+    tracing_export.log.addHandler(handler)
+    yield handler
+    tracing_export.log.removeHandler(handler)
+
+
+def make_exporter(url: str) -> Exporter:
+    with mock.patch.dict(os.environ, {**inherited(), ENDPOINT: url}, clear=True):
+        return Exporter(Backend(Settings(), {"service.name": "test"}))
+
+
+def end(exporter: Exporter, name: str = "work", spans: int = 1) -> None:
+    """Ends spans."""
+    for _ in range(spans):
+        Span(name, "INTERNAL", TRACE, "", 1, "", exporter.put).end()
+
+
+def stop(exporter: Exporter) -> None:
+    asyncio.run(exporter.stop())
+
+
+def test_spans_are_sent_in_batches() -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        end(exporter, spans=tracing_export.BATCH + 44)
+        exporter.start()
+        stop(exporter)
+        assert [len(request.spans) for request in receiver.requests] == [tracing_export.BATCH, 44]
+    assert (exporter.exported, exporter.failed, exporter.dropped) == (300, 0, 0)
+
+
+def test_full_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_export, "BATCH_SECONDS", 3600.0)
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter, spans=tracing_export.BATCH)
+        receiver.wait_for(spans=tracing_export.BATCH)
+        stop(exporter)
+
+
+def test_spans_arrive_when_a_backend_that_refused_comes_back(log: Log) -> None:
+    port = free_port()
+    exporter = make_exporter(f"http://127.0.0.1:{port}")
+    exporter.start()
+    end(exporter)
+    log.wait_for("takes no spans: [Errno")
+    end(exporter)
+    with receiving(port) as receiver:
+        receiver.wait_for(spans=2)
+        stop(exporter)
+    assert exporter.exported == 2
+    assert len([line for line in log.lines if "takes no spans" in line]) == 1
+    assert len([line for line in log.lines if "takes spans again" in line]) == 1
+
+
+def test_stop_tries_once_more(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_export, "FIRST_DELAY_SECONDS", 3600.0)
+    port = free_port()
+    exporter = make_exporter(f"http://127.0.0.1:{port}")
+    exporter.start()
+    end(exporter)
+    log.wait_for("takes no spans")
+    with receiving(port) as receiver:
+        stop(exporter)
+        assert len(receiver.spans) == 1
+
+
+def test_stop_does_not_wait_for_a_backend_that_refuses(log: Log) -> None:
+    exporter = make_exporter(f"http://127.0.0.1:{free_port()}")
+    exporter.start()
+    end(exporter, spans=3)
+    stop(exporter)
+    assert exporter.dropped == 3
+    assert log.lines[-1] == "3 spans are lost"
+
+
+def test_stop_does_not_wait_for_a_backend_that_hangs() -> None:
+    with hanging() as url:
+        exporter = make_exporter(url)
+        exporter.start()
+        end(exporter, spans=3)
+        stop(exporter)
+    assert exporter.dropped == 3
+
+
+def test_backend_that_hangs_is_asked_again(log: Log) -> None:
+    with hanging() as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 0.01
+        exporter.start()
+        end(exporter)
+        log.wait_for("takes no spans: timed out")
+        port = int(url.rpartition(":")[2])
+    with receiving(port) as receiver:
+        receiver.wait_for(spans=1)
+        stop(exporter)
+
+
+def test_backend_that_does_not_resolve(log: Log) -> None:
+    with mock.patch("socket.getaddrinfo", side_effect=OSError("no such name")):
+        exporter = make_exporter("http://nowhere.invalid:9999")
+        exporter.start()
+        end(exporter)
+        log.wait_for("takes no spans: no such name")
+        stop(exporter)
+    assert exporter.dropped == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_refusal_that_may_pass_is_no_loss(status: int) -> None:
+    with receiving() as receiver:
+        receiver.statuses.extend([status] * 3)
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 0)
+
+
+def test_refusal_for_good_is_a_failure_and_what_follows_is_sent(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.statuses.append(400)
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter, spans=2)
+        receiver.wait_for(refused=1, spans=0)
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 2)
+    assert any("takes no spans: 400 Bad Request" in line for line in log.lines)
+
+
+def test_batch_that_breaks_the_backend_is_given_up() -> None:
+    with receiving() as receiver:
+        receiver.statuses.extend([500] * tracing_export.MAX_REFUSALS)
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(refused=tracing_export.MAX_REFUSALS, spans=0)
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 1)
+
+
+def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_export, "QUEUE_CHARACTERS", 10_000)
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        end(exporter, name="n" * 1000, spans=100)
+        assert 0 < len(exporter._queue) < 15
+        assert exporter.dropped == 100 - len(exporter._queue)
+        exporter.start()
+        receiver.wait_for(spans=len(exporter._queue))
+        stop(exporter)
+        assert exporter._size == 0
+    assert exporter.exported + exporter.dropped == 100
+
+
+def test_connection_closed_while_idle_is_no_trouble(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.hangs_up = True
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        for spans in (1, 2, 3):
+            end(exporter)
+            receiver.wait_for(spans)
+        stop(exporter)
+    assert log.lines == []
+
+
+def test_connection_is_kept() -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        for spans in (1, 2, 3):
+            end(exporter)
+            receiver.wait_for(spans)
+        stop(exporter)
+        assert receiver.connections == 1
+
+
+def test_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_export, "ANSWER_BYTES", 1)
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        for spans in (1, 2):
+            end(exporter)
+            receiver.wait_for(spans)
+        stop(exporter)
+        assert receiver.connections == 2
+
+
+def test_https(log: Log) -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url.replace("http", "https"))
+        exporter.start()
+        end(exporter)
+        log.wait_for("takes no spans: [SSL")
+        stop(exporter)
+
+
+def test_span_that_cannot_be_told_harms_no_other(log: Log) -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("no word")
+
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        span = Span("mute", "INTERNAL", TRACE, "", 1, "", exporter.put)
+        span.set_attribute("what", Mute())
+        span.end()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 1)
+    assert log.lines == ["A span cannot be told"]
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve"])
+def test_service_starts_serves_and_stops_without_its_backend(fault: str) -> None:
+    with hanging() as hung:
+        url = {
+            "refuses": f"http://127.0.0.1:{free_port()}",
+            "hangs": hung,
+            "does not resolve": "http://nowhere.invalid:9999",
+        }[fault]
+        with process(**{ENDPOINT: url}) as service:
+            service.wait_until_listening()
+            client = HTTPClient()
+            assert client.fetch(f"http://127.0.0.1:{service.port}/hello/x").code == 200
+            client.close()
+            os.kill(service.pid, signal.SIGTERM)
+            assert service.wait() == 0
+            assert "spans are lost" in service.output()
+            assert "Traceback" not in service.output()
