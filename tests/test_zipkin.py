@@ -5,15 +5,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from .backends import eventually, zipkin
+from .backends import zipkin
 from .backends.zipkin import Zipkin
 from .conftest import Generate
 from .project import Project
-from .traced import CALLER, FAULTS, add_orders, broken, of_trace, trace_id
-
-DRAIN_TIMEOUT = 3
-# What the last flushes may take beyond the requests' time.
-GRACE = 2
+from .traced import (
+    CALLER,
+    FAULTS,
+    add_orders,
+    of_trace,
+    service_does_not_depend_on_it,
+    spans_arrive_when_it_is_there_again,
+    trace_id,
+)
 
 
 @pytest.fixture
@@ -94,37 +98,11 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
 def test_spans_arrive_when_zipkin_is_there_again(
     project: Project, server: Zipkin, fault: str
 ) -> None:
-    first = 100 * (FAULTS.index(fault) + 1)
-    with broken(server.endpoint, fault) as way:
-        with project.start(ZIPKIN_ENDPOINT=way.url) as service:
-            for number in range(first, first + 20):
-                assert service.get("/hello/x", of_trace(number))[0] == 200
-            eventually(
-                lambda: way.met.is_set() or "takes no spans" in service.output(), 30, "trouble"
-            )
-            way.heal()
-            for number in range(first, first + 20):
-                server.wait_for_trace(trace_id(number), spans=2)
-
-            def exported() -> bool:
-                metrics = service.get("/metrics", admin=True)[2].splitlines()
-                return "otel_spans_exported_total 40.0" in metrics
-
-            eventually(exported, 30, "the count of spans")
-            assert "otel_spans_dropped_total 0.0" in service.get("/metrics", admin=True)[2]
-            assert service.terminate() == 0, service.output()
+    spans_arrive_when_it_is_there_again(
+        project, "ZIPKIN_ENDPOINT", server.endpoint, fault, server.wait_for_trace
+    )
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "does not resolve"])
 def test_service_does_not_depend_on_zipkin(project: Project, fault: str) -> None:
-    with broken("http://127.0.0.1/api/v2/spans", fault) as way:
-        settings = {
-            "ZIPKIN_ENDPOINT": (
-                "http://zipkin.invalid/api/v2/spans" if fault == "does not resolve" else way.url
-            ),
-            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
-        }
-        with project.start(**settings) as service:
-            for _ in range(20):
-                assert service.get("/hello/x")[0] == 200
-            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+    service_does_not_depend_on_it(project, "ZIPKIN_ENDPOINT", "/api/v2/spans", fault)

@@ -2,15 +2,19 @@
 
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
-from .backends import free_port
+from .backends import eventually, free_port
 from .project import Project
 
 FAULTS = ("refuses", "hangs", "answers 500")
+DRAIN_TIMEOUT = 3
+# What the last flushes may take beyond the requests' time.
+GRACE = 2
 CALLER = "b7ad6b7169203331"
 
 
@@ -103,3 +107,41 @@ def broken(target: str, fault: str) -> Iterator[Way]:
         yield way
     finally:
         way.close()
+
+
+def spans_arrive_when_it_is_there_again(
+    project: Project, setting: str, target: str, fault: str, wait_for_trace: Callable[..., Any]
+) -> None:
+    """Checks that what was queued is kept, and counted, while the way to `target` is broken."""
+    first = 100 * (FAULTS.index(fault) + 1)
+    numbers = range(first, first + 20)
+    with broken(target, fault) as way, project.start(**{setting: way.url}) as service:
+        for number in numbers:
+            assert service.get("/hello/x", of_trace(number))[0] == 200
+        eventually(
+            lambda: way.met.is_set() or "takes no spans" in service.output(), 30, "the trouble"
+        )
+        way.heal()
+        for number in numbers:
+            wait_for_trace(trace_id(number), spans=2)
+
+        def totals() -> str:
+            return service.get("/metrics", admin=True)[2]
+
+        eventually(lambda: "\notel_spans_exported_total 40.0\n" in totals(), 30, "the count")
+        assert "\notel_spans_dropped_total 0.0\n" in totals()
+        assert "\notel_spans_failed_total 0.0\n" in totals()
+        assert service.terminate() == 0, service.output()
+
+
+def service_does_not_depend_on_it(project: Project, setting: str, path: str, fault: str) -> None:
+    """Checks that a service starts, answers and stops in time while its backend is in trouble."""
+    with broken(f"http://127.0.0.1{path}", fault) as way:
+        settings = {
+            setting: f"http://backend.invalid{path}" if fault == "does not resolve" else way.url,
+            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
+        }
+        with project.start(**settings) as service:
+            for _ in range(20):
+                assert service.get("/hello/x")[0] == 200
+            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()

@@ -1,6 +1,7 @@
 """The spans of the service, as a backend receives them."""
 
 import asyncio
+import contextlib
 import json
 import os
 from typing import Any
@@ -9,7 +10,7 @@ from unittest import mock
 from opentelemetry import baggage, trace
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httputil import HTTPHeaders
-from tornado.web import RequestHandler
+from tornado.web import Finish, HTTPError, RequestHandler
 from tornado.websocket import websocket_connect
 
 # {% filter replace("my_service", cookiecutter.__package) %}
@@ -68,11 +69,9 @@ class Work(RequestHandler):
         return self.inner()["span_id"]
 
     def fails(self) -> None:
-        try:
-            with tracing.span("fails"):
-                raise KeyError("lost")
-        except KeyError:
-            pass
+        for error in (KeyError("lost"), HTTPError(500), HTTPError(404), Finish()):
+            with contextlib.suppress(Exception), tracing.span(type(error).__name__):
+                raise error
 
     def api(self) -> None:
         span = trace.get_current_span()
@@ -397,10 +396,12 @@ class TestChildren(TracingTest):
 
     def test_exception_that_leaves_a_span(self) -> None:
         self.work("fails")
-        span = self.named("fails")
-        assert (span.status, span.message) == ("ERROR", "KeyError: 'lost'")
-        assert span.events[0][1]["exception.type"] == "KeyError"
-        assert self.named("GET /work/{1}").status == "UNSET"
+        failed, internal, missing, finished, server = self.spans()
+        assert (failed.status, failed.message) == ("ERROR", "KeyError: 'lost'")
+        assert failed.events[0][1]["exception.type"] == "KeyError"
+        assert internal.status == "ERROR"
+        for span in (missing, finished, server):
+            assert (span.status, span.events) == ("UNSET", [])
 
     def test_span_outside_of_a_request_begins_a_trace(self) -> None:
         with tracing.span("alone") as alone:

@@ -80,7 +80,7 @@ def test_spans_are_sent_in_batches() -> None:
         exporter.start()
         stop(exporter)
         assert [len(request.spans) for request in receiver.requests] == [tracing_export.BATCH, 44]
-    assert (exporter.exported, exporter.failed, exporter.dropped) == (300, 0, 0)
+    assert (exporter.exported, exporter.dropped) == (tracing_export.BATCH + 44, 0)
 
 
 def test_full_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +159,19 @@ def test_backend_that_does_not_resolve(log: Log) -> None:
         log.wait_for("takes no spans: no such name")
         stop(exporter)
     assert exporter.dropped == 1
+
+
+def test_backend_whose_name_can_be_none(log: Log) -> None:
+    exporter = make_exporter(f"http://{'a' * 64}.invalid/v1?key=hidden")
+    exporter.start()
+    end(exporter)
+    log.wait_for(f"http://{'a' * 64}.invalid takes no spans: ")
+    stop(exporter)
+    assert "hidden" not in "".join(log.lines)
+
+
+def test_exporter_that_never_started_can_be_stopped() -> None:
+    stop(make_exporter("http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])

@@ -3,7 +3,6 @@ https://opentelemetry.io/docs/specs/otlp/
 """
 
 import gzip
-import json
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
 from math import isfinite
@@ -49,9 +48,11 @@ class Backend:
         state = f'"traceState":{_quote(span.tracestate)},' if span.tracestate else ""
         events = f'"events":[{_events(span)}],' if span.events else ""
         links = f'"links":[{_links(span)}],' if span.links else ""
-        recurring = span.recurring.encoded
-        if not recurring:
-            recurring = span.recurring.encoded = _attributes(span.recurring.attributes)
+        recurring = ""
+        if span.recurring:
+            recurring = span.recurring.encoded
+            if not recurring:
+                recurring = span.recurring.encoded = _attributes(span.recurring.attributes)
         comma = "," if recurring and span.attributes else ""
         message = f',"message":{_quote(span.status_message)}' if span.status_message else ""
         return Encoded(
@@ -123,9 +124,9 @@ def _value(value: Any) -> str:
         return '{"boolValue":' + str(value).lower() + "}"
     if isinstance(value, int) and -_INT64_END <= value < _INT64_END:
         return '{"intValue":"' + str(int(value)) + '"}'
-    if isinstance(value, float):
-        number = json.dumps(value)  # NaN and Infinity without the quotes that they need
-        return '{"doubleValue":' + (number if isfinite(value) else _quote(number)) + "}"
+    # Jaeger takes NaN and Infinity, and can never again show a trace that has one.
+    if isinstance(value, float) and isfinite(value):
+        return '{"doubleValue":' + float.__repr__(value) + "}"
     if isinstance(value, list | tuple):
         return '{"arrayValue":{"values":[' + ",".join(map(_value, value)) + "]}}"
     if isinstance(value, Mapping):

@@ -2,7 +2,7 @@
 asks for one.
 
 They are found through OpenTelemetry's API as any other, and spans that are made through it join the
-same traces. They are not made by its SDK, which takes several times as long over each.
+same traces. They are not made by OpenTelemetry's SDK, which takes several times as long over each.
 """
 
 import contextlib
@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar, Token
 from time import perf_counter, time_ns
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 from urllib.parse import urlsplit
 
 from opentelemetry import context, trace
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httputil import split_host_and_port
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.web import Finish, HTTPError
 
 from . import SERVICE, __version__
 from .exchange import Exchange, Observer, correlation
@@ -39,12 +40,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NOBODY = Parent("", "", None)
 
+# Where OpenTelemetry's context has the span. By its own functions, to look there and to put one
+# there takes as long as all the rest of a span.
+(_PLACE,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
+
 _of_exchange: ContextVar[Span | None] = ContextVar("span", default=None)
 
 
 def current() -> Span | None:
     """The span of the work in hand."""
-    span = trace.get_current_span()
+    span = context.get_current().get(_PLACE)
     return span if isinstance(span, Span) else _of_exchange.get()
 
 
@@ -58,10 +63,9 @@ def inject(headers: MutableMapping[str, str]) -> None:
 
     Requests by Tornado's `AsyncHTTPClient` have this done already.
     """
-    span = trace.get_current_span()
-    if isinstance(span, Span):
-        _tracer.propagation.inject(span.as_parent(), headers)
-    elif parent := _foreign(span):
+    span = context.get_current().get(_PLACE)
+    parent = span.as_parent() if isinstance(span, Span) else _foreign(span)
+    if parent:
         _tracer.propagation.inject(parent, headers)
 
 
@@ -189,7 +193,7 @@ class _Block:
     ) -> None:
         correlation.reset(self._ids)
         context.detach(self._token)
-        if isinstance(error, Exception):
+        if _is_failure(error):
             self._span.record_exception(error)
             self._span.set_status(trace.StatusCode.ERROR, f"{type(error).__qualname__}: {error}")
         self._span.end()
@@ -206,6 +210,13 @@ class _Block:
                 return await function(*args, **kwargs)
 
         return cast(Function, awaited if inspect.iscoroutinefunction(function) else traced)
+
+
+def _is_failure(error: BaseException | None) -> TypeGuard[Exception]:
+    """Whether an exception that leaves a span is more than an answer to a client."""
+    if isinstance(error, HTTPError):
+        return error.status_code >= 500
+    return isinstance(error, Exception) and not isinstance(error, Finish)
 
 
 class _Sampler:
@@ -245,7 +256,7 @@ class _Tracer:
 
     def start(self, name: str, kind: str) -> Span:
         """A span within the current one; that one itself where its trace is not recorded."""
-        span = trace.get_current_span()
+        span = context.get_current().get(_PLACE)
         if not isinstance(span, Span):
             return self.begin(name, kind, _foreign(span))
         if not span.flags & SAMPLED:
@@ -274,7 +285,7 @@ class _Provider(trace.TracerProvider):
 
 
 def _activate(span: Span) -> Token[context.Context]:
-    return context.attach(trace.set_span_in_context(span))
+    return context.attach(context.Context({**context.get_current(), _PLACE: span}))
 
 
 def _correlate(span: Span) -> Token[Mapping[str, str]]:
@@ -285,9 +296,9 @@ def _new_trace_id() -> str:
     return f"{random.getrandbits(128) or 1:032x}"
 
 
-def _foreign(span: trace.Span) -> Parent | None:
+def _foreign(span: object) -> Parent | None:
     """A span that another library made, if it is one."""
-    known = span.get_span_context()
+    known = span.get_span_context() if isinstance(span, trace.Span) else trace.INVALID_SPAN_CONTEXT
     if not known.is_valid:
         return None
     ids = f"{known.trace_id:032x}", f"{known.span_id:016x}"

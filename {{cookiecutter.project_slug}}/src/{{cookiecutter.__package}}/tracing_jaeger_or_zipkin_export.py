@@ -7,6 +7,7 @@ and no batch holds the interpreter while requests wait.
 import asyncio
 import http.client
 import logging
+import random
 import threading
 from collections import deque
 from itertools import islice
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from .tracing_backend import Backend
 from .tracing_spans import Encoded, Span
 
-BATCH = 256
+BATCH = 128
 """Spans sent at once, at most."""
 
 BATCH_SECONDS = 1.0
@@ -48,7 +49,9 @@ class Exporter:
         self.dropped = 0
         self._backend = backend
         self._url = urlsplit(backend.url)
-        self._target = self._url._replace(scheme="", netloc="").geturl()
+        # Without the path and what may follow it, such as a key.
+        self._name = f"{self._url.scheme}://{self._url.netloc}"
+        self._target = backend.url.removeprefix(self._name)
         self._connection: http.client.HTTPConnection | None = None
         self._troubled = False
         self._queue: deque[Encoded] = deque()
@@ -66,7 +69,8 @@ class Exporter:
         """Sends what is queued, as far as that takes no longer than STOP_SECONDS."""
         self._stopping.set()
         self._full.set()
-        await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
         if lost := len(self._queue):
             self.dropped += lost
             log.warning("%d spans are lost", lost)
@@ -90,7 +94,7 @@ class Exporter:
 
     def _run(self) -> None:
         while self._queue or not self._stopping.is_set():
-            if len(self._queue) < BATCH:
+            if len(self._queue) < BATCH and not self._stopping.is_set():
                 self._full.wait(BATCH_SECONDS)
             self._full.clear()
             with self._lock:
@@ -116,11 +120,11 @@ class Exporter:
             if 200 <= status < 300:
                 self.exported += len(batch)
                 if self._troubled:
-                    log.info("%s takes spans again", self._backend.url)
+                    log.info("%s takes spans again", self._name)
                     self._troubled = False
                 return True
             if not self._troubled:
-                log.warning("%s takes no spans: %s", self._backend.url, problem)
+                log.warning("%s takes no spans: %s", self._name, problem)
                 self._troubled = True
             # OTLP would have a 500 not tried again, but those who restart a collector see one.
             refusals += status != 0
@@ -129,7 +133,8 @@ class Exporter:
                 return True
             if last:
                 return False
-            self._stopping.wait(delay)
+            # Not at the same time as every other instance.
+            self._stopping.wait(delay * random.uniform(0.5, 1))
             delay = min(2 * delay, MAX_DELAY_SECONDS)
 
     def _attempt(self, body: bytes) -> tuple[int, str]:
@@ -145,7 +150,7 @@ class Exporter:
             response.read(ANSWER_BYTES)
             if not response.isclosed():
                 self._connection.close()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self._connection.close()
             if used and isinstance(error, ConnectionError):
                 # It was closed while it was idle.

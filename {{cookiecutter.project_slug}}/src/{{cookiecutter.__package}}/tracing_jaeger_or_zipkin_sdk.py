@@ -33,7 +33,7 @@ class _Processor(SpanProcessor):
 
 
 def _converted(span: ReadableSpan) -> Span:
-    ids, scope = span.get_span_context(), span.instrumentation_scope
+    ids, scope = span.context, span.instrumentation_scope
     assert ids
     assert scope
     parent = f"{span.parent.span_id:016x}" if span.parent else ""

@@ -2,7 +2,7 @@
 
 import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import time_ns
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Recurring:
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         self.attributes = attributes
-        #: Left to the backend; empty until it comes to it.
+        #: Filled in by the backend, the first time.
         self.encoded = ""
 
 
@@ -55,9 +55,9 @@ class Span(trace.Span):
     What is set is kept where the span is recorded, and goes to `on_end` at its end.
     """
 
-    recurring = Recurring({})
-    events: list[Event] | tuple[()] = ()
-    links: list[Link] | tuple[()] = ()
+    recurring: Recurring | None = None
+    events: Sequence[Event] = ()
+    links: Sequence[Link] = ()
     ended = 0
     #: The name of an OpenTelemetry `StatusCode`.
     status = "UNSET"

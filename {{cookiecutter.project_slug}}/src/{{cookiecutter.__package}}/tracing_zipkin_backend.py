@@ -44,9 +44,11 @@ class Backend:
         kind = f'"kind":"{span.kind}",' if span.kind != "INTERNAL" else ""
         annotations = ",".join(map(_annotation, span.events))
         events = f'"annotations":[{annotations}],' if annotations else ""
-        recurring = span.recurring.encoded
-        if not recurring:
-            recurring = span.recurring.encoded = _tags(span.recurring.attributes)
+        recurring = ""
+        if span.recurring:
+            recurring = span.recurring.encoded
+            if not recurring:
+                recurring = span.recurring.encoded = _tags(span.recurring.attributes)
         tags = [self._resource, recurring, _tags(span.attributes), _status(span)]
         if span.scope != SERVICE:
             tags.append(_tags({"otel.scope.name": span.scope}))
@@ -83,7 +85,8 @@ def _status(span: Span) -> str:
         return ""
     tags = {"otel.status_code": span.status}
     if span.status == "ERROR":
-        kind = {**span.recurring.attributes, **span.attributes}.get("error.type", "")
+        recurring = span.recurring.attributes if span.recurring else {}
+        kind = span.attributes.get("error.type") or recurring.get("error.type", "")
         tags["error"] = span.status_message or kind
     return _tags(tags)
 
