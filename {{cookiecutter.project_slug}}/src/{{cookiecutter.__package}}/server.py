@@ -133,10 +133,13 @@ async def drain(server: Server, app: Application, settings: Settings) -> None:
     # to leave, give these some too.
     grace = loop.time() + min(delay, IDLE_GRACE_SECONDS)
 
-    def is_idle() -> bool:
-        return not app.in_flight and not server.is_writing() and loop.time() >= grace
+    def is_done() -> bool:
+        # A connection may be closed a moment before its request is known to have ended.
+        if app.in_flight or server.is_writing():
+            return False
+        return loop.time() >= grace or not server.is_open()
 
-    await _until(lambda: is_idle() or not server.is_open(), deadline)
+    await _until(is_done, deadline)
     if app.in_flight:
         log.warning("Closing %d requests still in flight", app.in_flight)
     for websocket in list(app.websockets):

@@ -87,7 +87,7 @@ def _status(span: Span) -> str:
     if span.status == "ERROR":
         recurring = span.recurring.attributes if span.recurring else {}
         kind = span.attributes.get("error.type") or recurring.get("error.type", "")
-        tags["error"] = span.status_message or kind
+        tags["error"] = span.status_message or str(kind)
     return _tags(tags)
 
 
