@@ -13,10 +13,10 @@ from .traced import (
     CALLER,
     FAULTS,
     add_orders,
-    of_trace,
     service_does_not_depend_on_it,
     spans_arrive_when_it_is_there_again,
     trace_id,
+    visit,
 )
 
 
@@ -34,25 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zipkin]:
 
 
 def test_traces_arrive_without_what_is_nobody_s_business(project: Project, server: Zipkin) -> None:
-    settings = {
-        "ZIPKIN_ENDPOINT": server.endpoint,
-        "OTEL_SERVICE_NAME": "shop",
-        "OTEL_RESOURCE_ATTRIBUTES": "team=orders",
-        "ENVIRONMENT": "staging",
-    }
-    with project.start(**settings) as service:
-        secrets = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
-        b3 = {"b3": f"{trace_id(1)}-{CALLER}-1"}
-        assert service.get("/hello/x?token=hidden", b3 | secrets)[0] == 200
-        order = "/orders/7?card=hidden"
-        assert service.get(order, of_trace(2), method="POST", body="hidden")[0] == 500
-        several = {"X-B3-TraceId": trace_id(3), "X-B3-SpanId": CALLER, "X-B3-Sampled": "1"}
-        assert service.get("/nowhere", several)[0] == 404
-        assert service.get("/livez", of_trace(4))[0] == 200
-        assert service.get("/metrics", of_trace(4), admin=True)[0] == 200
-        # The last of it may still wait to be sent: a stop loses none.
-        assert service.terminate() == 0, service.output()
-        output = service.output()
+    single = {"b3": f"{trace_id(1)}-{CALLER}-1"}
+    several = {"X-B3-TraceId": trace_id(3), "X-B3-SpanId": CALLER, "X-B3-Sampled": "1"}
+    access = visit(project, single, several, ZIPKIN_ENDPOINT=server.endpoint)
 
     trace = server.wait_for_trace(trace_id(1), spans=2)
     spans = {span["name"]: span for span in trace}
@@ -89,8 +73,6 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
     assert server.trace(trace_id(4)) == []
     assert "hidden" not in json.dumps([trace, failed])
 
-    lines = [json.loads(line) for line in output.splitlines()]
-    [access] = [line for line in lines if line.get("url.path") == "/hello/x"]
     assert (access["trace_id"], access["span_id"]) == (trace_id(1), hello["id"])
 
 

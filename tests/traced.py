@@ -1,8 +1,9 @@
 """A service with a handler to trace, and a way to its backend that is broken at first."""
 
+import json
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,6 +40,29 @@ def trace_id(number: int) -> str:
 def of_trace(number: int) -> dict[str, str]:
     """The headers of a caller who has begun a trace and samples it."""
     return {"traceparent": f"00-{trace_id(number)}-{CALLER}-01"}
+
+
+def visit(
+    project: Project, first: Mapping[str, str], third: Mapping[str, str], **settings: str
+) -> dict[str, str]:
+    """Makes requests of four traces: one that goes well, one that fails, one that finds nothing,
+    and probes. Takes headers for the first and the third, returns the first one's access line."""
+    settings["OTEL_SERVICE_NAME"] = "shop"
+    settings["OTEL_RESOURCE_ATTRIBUTES"] = "team=orders"
+    settings["ENVIRONMENT"] = "staging"
+    secrets = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
+    order = "/orders/7?card=hidden"
+    with project.start(**settings) as service:
+        assert service.get("/hello/x?token=hidden", {**first, **secrets})[0] == 200
+        assert service.get(order, of_trace(2), method="POST", body="hidden")[0] == 500
+        assert service.get("/nowhere", third)[0] == 404
+        assert service.get("/livez", of_trace(4))[0] == 200
+        assert service.get("/metrics", of_trace(4), admin=True)[0] == 200
+        # The last of it may still wait to be sent: a stop loses none.
+        assert service.terminate() == 0, service.output()
+        lines = [json.loads(line) for line in service.output().splitlines()]
+    [access] = [line for line in lines if line.get("url.path") == "/hello/x"]
+    return dict(access)
 
 
 class Way:

@@ -14,12 +14,12 @@ from tornado.web import Finish, HTTPError, RequestHandler
 from tornado.websocket import websocket_connect
 
 # {% filter replace("my_service", cookiecutter.__package) %}
-from my_service import SERVICE, __version__, tracing
+from my_service import SERVICE, __version__, tracing, tracing_export
 from my_service.exchange import Application, Exchange, Observer, correlation
 from my_service.settings import Settings
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, free_port, inherited
+from .service import ServiceTest, Slow, free_port, inherited, process
 from .tracing_decode import ENDPOINT
 from .tracing_receiver import Received, receiving
 
@@ -166,6 +166,7 @@ class Quiet(RequestHandler):
 class TracingTest(ServiceTest):
     def get_app(self) -> Application:
         self.receiver = self.enterContext(receiving())
+        self.enterContext(mock.patch.object(tracing_export, "STOP_SECONDS", 10.0))
         self.environ = {ENDPOINT: self.receiver.url, **self.environ}
         app = super().get_app()
         self.recorder = Recorder()
@@ -410,6 +411,12 @@ class TestChildren(TracingTest):
         assert correlation.get() == {}
         assert tracing.current() is None
 
+    def test_span_ends_once(self) -> None:
+        with tracing.span("once") as once:
+            once.end()
+            assert not once.is_recording()
+        assert self.one().name == "once"
+
     def test_outside_of_a_span_nothing_is_passed_on(self) -> None:
         headers: dict[str, str] = {}
         tracing.inject(headers)
@@ -581,9 +588,11 @@ class TestSettings(TracingTest):
     def test_spans_of_libraries_are_sampled_alike(self) -> None:
         for sampler, count in (("parentbased_always_off", 0), ("always_on", 1)):
             self.configure(OTEL_TRACES_SAMPLER=sampler)
-            with trace.get_tracer("library").start_as_current_span("alone"):
-                pass
-            assert len(self.spans()) == count
+            elsewhere = trace.SpanContext(int(TRACE, 16), int(PARENT, 16), is_remote=True)
+            with trace.use_span(trace.NonRecordingSpan(elsewhere)):
+                trace.get_tracer("library").start_span("alone").end()
+            trace.get_tracer("library").start_span("alone").end()
+            assert len(self.spans()) == 2 * count
 
     def test_disabled(self) -> None:
         self.configure(OTEL_SDK_DISABLED="true")
@@ -628,3 +637,15 @@ class TestSettings(TracingTest):
             "otel_spans_failed": 1,
             "otel_spans_dropped": 0,
         }
+
+
+def test_wrong_settings_are_told() -> None:
+    wrong = {
+        "OTEL_RESOURCE_ATTRIBUTES": "team",
+        "OTEL_TRACES_SAMPLER": "sometimes",
+        "OTEL_TRACES_SAMPLER_ARG": "2",
+        "OTEL_PROPAGATORS": "pigeon",
+    }
+    with process(**wrong) as service:
+        assert service.wait() == 78
+        assert all(f"  {setting}: " in service.output() for setting in wrong)

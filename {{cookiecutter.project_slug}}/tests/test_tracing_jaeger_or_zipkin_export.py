@@ -50,7 +50,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     monkeypatch.setattr(tracing_export, "BATCH_SECONDS", 0.001)
     monkeypatch.setattr(tracing_export, "FIRST_DELAY_SECONDS", 0.001)
     monkeypatch.setattr(tracing_export, "MAX_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(tracing_export, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(tracing_export, "STOP_SECONDS", 10.0)
     handler = Log()
     tracing_export.log.setLevel(logging.INFO)
     tracing_export.log.addHandler(handler)
@@ -127,9 +127,11 @@ def test_stop_does_not_wait_for_a_backend_that_refuses(log: Log) -> None:
     stop(exporter)
     assert exporter.dropped == 3
     assert log.lines[-1] == "3 spans are lost"
+    assert not exporter._thread.is_alive()
 
 
-def test_stop_does_not_wait_for_a_backend_that_hangs() -> None:
+def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_export, "STOP_SECONDS", 0.01)
     with hanging() as url:
         exporter = make_exporter(url)
         exporter.start()
@@ -175,7 +177,7 @@ def test_exporter_that_never_started_can_be_stopped() -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_refusal_that_may_pass_is_no_loss(status: int) -> None:
+def test_refusal_that_may_pass_is_no_loss(status: int, log: Log) -> None:
     with receiving() as receiver:
         receiver.statuses.extend([status] * 3)
         exporter = make_exporter(receiver.url)
@@ -184,6 +186,10 @@ def test_refusal_that_may_pass_is_no_loss(status: int) -> None:
         receiver.wait_for(spans=1)
         stop(exporter)
     assert (exporter.exported, exporter.failed) == (1, 0)
+    assert [line.rpartition(" takes ")[2].split(":")[0] for line in log.lines] == [
+        "no spans",
+        "spans again",
+    ]
 
 
 def test_refusal_for_good_is_a_failure_and_what_follows_is_sent(log: Log) -> None:
@@ -250,7 +256,7 @@ def test_connection_is_kept() -> None:
         assert receiver.connections == 1
 
 
-def test_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_without_end_is_cut_off(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing_export, "ANSWER_BYTES", 1)
     with receiving() as receiver:
         exporter = make_exporter(receiver.url)
@@ -260,6 +266,7 @@ def test_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
             receiver.wait_for(spans)
         stop(exporter)
         assert receiver.connections == 2
+    assert log.lines == []
 
 
 def test_https(log: Log) -> None:

@@ -147,22 +147,8 @@ def test_values(value: Any, encoded: str) -> None:
     assert encode(span)["tags"]["key"] == encoded
 
 
-def test_wrong_settings_are_told_and_secrets_are_not() -> None:
-    with process(
-        ZIPKIN_ENDPOINT="http://user:hidden@zipkin",
-        OTEL_RESOURCE_ATTRIBUTES="team",
-        OTEL_TRACES_SAMPLER="sometimes",
-        OTEL_TRACES_SAMPLER_ARG="2",
-        OTEL_PROPAGATORS="pigeon",
-    ) as service:
+def test_wrong_endpoint_is_told_and_its_secret_is_not() -> None:
+    with process(ZIPKIN_ENDPOINT="http://user:hidden@zipkin") as service:
         assert service.wait() == 78
-        output = service.output()
-    for setting in (
-        "ZIPKIN_ENDPOINT",
-        "OTEL_RESOURCE_ATTRIBUTES",
-        "OTEL_TRACES_SAMPLER",
-        "OTEL_TRACES_SAMPLER_ARG",
-        "OTEL_PROPAGATORS",
-    ):
-        assert f"  {setting}: " in output
-    assert "hidden" not in output
+        assert "  ZIPKIN_ENDPOINT: " in service.output()
+        assert "hidden" not in service.output()
