@@ -5,9 +5,13 @@ A file `metrics_prometheus.py` or `test_metrics_prometheus.py` is kept as `metri
 A variant may have further files, and share them: `tracing_jaeger_or_zipkin_spans.py` is kept as
 `tracing_spans.py` for both. Nothing else is known of the variants: a new one needs its files, its
 tests and a choice in cookiecutter.json.
+
+A file of which its conditions leave nothing, such as a `Dockerfile` that stands between an `if` and
+an `endif` from its first line to its last, is dropped.
 """
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,6 +34,7 @@ VARIANT = re.compile(
 def main() -> None:
     project = Path.cwd()
     keep_the_chosen(project)
+    drop_what_is_empty(project)
     # A path that the terminal has no characters for is no reason to undo all this.
     sys.stdout.reconfigure(errors="backslashreplace")
     slug = ANSWERS["project_slug"]
@@ -38,8 +43,17 @@ def main() -> None:
     print("Test it:  uv run pytest")
 
 
+def files(project: Path) -> "list[Path]":
+    """The project's files, and not what is beside them where it is generated once more."""
+    found = []
+    for directory, directories, names in os.walk(project):
+        directories[:] = sorted(set(directories) - {".git", ".venv"})
+        found += [Path(directory, name) for name in sorted(names)]
+    return found
+
+
 def keep_the_chosen(project: Path) -> None:
-    paths = sorted(project.rglob("*"))
+    paths = files(project)
     # A second run finds nothing left to choose.
     decided = {path.stem.removeprefix("test_") for path in paths}
     for path in paths:
@@ -51,6 +65,16 @@ def keep_the_chosen(project: Path) -> None:
             path.replace(path.with_name(name + rest))
         else:
             path.unlink()
+
+
+def drop_what_is_empty(project: Path) -> None:
+    for path in files(project):
+        # A package is marked by a file that has nothing in it.
+        if path.name == "__init__.py" or path.read_bytes().strip():
+            continue
+        path.unlink()
+        while not any((path := path.parent).iterdir()):
+            path.rmdir()
 
 
 main()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from itertools import combinations, product
+from math import gcd
 
 from .project import TEMPLATE
 
@@ -90,11 +91,12 @@ def _telemetry() -> dict[str, list[str]]:
 
 
 def _with_others(combined: Iterable[Answers]) -> list[Answers]:
-    others = {key: values for key, values in choices().items() if key not in TELEMETRY}
-    completed = []
-    for number, answers in enumerate(combined):
-        completed.append(dict(answers))
-        for key, values in others.items():
-            number, index = divmod(number, len(values))
-            completed[-1][key] = values[index]
-    return completed
+    """The other choices too, in an order that has nothing to do with that of telemetry's."""
+    axes = {key: values for key, values in choices().items() if key not in TELEMETRY}
+    others = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    # A step that has no divisor in common with their number comes to each of them.
+    step = next(each for each in range(7, len(others)) if gcd(each, len(others)) == 1)
+    return [
+        answers | others[(number * step + number // len(others)) % len(others)]
+        for number, answers in enumerate(combined)
+    ]

@@ -43,6 +43,14 @@ WORDS = {
     ("tracing", ""): r"tracing|tracer|traces\b|trace_?(id|parent|state)|\bspans?\b|span_id",
     ("tracing", "jaeger"): r"jaeger|exporter_otlp",
     ("tracing", "zipkin"): r"zipkin",
+    (
+        "deployment",
+        "",
+    ): r"deploy(?!ment\.env)|docker|container|compose\.yaml|\bimage\b(?!/)",
+    ("deployment", "kubernetes"): r"kubernetes|kubectl|kustom|\bpods?\b",
+    ("ci", ""): r"\bci\b|pipeline",
+    ("ci", "github"): r"github",
+    ("ci", "gitlab"): r"gitlab",
 }
 
 # Written for one backend, in its own words: New Relic has metrics and traces of errors.

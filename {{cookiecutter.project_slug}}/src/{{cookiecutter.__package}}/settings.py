@@ -1,7 +1,7 @@
 """Settings, read once at start from the environment and, in development, from a file `.env`.
 
-Names are the ecosystem's own where one exists, without a prefix: Kubernetes puts a variable
-`MY_SERVICE_PORT=tcp://...` into the pods beside a Service called `my-service`.
+Names are the ecosystem's own where one exists, without a prefix: an orchestrator may tell of the
+service's own address by a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
 """
 
 # {% if cookiecutter.tracing == "jaeger" or cookiecutter.error_tracking == "newrelic" %}
