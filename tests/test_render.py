@@ -43,10 +43,7 @@ WORDS = {
     ("tracing", ""): r"tracing|tracer|traces\b|trace_?(id|parent|state)|\bspans?\b|span_id",
     ("tracing", "jaeger"): r"jaeger|exporter_otlp",
     ("tracing", "zipkin"): r"zipkin",
-    (
-        "deployment",
-        "",
-    ): r"deploy(?!ment\.env)|docker|container|compose\.yaml|\bimage\b(?!/)",
+    ("deployment", ""): r"deploy(?!ment\.env)|docker|container|compose\.yaml|\bimage\b(?!/)",
     ("deployment", "kubernetes"): r"kubernetes|kubectl|kustom|\bpods?\b",
     ("ci", ""): r"\bci\b|pipeline",
     ("ci", "github"): r"github",
