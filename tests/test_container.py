@@ -1,0 +1,317 @@
+"""The image, really built and run, and what stands around it for `docker compose`."""
+
+import ast
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from . import combinations
+from .backends import answers, eventually, free_port, home, process, prometheus
+from .backends.containers import Container, Containers, containers
+from .backends.statsd import PRELOAD
+from .conftest import Generate
+from .load import load
+from .project import Project, render
+
+# As compose.yaml runs it; podman would else put a file system to write to on /tmp.
+CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
+CONFINED += ("--security-opt=no-new-privileges",)
+DEPENDENCIES = "uv sync --locked --no-dev --no-install-project"
+
+deployed = pytest.mark.parametrize(
+    "answers",
+    [each | {"deployment": "docker"} for each in combinations.each_choice()],
+    ids=combinations.name,
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers, Path]]:
+    """The image `my-service`, of the default answers, and the project it was built of."""
+    directory = tmp_path_factory.mktemp("image")
+    project = render(directory / "project", directory / "home", {})
+    with containers(directory) as found:
+        found.build(project, "my-service")
+        yield found, project
+
+
+def test_stop_under_load_loses_no_request(built: tuple[Containers, Path]) -> None:
+    port, admin_port = free_port(), free_port()
+    publish, env = {port: 8000, admin_port: 8001}, {"DRAIN_DELAY_SECONDS": "1"}
+    with built[0].running("my-service", *CONFINED, publish=publish, env=env) as container:
+        container.wait_for(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
+        assert answers(f"http://127.0.0.1:{admin_port}/metrics")
+        with load(port, "/hello/world") as result:
+            result.wait_for(100)
+            result.stopping.set()
+            assert container.stop(timeout=30) == 0
+    assert result.answered > 100
+    assert result.failures == []
+
+
+def test_service_is_not_root_and_checked_by_its_own_interpreter(
+    built: tuple[Containers, Path],
+) -> None:
+    [image] = json.loads(built[0].podman("inspect", "--type=image", "my-service"))
+    command, *check = image["Healthcheck"]["Test"]
+    assert command == "CMD"
+    with built[0].running("my-service", *CONFINED, env={"DRAIN_DELAY_SECONDS": "0"}) as container:
+        container.wait_for(lambda: is_passed(container, check))
+        with pytest.raises(RuntimeError, match="ConnectionRefused"):
+            container.execute("env", "PORT=9", *check)
+        assert container.execute("id", "--user").strip() == "10001"
+        assert container.execute("cat", "/proc/1/cmdline").split("\0")[:2] == [
+            "/app/bin/python",
+            "/app/bin/my-service",
+        ]
+        with pytest.raises(RuntimeError, match="Read-only file system"):
+            container.execute("touch", "/tmp/anything")
+        assert container.stop() == 0
+
+
+def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None:
+    storage = built[0]
+
+    def found(image: str) -> set[str]:
+        script = "find / -xdev -type f -perm /111; ls -d /build /root/.cache/* || true"
+        argv = ("run", "--rm", "--user=0", "--network=none", image, "sh", "-c", script)
+        return set(storage.podman(*argv).splitlines())
+
+    added = found("my-service") - found("docker.io/library/python:3.13-slim")
+    assert "/app/bin/my-service" in added
+    assert all(path.startswith("/app/") for path in added), added
+    assert not {"uv", "uvx", "pip", "pytest", "ruff", "mypy"} & {Path(each).name for each in added}
+
+
+def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
+    script = (
+        "import importlib.util, my_service.server, pydantic.main, tornado.web\n"
+        "for module in (my_service.server, pydantic.main, tornado.web):\n"
+        "    print(module.__file__, __import__('os').path.exists(module.__cached__))\n"
+    )
+    argv = ("run", "--rm", "--network=none", *CONFINED, "my-service", "python", "-c", script)
+    lines = built[0].podman(*argv).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("/app/lib/") and line.endswith(" True") for line in lines), lines
+
+
+def test_dependencies_are_built_again_only_when_they_change(
+    built: tuple[Containers, Path], tmp_path: Path
+) -> None:
+    storage, project = built
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    with (copy / "src/my_service/handlers.py").open("a") as handlers:
+        handlers.write("\n# Changed.\n")
+    (copy / "tests/test_handlers.py").unlink()
+    step = steps(storage.build(copy, "changed"))[f"RUN {DEPENDENCIES}"]
+    assert "Using cache" in step
+
+    pyproject = copy / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("tornado>=6.6", "tornado>=6.6.1"))
+    step = steps(storage.build(copy, "changed"))[f"RUN {DEPENDENCIES}"]
+    assert "Using cache" not in step
+
+
+@pytest.mark.full
+def test_lock_is_kept_to(built: tuple[Containers, Path], generate: Generate) -> None:
+    project = generate()
+    project.uv("lock", "--quiet", f"--python={project.interpreter}")
+    # An older one than would be taken without the lock.
+    project.uv("lock", "--quiet", f"--python={project.interpreter}", "-P", "certifi==2025.8.3")
+    built[0].build(project.path, "locked")
+    version = "import importlib.metadata; print(importlib.metadata.version('certifi'))"
+    argv = ("run", "--rm", "--network=none", "locked", "python", "-c", version)
+    assert built[0].podman(*argv).strip() == "2025.8.3"
+
+    pyproject = project.path / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("tornado>=6.6", "tornado>=6.6.1"))
+    with pytest.raises(RuntimeError, match="needs to be updated"):
+        built[0].build(project.path, "locked")
+
+
+@pytest.mark.full
+def test_every_choice_starts_and_stops(built: tuple[Containers, Path], generate: Generate) -> None:
+    """The choices that the default image has not."""
+    project = generate(
+        health="none", logging="none", metrics="statsd", error_tracking="newrelic", tracing="zipkin"
+    )
+    compose = yaml.safe_load((project.path / "compose.yaml").read_text())
+    environment = compose["services"]["service"]["environment"]
+    env = {key: "" if value.startswith("$") else value for key, value in environment.items()}
+    port = free_port()
+    built[0].build(project.path, "other")
+    [image] = json.loads(built[0].podman("inspect", "--type=image", "other"))
+    assert "Healthcheck" not in image
+    with built[0].running("other", *CONFINED, publish={port: 8000}, env=env) as container:
+        container.wait_for(lambda: answers(f"http://127.0.0.1:{port}/"))
+        assert container.stop() == 0
+
+
+@deployed
+def test_hadolint_finds_nothing(generate: Generate, answers: combinations.Answers) -> None:
+    project = generate(**answers)
+    assert tool("hadolint", project.path / "Dockerfile") == ""
+
+
+@deployed
+def test_build_takes_the_source_and_nothing_else(
+    generate: Generate, answers: combinations.Answers
+) -> None:
+    project = generate(**answers).path
+    dockerfile = (project / "Dockerfile").read_text()
+    ignore = (project / ".dockerignore").read_text().split()
+    taken = {each.removeprefix("!") for each in ignore if each.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE)
+    assert {each.rstrip("*") for line in copied for each in line.split()} == taken
+    assert ignore[0] == "*"
+    assert {each for each in taken if not (project / each).exists()} == {"uv.lock"}
+
+
+@deployed
+def test_compose_fits_its_schema_and_the_project(
+    generate: Generate, answers: combinations.Answers
+) -> None:
+    project = generate(**answers)
+    path = project.path / "compose.yaml"
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    tool("check-jsonschema", *schema, path)
+    services = yaml.safe_load(path.read_text())["services"]
+    for name, service in services.items():
+        assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert service["cap_drop"] == ["ALL"], name
+        for volume in service.get("volumes", []):
+            source, _, options = volume.split(":")
+            assert (project.path / source).exists(), volume
+            assert options == "ro", volume
+
+    environment = services["service"]["environment"]
+    assert {each.lower() for each in environment} <= settings(project)
+    seconds = [float(environment[f"DRAIN_{each}_SECONDS"]) for each in ("DELAY", "TIMEOUT")]
+    assert services["service"]["stop_grace_period"] == f"{sum(seconds) + 10:g}s"
+    # Whoever is named anywhere is there.
+    named = [value for key, value in environment.items() if key.endswith(("_HOST", "ENDPOINT"))]
+    configured = [project.path / "deploy/prometheus/prometheus.yml"]
+    configured += project.path.glob("deploy/grafana/provisioning/*/*.yaml")
+    for source in filter(Path.exists, configured):
+        named += re.findall(r'https?://\S+|(?<=")\w+:\d+(?=")', source.read_text())
+    hosts = {re.split(r"[:/]", each.rpartition("://")[2])[0] for each in named}
+    backends = {"prometheus": {"prometheus", "grafana"}, "statsd": {"statsd"}}
+    expected = {"service", *backends.get(project.answers["metrics"], set())}
+    expected |= {project.answers["tracing"]} & {"jaeger", "zipkin"}
+    assert services.keys() == expected
+    assert hosts <= services.keys()
+    assert {"jaeger", "zipkin", "statsd"} & services.keys() <= hosts
+
+
+def test_grafana_is_told_what_there_is(generate: Generate) -> None:
+    for tracing in ("jaeger", "zipkin", "stub"):
+        project = generate(tracing=tracing, deployment="docker").path
+        grafana = yaml.safe_load((project / "compose.yaml").read_text())["services"]["grafana"]
+        mounts = dict(reversed(each.split(":")[:2]) for each in grafana["volumes"])
+
+        def inside(path: str, project: Path = project, mounts: dict[str, str] = mounts) -> Path:
+            [target] = (each for each in mounts if path.startswith(f"{each}/") or path == each)
+            return project / f"{mounts[target]}{path.removeprefix(target)}"
+
+        home_dashboard = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+        assert json.loads(inside(home_dashboard).read_text())["panels"]
+        provisioning = inside("/etc/grafana/provisioning")
+        [provider] = read(provisioning / "dashboards/dashboards.yaml")["providers"]
+        assert list(inside(provider["options"]["path"]).glob("*.json"))
+        sources = read(provisioning / "datasources/datasources.yaml")["datasources"]
+        assert {each["uid"] for each in sources} == {"prometheus", tracing} - {"stub"}
+        destinations = sources[0]["jsonData"].get("exemplarTraceIdDestinations", [])
+        assert {each["datasourceUid"] for each in destinations} == {tracing} - {"stub"}
+
+
+def test_prometheus_takes_its_configuration(generate: Generate) -> None:
+    project = generate(metrics="prometheus")
+    directory = project.path / "deploy/prometheus"
+    output = prometheus.promtool("check", "config", directory / "prometheus.yml")
+    assert "1 rule files found" in output
+    [job] = read(directory / "prometheus.yml")["scrape_configs"]
+    assert job["job_name"] == project.slug
+    assert f'job="{project.slug}"' in (directory / "alerts.yml").read_text()
+
+
+def test_statsd_takes_its_configuration(generate: Generate, tmp_path: Path) -> None:
+    text = (generate(metrics="statsd").path / "deploy/statsd/config.js").read_text()
+    port, management_port = free_port(socket.SOCK_DGRAM), free_port()
+    own = {"address": "127.0.0.1", "port": port, "mgmt_address": "127.0.0.1"}
+    own |= {"mgmt_port": management_port, "flushInterval": 100}
+    comment, brace, rest = text.rpartition("}")
+    (tmp_path / "config.js").write_text(f"{comment}, ...{json.dumps(own)}{brace}{rest}")
+    (tmp_path / "preload.js").write_text(PRELOAD)
+    daemon = home("statsd") / "node_modules/statsd/stats.js"
+    log = tmp_path / "statsd.log"
+
+    def ready() -> bool:
+        with socket.create_connection(("127.0.0.1", management_port), timeout=10):
+            return True
+
+    argv = ["node", "--require", "./preload.js", daemon, "config.js"]
+    with (
+        process(argv, tmp_path, {}, log, ready, timeout=30),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        sender.sendto(b"app.latency:7|ms", ("127.0.0.1", port))
+        eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), 30, "printed values")
+
+
+def test_devcontainer_forwards_the_ports(generate: Generate) -> None:
+    for health, expected in (("probes", [8000, 8001]), ("none", [8000])):
+        project = generate(health=health, logging="none", metrics="statsd").path
+        container = json.loads((project / ".devcontainer/devcontainer.json").read_text())
+        assert container["forwardPorts"] == expected
+
+
+def is_passed(container: Container, check: list[str]) -> bool:
+    try:
+        container.execute(*check)
+    except RuntimeError:
+        return False
+    return True
+
+
+def steps(output: str) -> dict[str, str]:
+    """What a build has printed at each of its steps."""
+    parts = re.split(r"^\[\d+/\d+\] STEP \d+/\d+: ", output, flags=re.MULTILINE)
+    return {re.sub(r"--mount=\S+\s+|\{.*\} && ", "", part.split("\n")[0]): part for part in parts}
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def settings(project: Project) -> set[str]:
+    """The fields of the service's settings."""
+    tree = ast.parse((project.path / "src" / project.package / "settings.py").read_text())
+    return {
+        node.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def tool(name: str, *argv: str | Path) -> str:
+    """What a tool prints that the tests' dependencies brought; it must find nothing."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
