@@ -27,6 +27,14 @@ class Prometheus:
         result: list[dict[str, Any]] = self._api("query", query=promql)["result"]
         return result
 
+    def query_range(
+        self, promql: str, start: float, end: float, step: float
+    ) -> list[dict[str, Any]]:
+        """Return the series that `promql` has from `start` to `end`, every `step` seconds."""
+        times = {"start": str(start), "end": str(end), "step": str(step)}
+        result: list[dict[str, Any]] = self._api("query_range", query=promql, **times)["result"]
+        return result
+
     def wait_for(self, promql: str, timeout: float = 30) -> list[dict[str, Any]]:
         """Return the vector once it is not empty; else TimeoutError with the scrapes' errors.
 
@@ -65,14 +73,15 @@ def running(
     targets: list[str],
     scrape_interval: str = "1s",
     rule_files: Iterable[Path] = (),
+    job: str = "test",
 ) -> Iterator[Prometheus]:
-    """Run a server that scrapes /metrics of `targets` ("host:port") as job "test".
+    """Run a server that scrapes /metrics of `targets` ("host:port") as `job`.
 
     Rules are evaluated as often as targets are scraped. Its data and log are in `directory`.
     """
     config = {
         "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
-        "scrape_configs": [{"job_name": "test", "static_configs": [{"targets": targets}]}],
+        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": targets}]}],
         "rule_files": [str(path.absolute()) for path in rule_files],
     }
     # JSON is YAML.

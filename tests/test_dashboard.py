@@ -1,0 +1,172 @@
+"""The dashboard's queries and the alerts', asked of a Prometheus that scrapes the service."""
+
+import json
+import math
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import grafana
+from .backends import eventually, otlp, prometheus
+from .conftest import Generate
+from .project import Service
+from .test_alerts import alerts, load
+
+SLUG = "order-desk"
+BOOM = """\
+class Boom(RequestHandler):
+    def get(self) -> None:
+        raise ValueError("boom")
+"""
+SLOW_SECONDS = 0.6
+OBSERVED = {"metrics": "prometheus", "project_slug": SLUG}
+PROBES = {"/livez", "/readyz", "/health"}
+OF_PROMETHEUS_ITSELF = {"up", "ALERTS"}
+METRIC = re.compile(r"([a-zA-Z_:][\w:]*)\{")
+THRESHOLD = re.compile(r"(>|==) [\d.]+( \* [\d.]+)?")
+
+
+def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
+    """With all that can be chosen: other dashboards and rules are parts of these, see below."""
+    project = generate(**OBSERVED, health="probes", tracing="jaeger")
+    project.add_handler(BOOM, '(r"/boom", handlers.Boom)')
+    project.add_handler(
+        "class Slow(RequestHandler):\n"
+        "    async def get(self) -> None:\n"
+        "        import asyncio\n"
+        f"        await asyncio.sleep({SLOW_SECONDS})\n",
+        '(r"/slow", handlers.Slow)',
+    )
+    dashboard = grafana.read(project.path)
+    rules = project.path / "deploy/prometheus/alerts.yml"
+    with (
+        otlp.running(tmp_path) as collector,
+        project.start(
+            DRAIN_DELAY_SECONDS="60", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
+        ) as service,
+        prometheus.running(
+            tmp_path, [f"127.0.0.1:{service.admin_port}"], rule_files=[rules], job=SLUG
+        ) as server,
+    ):
+        server.wait_for("up")
+        visit(service)
+        server.wait_for('http_server_request_duration_seconds_count{http_route="/slow"}')
+        values = dashboard.variables(server)
+        assert values["job"] == SLUG
+        assert not [probe for probe in PROBES if probe in values["route"]]
+
+        queries = {name: grafana.fill(query, values) for name, query in dashboard.queries().items()}
+        for alert in alerts(project.path):
+            labels = " ".join(alert["labels"].values())
+            queries[f"{alert['alert']} {labels}"] = THRESHOLD.sub("", alert["expr"])
+
+        def without_answer() -> list[str]:
+            visit(service)
+            return [name for name, query in queries.items() if not answer(server, query)]
+
+        try:
+            eventually(lambda: not without_answer(), 20, "answers")
+        except TimeoutError as error:
+            raise AssertionError([queries[name] for name in without_answer()]) from error
+        for annotation in dashboard.json["annotations"]["list"]:
+            server.query(grafana.fill(annotation["expr"], values))
+
+        errors = answer(server, queries["Errors by route, A"])
+        assert [(each["http_route"], each["error_type"]) for each in errors] == [
+            ("/boom", "ValueError")
+        ]
+        routes = answer(server, queries["Rate by route, A"])
+        assert {each["http_route"] for each in routes} == {
+            "/",
+            "/hello/{name}",
+            "/boom",
+            "/slow",
+            "unmatched",
+        }
+        assert answer(server, queries["LatencyBudgetBurn critical 1h"] + " > 0")
+
+        # All that is asked for is exported, or recorded of what is.
+        exported = set(
+            re.findall(r"^[a-z_]+", service.get("/metrics", admin=True)[2], re.MULTILINE)
+        )
+        recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
+        used = {name for query in queries.values() for name in METRIC.findall(query)}
+        used |= {name for rule in recorded for name in METRIC.findall(rule["expr"])}
+        names = {rule["record"] for rule in recorded if "record" in rule}
+        assert used - names - OF_PROMETHEUS_ITSELF <= exported
+        assert names <= used
+
+        not_ready = [queries["Not ready, A"], queries["ReadinessFailing critical"]]
+        assert not [query for query in not_ready if answer(server, f"({query}) > 0")]
+        service.process.send_signal(signal.SIGTERM)
+
+        def is_seen() -> bool:
+            return service.get("/readyz")[0] == 503 and all(
+                answer(server, f"({query}) > 0") for query in not_ready
+            )
+
+        eventually(is_seen, 20, "a service that is not ready")
+
+
+def visit(service: Service) -> None:
+    statuses = [
+        service.get(path)[0]
+        for path in ("/", "/hello/x", "/hello/y", "/nowhere", "/boom", "/slow", *PROBES)
+    ]
+    assert statuses == [200, 200, 200, 404, 500, 200, 200, 200, 200]
+
+
+def answer(server: prometheus.Prometheus, query: str) -> list[dict[str, str]]:
+    """The labels of the series in the answer that have a value."""
+    found = server.query(query)
+    return [each["metric"] for each in found if not math.isnan(float(each["value"][1]))]
+
+
+@pytest.mark.parametrize("health", ["probes", "none"])
+@pytest.mark.parametrize("tracing", ["none", "stub", "jaeger", "zipkin"])
+def test_dashboard_shows_what_was_chosen(generate: Generate, health: str, tracing: str) -> None:
+    dashboard = grafana.read(generate(**OBSERVED, health=health, tracing=tracing).path)
+    everything = grafana.read(generate(**OBSERVED, health="probes", tracing="jaeger").path)
+    assert dashboard.queries().items() <= everything.queries().items()
+    rows = {row["title"] for row in dashboard.rows}
+    assert ("Health" in rows) == (health == "probes")
+    assert ("Traces" in rows) == (tracing in ("jaeger", "zipkin"))
+    exemplars = [
+        panel["title"]
+        for panel in dashboard.panels
+        if any(target.get("exemplar") for target in panel["targets"])
+    ]
+    assert exemplars == ([] if tracing == "none" else ["Duration", "Duration, heat map"])
+    assert ("exemplar" in json.dumps(dashboard.json)) == (tracing != "none")
+
+
+def test_panels_are_whole(generate: Generate) -> None:
+    dashboard = grafana.read(generate(**OBSERVED, health="probes", tracing="jaeger").path)
+    assert dashboard.json["uid"] == SLUG
+    everything = dashboard.json["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    assert len({panel["title"] for panel in everything}) == len(everything)
+    taken: set[tuple[int, int]] = set()
+    for panel in everything:
+        cells = covered(panel["gridPos"])
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    for panel in dashboard.panels:
+        # Nothing that a Grafana has not by itself.
+        assert panel["type"] in ("stat", "timeseries", "heatmap")
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "heatmap"
+        assert all(target["legendFormat"] for target in panel["targets"])
+
+
+def covered(position: dict[str, Any]) -> set[tuple[int, int]]:
+    assert position["x"] + position["w"] <= 24
+    return {
+        (position["x"] + column, position["y"] + line)
+        for column in range(position["w"])
+        for line in range(position["h"])
+    }
