@@ -1,0 +1,307 @@
+"""The generated pipelines: what linters say of them, and their steps, run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uv
+import yaml
+
+from .conftest import Generate
+from .project import NEWEST, OLDEST, TEMPLATE, Project, git
+
+DEPLOYMENTS = ["kubernetes", "docker", "none"]
+PIPELINES = {
+    "github": [".github/workflows/ci.yml", ".github/workflows/dependencies.yml"],
+    "gitlab": [".gitlab-ci.yml"],
+}
+#: Beside those of the README: a report that GitLab draws in merge requests.
+ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
+WORKFLOWS = sorted(
+    each for root in ("", "*/") for each in TEMPLATE.glob(f"{root}.github/workflows/*")
+)
+PINNED = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_linters_find_nothing_in_the_github_files(generate: Generate, deployment: str) -> None:
+    lint(generate(ci="github", deployment=deployment).path)
+
+
+def test_linters_find_nothing_in_the_templates_own_github_files() -> None:
+    lint(TEMPLATE)
+
+
+def lint(directory: Path) -> None:
+    files = directory / ".github"
+    zizmor = Path(sysconfig.get_path("scripts"), "zizmor")
+    run(zizmor, "--offline", "--no-progress", "--strict-collection", "--persona=pedantic", files)
+    check_schema("github-workflows", *sorted(files.glob("workflows/*")))
+    check_schema("dependabot", files / "dependabot.yml")
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_gitlab_file_follows_its_schema(generate: Generate, deployment: str) -> None:
+    check_schema("gitlab-ci", generate(ci="gitlab", deployment=deployment).path / ".gitlab-ci.yml")
+
+
+def check_schema(name: str, *paths: Path) -> None:
+    assert paths
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *paths)
+
+
+def test_no_pipeline_without_one(generate: Generate) -> None:
+    path = generate(ci="none").path
+    assert not [each for each in (".github", ".gitlab-ci.yml") if (path / each).exists()]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(TEMPLATE)))
+def test_actions_are_pinned_by_a_commit_and_tell_its_version(path: Path) -> None:
+    used = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
+    assert used
+    assert [each for each in used if not PINNED.fullmatch(each)] == []
+
+
+def test_one_action_is_used_in_one_version() -> None:
+    versions: dict[str, set[str]] = {}
+    for path in WORKFLOWS:
+        for used in re.findall(r"uses: (.*)", path.read_text(encoding="utf-8")):
+            action, _, version = used.partition("@")
+            versions.setdefault(action, set()).add(version)
+    assert {action: found for action, found in versions.items() if len(found) > 1} == {}
+
+
+def test_only_the_job_that_proposes_may_write(generate: Generate) -> None:
+    workflows = [
+        yaml.safe_load((generate(ci="github").path / path).read_text(encoding="utf-8"))
+        for path in PIPELINES["github"]
+    ]
+    assert [workflow["permissions"] for workflow in workflows] == [{}, {}]
+    allowed = {
+        name: job["permissions"] for workflow in workflows for name, job in workflow["jobs"].items()
+    }
+    proposes = allowed.pop("propose")
+    assert proposes == {"contents": "write", "pull-requests": "write"}
+    assert allowed
+    assert all(permissions == {"contents": "read"} for permissions in allowed.values())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(TEMPLATE)))
+def test_jobs_end_in_time_and_leave_no_token_in_the_checkout(path: Path) -> None:
+    for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
+        assert job["timeout-minutes"], name
+        checkout = job["steps"][0]
+        assert checkout["uses"].startswith("actions/checkout@"), name
+        assert checkout["with"]["persist-credentials"] is False, name
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_each_supported_python_is_tested(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    supported = [f"3.{minor}" for minor in range(OLDEST[1], NEWEST[1] + 1)]
+    test = jobs(project)["test"]
+    if ci == "github":
+        assert test["strategy"]["matrix"]["python"] == supported
+    else:
+        assert test["parallel"]["matrix"] == [{"PYTHON": supported}]
+    metadata = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))
+    assert metadata["project"]["requires-python"] == f">={supported[0]}"
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_commands_are_those_of_the_readme(generate: Generate, ci: str, deployment: str) -> None:
+    project = generate(ci=ci, deployment=deployment)
+    told = set(readme_commands(project))
+    for job in jobs(project):
+        for command in commands(project, job):
+            if re.match(r"(uv|uvx|docker|buildah) ", command):
+                assert command in told | ONLY_IN_A_PIPELINE, job
+
+
+def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
+    ran = [
+        {
+            command.replace("buildah build", "docker build")
+            for job in jobs(project)
+            if job != "propose"
+            for command in commands(project, job)
+        }
+        for project in (generate(ci=ci) for ci in PIPELINES)
+    ]
+    assert ran[0] == ran[1] - ONLY_IN_A_PIPELINE
+
+
+@pytest.mark.full
+def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
+    """GitLab's, which GitHub's are a part of; what several jobs run is run once."""
+    project = generate(ci="gitlab")
+    project.sync()
+    # tests/test_container.py builds the image, and what proposes a change has tests below.
+    ran = {
+        command: None
+        for job in jobs(project)
+        if job not in ("build", "propose")
+        for command in commands(project, job)
+    }
+    for command in ran:
+        # What is known of a version today is no matter of the template, and no reason for a test
+        # to fail: pip-audit reads what there is to look up, and asks nobody.
+        dry = " --dry-run" if command.startswith("uvx pip-audit") else ""
+        shell(project, command + dry)
+    assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_newer_versions_are_proposed_on_a_branch(
+    generate: Generate, tmp_path: Path, ci: str
+) -> None:
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    lock = project.path / "uv.lock"
+
+    for versions in ("version = 1\n", "version = 2\n"):
+        lock.write_text(versions, encoding="utf-8")
+        propose(project, tmp_path, remote)
+        assert git(remote, "show", "update-dependencies:uv.lock") == versions.strip()
+        changed = git(remote, "diff", "--name-only", "main", "update-dependencies")
+        assert changed.split() == ["uv.lock"]
+        # The next week finds a checkout of main.
+        git(project.path, "checkout", "--quiet", "--detach", "main")
+    if ci == "github":
+        assert (tmp_path / "opened").read_text() == "opened\n", "the second one is a renewal"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_nothing_newer_proposes_nothing(generate: Generate, tmp_path: Path, ci: str) -> None:
+    project = generate(ci=ci)
+    (project.path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
+    remote = committed(project, tmp_path)
+    propose(project, tmp_path, remote)
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
+
+
+def committed(project: Project, tmp_path: Path) -> Path:
+    """Commits the project; returns what it was cloned from."""
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    git(remote, "init", "--quiet", "--bare", "--initial-branch=main")
+    git(remote, "config", "receive.advertisePushOptions", "true")
+    git(project.path, "init", "--quiet", "--initial-branch=main")
+    git(project.path, "add", "--all")
+    git(project.path, "commit", "--quiet", "--message=A service")
+    git(project.path, "push", "--quiet", str(remote), "main")
+    git(project.path, "checkout", "--quiet", "--detach")
+    return remote
+
+
+def propose(project: Project, tmp_path: Path, remote: Path) -> None:
+    """Runs the job's script with what a runner sets, and a remote that is a directory."""
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    # What the pull request is opened by; it counts those that it has opened.
+    gh = programs / "gh"
+    opened = tmp_path / "opened"
+    gh.write_text(
+        f"#!/bin/sh\ntouch {opened}\n"
+        f'case "$1 $2" in "pr list") wc -l <{opened} ;;'
+        f' "pr create") echo opened >>{opened} ;; *) exit 2 ;; esac\n'
+    )
+    gh.chmod(0o755)
+    job = jobs(project)["propose"]
+    own = next((step["env"] for step in job.get("steps", []) if "env" in step), {})
+    variables = {
+        **own,
+        "GH_TOKEN": "secret",
+        "GITHUB_SERVER_URL": "https://git.invalid",
+        "GITHUB_REPOSITORY": "team/service",
+        "UPDATE_TOKEN": "secret",
+        "CI_SERVER_HOST": "git.invalid",
+        "CI_PROJECT_PATH": "team/service",
+        "CI_DEFAULT_BRANCH": "main",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://x-access-token:secret@git.invalid/team/service",
+        "GIT_CONFIG_KEY_1": f"url.{remote}.insteadOf",
+        "GIT_CONFIG_VALUE_1": "https://oauth2:secret@git.invalid/team/service.git",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
+    project.run("bash", "-ec", "\n".join(scripts(job)), env=variables)
+
+
+@pytest.mark.parametrize("path", ["", "{{cookiecutter.project_slug}}"])
+def test_pre_commit_configuration_is_valid(path: str) -> None:
+    configuration = TEMPLATE / path / ".pre-commit-config.yaml"
+    if path or configuration.exists():
+        run(sys.executable, "-m", "pre_commit", "validate-config", configuration)
+
+
+@pytest.mark.full
+def test_pre_commit_hooks_pass_in_a_fresh_project(generate: Generate, tmp_path: Path) -> None:
+    project = generate()
+    project.sync()
+    committed(project, tmp_path)
+    hooks = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+    environ = {**with_uv(project), "PRE_COMMIT_HOME": str(tmp_path / "pre-commit")}
+    output = project.run(*hooks, env=environ)
+    assert output.count("Passed") == 3, output
+
+    [handlers] = project.path.glob("src/*/handlers.py")
+    with handlers.open("a", encoding="utf-8") as source:
+        source.write('unused: int = "no number"\n')
+    output = project.run(*hooks, env=environ, status=1)
+    assert "handlers.py" in output
+
+
+def jobs(project: Project) -> dict[str, Any]:
+    """The jobs of the project's pipelines by name."""
+    found: dict[str, Any] = {}
+    for path in PIPELINES[project.answers["ci"]]:
+        content = yaml.safe_load((project.path / path).read_text(encoding="utf-8"))
+        if "jobs" in content:
+            content = content["jobs"]
+        found |= {
+            name: job
+            for name, job in content.items()
+            if isinstance(job, dict) and {"steps", "script"} & job.keys()
+        }
+    return found
+
+
+def scripts(job: dict[str, Any]) -> list[str]:
+    steps = [step["run"] for step in job.get("steps", []) if "run" in step]
+    return [*steps, *job.get("script", [])]
+
+
+def commands(project: Project, job: str) -> Iterator[str]:
+    for script in scripts(jobs(project)[job]):
+        yield from filter(None, script.splitlines())
+
+
+def readme_commands(project: Project) -> Iterator[str]:
+    """What stands in the README as code: in lines of its own, or in a text."""
+    readme = (project.path / "README.md").read_text(encoding="utf-8")
+    for code in re.findall(r"^    (\S.*)$|`([^`\n]+)`", readme, re.MULTILINE):
+        yield from (command.strip() for command in "".join(code).split("&&"))
+
+
+def shell(project: Project, command: str) -> None:
+    project.run("bash", "-ec", command, env=with_uv(project))
+
+
+def with_uv(project: Project) -> dict[str, str]:
+    path = project.variables()["PATH"]
+    return {"PATH": os.pathsep.join([path, str(Path(uv.find_uv_bin()).parent)])}
+
+
+def run(*argv: str | Path) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
