@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from tornado.routing import HostMatches, Rule
 from tornado.web import RequestHandler
@@ -62,12 +65,29 @@ class Marks(RequestHandler):
         self.finish({"seen": self.seen, "ids": dict(correlation.get())})
 
 
+class Cleared(RequestHandler):
+    """Clears its answer in both ways, and keeps what that leaves of it."""
+
+    here: dict[str, Any]
+    by_tornado: dict[str, Any]
+
+    def get(self) -> None:
+        self.set_status(404)
+        self.set_header("X-Request-ID", "changed")
+        self.write("not sent")
+        self.clear()
+        Cleared.here = {**vars(self), "_headers": dict(self._headers)}
+        RequestHandler.clear(self)
+        Cleared.by_tornado = {**vars(self), "_headers": dict(self._headers)}
+        self.finish()
+
+
 class TestExchange(ServiceTest):
     def get_app(self) -> Application:
         app = super().get_app()
         self.recorder = Recorder()
         app.observers = [Broken(), self.recorder]
-        app.add_handlers(".*", [(r"/marks", Marks)])
+        app.add_handlers(".*", [(r"/marks", Marks), (r"/cleared", Cleared)])
         return app
 
     def one(self) -> Exchange:
@@ -230,6 +250,36 @@ class TestExchange(ServiceTest):
         ids = [exchange.request_id for exchange in self.recorder.ended]
         assert len(set(ids)) == len(ids) >= 5
         assert all(len(each) == 32 and each.isalnum() for each in ids)
+
+    def test_answer_has_a_date_and_no_version_of_the_server(self) -> None:
+        before = int(time.time())
+        headers = self.fetch("/").headers
+        date = parsedate_to_datetime(headers["Date"]).timestamp()
+        assert before <= date <= time.time()
+        assert "Server" not in headers
+
+    def test_answer_is_cleared_as_by_tornado(self) -> None:
+        assert self.fetch("/cleared").body == b""
+        here, by_tornado = dict(Cleared.here), dict(Cleared.by_tornado)
+        headers, theirs = here.pop("_headers"), by_tornado.pop("_headers")
+        assert here == by_tornado
+        assert headers.pop("X-Request-Id") == self.one().request_id
+        del headers["Date"], theirs["Date"], theirs["Server"]
+        assert headers == theirs
+
+    def test_requests_one_after_another_do_not_hold_others_up(self) -> None:
+        async def ask() -> None:
+            _, to_many = await self.connect()
+            _, to_one = await self.connect()
+            to_many.write(b"GET /hello/many HTTP/1.1\r\nHost: a\r\n\r\n" * 500)
+            to_one.write(b"GET /hello/one HTTP/1.1\r\nHost: a\r\n\r\n")
+            await self.until(lambda: len(self.recorder.ended) == 501)
+            to_many.close()
+            to_one.close()
+
+        self.run_async(ask)
+        paths = [told.request.path for told in self.recorder.ended]
+        assert paths.index("/hello/one") < 10
 
     def test_patterns_too_intricate_for_a_template_stand_as_they_are(self) -> None:
         routes = [

@@ -311,7 +311,7 @@ def test_second_signal_ends_the_process_at_once() -> None:
         service.process.terminate()
         service.wait_for_output("Draining")
         service.process.terminate()
-        assert service.wait() == -signal.SIGTERM
+        assert service.wait() == 128 + signal.SIGTERM
 
 
 def test_port_in_use_is_told() -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii as _quote
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
@@ -162,14 +163,14 @@ class _Json:
     def exchange(self, exchange: Exchange, level: int) -> str:
         # Ids need no quoting: they are made here, or match a pattern of plain characters.
         ids = "".join([f'"{name}":"{value}",' for name, value in correlation.get().items()])
-        error = f',"error.type":{_encode(exchange.error_type)}' if exchange.error_type else ""
+        error = f',"error.type":{_quote(exchange.error_type)}' if exchange.error_type else ""
         return (
             '{"timestamp":"'
             f'{_timestamp(time.time())}",'
             f"{_access_fields(level, exchange.method, exchange.route, exchange.status)}"
-            f'{ids}{self._service},"url.path":{_encode(exchange.request.path)},'
+            f'{ids}{self._service},"url.path":{_quote(exchange.request.path)},'
             f'"duration":{exchange.duration:.6f},'
-            f'"client.address":{_encode(exchange.request.remote_ip)}{error}'
+            f'"client.address":{_quote(str(exchange.request.remote_ip))}{error}'
             "}\n"
         )
 

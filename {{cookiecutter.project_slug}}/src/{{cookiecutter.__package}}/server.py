@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -169,8 +170,9 @@ def _on_signal(stop: Callable[[], None]) -> None:
     def first() -> None:
         for each in signals:
             loop.remove_signal_handler(each)
-            # So that a second signal ends the process at once, even where the loop is stuck.
-            signal.signal(each, signal.SIG_DFL)
+            # So that a second signal ends the process at once, even where the loop is stuck. Not
+            # SIG_DFL: the first process of a container would ignore it.
+            signal.signal(each, lambda number, frame: os._exit(128 + number))
         stop()
 
     for each in signals:

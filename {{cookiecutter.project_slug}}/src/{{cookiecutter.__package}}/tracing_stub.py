@@ -17,6 +17,7 @@ from .settings import Settings
 
 SAMPLED = 0x01
 _KNOWN_FLAGS = 0x03
+_FLAGS = ("00", "01", "02", "03")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE_LENGTH = 512
 
@@ -28,7 +29,7 @@ class Span:
 
     def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
         self.trace_id = trace_id
-        self.span_id = f"{random.randrange(1, 1 << 64):016x}"
+        self.span_id = f"{random.getrandbits(64) or 1:016x}"
         #: The span that this one is a part of; empty for the first of a trace.
         self.parent_id = parent_id
         self.flags = flags
@@ -44,7 +45,7 @@ class Span:
         return {
             "trace_id": self.trace_id,
             "span_id": self.span_id,
-            "trace_flags": f"{self.flags:02x}",
+            "trace_flags": _FLAGS[self.flags],
         }
 
 
@@ -80,7 +81,7 @@ def inject(headers: MutableMapping[str, str]) -> None:
     """
     span = _current.get()
     if span is not None:
-        headers["traceparent"] = f"00-{span.trace_id}-{span.span_id}-{span.flags:02x}"
+        headers["traceparent"] = f"00-{span.trace_id}-{span.span_id}-{_FLAGS[span.flags]}"
         if span.tracestate:
             headers["tracestate"] = span.tracestate
 
@@ -111,12 +112,14 @@ class Client(SimpleAsyncHTTPClient):
 
 def _root() -> Span:
     # Sampled, as nobody downstream would record the trace otherwise.
-    return Span(f"{random.randrange(1, 1 << 128):032x}", "", SAMPLED, "")
+    return Span(f"{random.getrandbits(128) or 1:032x}", "", SAMPLED, "")
 
 
 def _extract(headers: HTTPHeaders) -> Span | None:
     """The child of the caller's span, or None where the caller names none that is valid."""
-    match = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    # Not `get()`, which is slow where there is no such header.
+    parents = headers.get_list("traceparent")
+    match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     if match is None:
         return None
     version, trace_id, parent_id, flags, rest = match.groups()
@@ -125,7 +128,7 @@ def _extract(headers: HTTPHeaders) -> Span | None:
         return None
     if not int(trace_id, 16) or not int(parent_id, 16):
         return None
-    tracestate = headers.get("tracestate", "")
+    tracestate = ",".join(headers.get_list("tracestate"))
     if len(tracestate) > _TRACESTATE_LENGTH:
         tracestate = ""
     return Span(trace_id, parent_id, int(flags, 16) & _KNOWN_FLAGS, tracestate)
