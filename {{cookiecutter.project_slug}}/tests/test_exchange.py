@@ -1,8 +1,10 @@
 """What observers are told, whichever handler serves the request."""
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -280,6 +282,21 @@ class TestExchange(ServiceTest):
         self.run_async(ask)
         paths = [told.request.path for told in self.recorder.ended]
         assert paths.index("/hello/one") < 10
+
+    def test_nothing_is_left_to_the_garbage_collector(self) -> None:
+        ended: list[weakref.ref[Exchange]] = []
+
+        class Observing(Observer):
+            def request_ended(self, exchange: Exchange) -> None:
+                ended.append(weakref.ref(exchange))
+
+        self.app.observers = [Observing()]
+        gc.disable()
+        try:
+            assert self.fetch("/hello/world").code == 200
+            assert [exchange() for exchange in ended] == [None]
+        finally:
+            gc.enable()
 
     def test_patterns_too_intricate_for_a_template_stand_as_they_are(self) -> None:
         routes = [

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 from tornado.httpclient import HTTPResponse
+from tornado.routing import RuleRouter
 
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service import SERVICE, __version__
@@ -22,10 +23,12 @@ class TestProbes(ServiceTest):
     def get_app(self) -> Application:
         app = super().get_app()
         self.health = next(
-            rule.target_kwargs["health"]
-            for router in app.default_router.rules
-            for rule in router.target.rules
-            if issubclass(rule.target, HealthReport)
+            probe.target_kwargs["health"]
+            for host in app.default_router.rules
+            for rule in host.target.rules
+            if isinstance(rule.target, RuleRouter)
+            for probe in rule.target.rules
+            if issubclass(probe.target, HealthReport)
         )
         return app
 

@@ -36,6 +36,8 @@ class Errors(Observer):
         import newrelic.agent
 
         self._agent: Any = newrelic.agent
+        # The agent finds a transaction by its task, of which it learns when the loop has made it.
+        self.begins_at_once = False
         self._application = newrelic.agent.application()
         for name in ("asyncio", "tornado.application"):
             logging.getLogger(name).addHandler(self._background)

@@ -66,6 +66,8 @@ class Exchange:
         self.quiet = quiet
         #: The caller's `X-Request-ID` where it is harmless, else one made here.
         self.request_id = _request_id(request.headers)
+        #: Ids for log lines and reports of this exchange, which observers add to.
+        self.ids = {"request_id": self.request_id}
 
     @property
     def error_type(self) -> str:
@@ -81,6 +83,9 @@ class Observer:
     The `request_` methods run on the event loop, in a context of the exchange's own: a context
     variable set in `request_started` is seen by the handler and by `request_ended`.
     """
+
+    #: False where handlers must wait for a turn of the event loop's.
+    begins_at_once = True
 
     async def startup(self) -> None:
         """Called once, when the service has begun to listen."""
@@ -119,6 +124,8 @@ class Application(web.Application):
         _observe(self.default_router)
         #: In the order in which they are told of a start, and in reverse of an end.
         self.observers = observers
+        #: Whether handlers begin where the request has been read, and not a turn later.
+        self.begins_at_once = all(each.begins_at_once for each in observers)
         #: Run in order once the service listens; it is ready when all have returned.
         self.on_startup: list[Callable[[], Awaitable[None]]] = []
         #: Run in reverse order when the last request has been answered.
@@ -142,9 +149,9 @@ class Application(web.Application):
     ) -> "_Delegate":
         if not issubclass(target_class, _Observed):  # there is no rule for it, as for a 404
             target_class = self._without_rule(target_class)
-        exchange = Exchange(request, target_class.route, target_class.quiet)
-        request.exchange = exchange  # type: ignore[attr-defined]
-        return _Delegate(self, request, target_class, target_kwargs, path_args, path_kwargs)
+        delegate = _Delegate(self, request, target_class, target_kwargs, path_args, path_kwargs)
+        delegate.exchange = Exchange(request, target_class.route, target_class.quiet)
+        return delegate
 
     def log_request(self, handler: web.RequestHandler) -> None:
         exchange = exchange_of(handler)
@@ -161,7 +168,7 @@ class Application(web.Application):
 
     def _notify_started(self, exchange: Exchange) -> None:
         self.in_flight += 1
-        correlation.set({"request_id": exchange.request_id})
+        correlation.set(exchange.ids)
         for observer in self.observers:
             try:
                 observer.request_started(exchange)
@@ -193,13 +200,15 @@ class _Delegate(web._HandlerDelegate):
     """
 
     application: Application
+    exchange: Exchange
 
     def execute(self) -> Awaitable[None] | None:
         # Set in the connection's own context, variables would leak into its next request.
         return copy_context().run(self._execute)
 
     def _execute(self) -> Awaitable[None] | None:
-        self.application._notify_started(self.request.exchange)  # type: ignore[attr-defined]
+        self.application._notify_started(self.exchange)
+        self.request.exchange = self.exchange  # type: ignore[attr-defined]
         return super().execute()
 
 
@@ -211,10 +220,10 @@ class _Observed(web.RequestHandler):
     route = ""
     quiet = False
 
-    @property
-    def exchange(self) -> Exchange:
-        exchange: Exchange = self.request.exchange  # type: ignore[attr-defined]
-        return exchange
+    def __init__(self, application: Any, request: HTTPServerRequest, **kwargs: Any) -> None:
+        # Left there, the two would keep each other, and all they hold, for the garbage collector.
+        self.exchange: Exchange = vars(request).pop("exchange")
+        super().__init__(application, request, **kwargs)
 
     def clear(self) -> None:
         # In place of Tornado's own, which takes as long over the date of each answer as the rest of
@@ -236,12 +245,12 @@ class _Observed(web.RequestHandler):
         self, transforms: list[web.OutputTransform], *args: bytes, **kwargs: bytes
     ) -> Awaitable[None]:
         coroutine = super()._execute(transforms, *args, **kwargs)
-        if sys.version_info < (3, 12):
-            return coroutine
-        # At once, as Tornado did before it had native coroutines: by way of the event loop the
-        # connection would wait three turns more until it reads again. Between two requests of one
-        # connection Tornado gives way to the others.
-        return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+        if sys.version_info >= (3, 12) and self.application.begins_at_once:
+            # As Tornado did before it had native coroutines. By way of the event loop it is three
+            # turns more until the connection reads again; between two requests of one connection
+            # Tornado gives way to the others.
+            return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+        return coroutine
 
     def on_connection_close(self) -> None:
         super().on_connection_close()

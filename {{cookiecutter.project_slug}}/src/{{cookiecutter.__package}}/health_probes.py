@@ -59,11 +59,13 @@ class Health:
 
     def routes(self) -> list[Any]:
         """For the main port: nothing that tells a stranger about the inside."""
-        return [
+        probes = [
             (r"/livez", Livez),
             (r"/readyz", Readyz, {"health": self}),
             (r"/health", HealthReport, {"health": self}),
         ]
+        # One pattern for all, as every other request is compared with it first.
+        return [(r"/(?:livez|readyz|health)", probes)]
 
     def admin_routes(self, app: Application) -> list[Any]:
         """For the admin port: each check with its value and, where it does not pass, its reason."""

@@ -162,7 +162,7 @@ class _Json:
 
     def exchange(self, exchange: Exchange, level: int) -> str:
         # Ids need no quoting: they are made here, or match a pattern of plain characters.
-        ids = "".join([f'"{name}":"{value}",' for name, value in correlation.get().items()])
+        ids = "".join([f'"{name}":"{value}",' for name, value in exchange.ids.items()])
         error = f',"error.type":{_quote(exchange.error_type)}' if exchange.error_type else ""
         return (
             '{"timestamp":"'
@@ -213,7 +213,7 @@ class _Console:
             f"{exchange.method} {exchange.request.path} {exchange.status} "
             f"{exchange.duration * 1000:.1f} ms"
         )
-        fields = {"client.address": exchange.request.remote_ip, **correlation.get()}
+        fields = {"client.address": exchange.request.remote_ip, **exchange.ids}
         return self._line(logging.getLevelName(level), _access.name, message, fields) + "\n"
 
     def _line(self, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
@@ -259,7 +259,8 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 
 def _timestamp(seconds: float) -> str:
     """RFC 3339, in UTC, to the millisecond."""
-    return f"{_second(int(seconds))}.{int(seconds * 1000) % 1000:03d}Z"
+    second, millisecond = divmod(int(seconds * 1000), 1000)
+    return f"{_second(second)}.{millisecond:03d}Z"
 
 
 @lru_cache(maxsize=1)

@@ -113,7 +113,7 @@ class Tracing(Observer):
         span = _tracer.begin("", "SERVER", _tracer.propagation.extract(exchange.request.headers))
         _of_exchange.set(span)
         _activate(span)
-        _correlate(span)
+        exchange.ids.update(span.ids())
         if span.flags & SAMPLED:
             exchange.exemplar = {"trace_id": span.trace_id, "span_id": span.span_id}
 

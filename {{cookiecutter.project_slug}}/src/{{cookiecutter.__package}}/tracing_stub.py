@@ -97,7 +97,7 @@ class Tracing(Observer):
             return
         span = _extract(exchange.request.headers) or _root()
         _current.set(span)
-        correlation.set({**correlation.get(), **span.ids()})
+        exchange.ids.update(span.ids())
         if span.flags & SAMPLED:
             exchange.exemplar = {"trace_id": span.trace_id, "span_id": span.span_id}
 
