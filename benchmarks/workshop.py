@@ -1,0 +1,182 @@
+"""Makes what is compared, each in an environment of its own, and starts it."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+
+from tests.backends import free_port
+from tests.project import Project, interpreter, render
+
+from . import machine
+from .receiver import ANSWERS
+from .variants import Variant
+
+STACKS = Path(__file__).parent / "stacks"
+# What a process needs of the machine; a service gets nothing else but its settings.
+MACHINE = ("PATH", "HOME", "LANG", "TMPDIR")
+START_ATTEMPTS = 3
+EXPORT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+
+# As bare Tornado has none, a service without a log of its own shall have no access log either.
+WITHOUT_ACCESS_LOG = """\
+import logging
+logging.getLogger("tornado.access").setLevel(100)
+from {package}.__main__ import main
+main()
+"""
+
+
+@dataclass
+class Server:
+    process: machine.Process
+    port: int
+    admin_port: int
+    #: From the start of the process to its first answer.
+    start_seconds: float
+    #: Where the backend that answers is, if there is one.
+    backend_port: int = 0
+
+    def cpu_seconds(self) -> float:
+        return machine.cpu_seconds(self.process.pid)
+
+    def resident_mib(self) -> float:
+        return machine.resident_mib(self.process.pid)
+
+    def wait_for_exports(self) -> None:
+        """Raises AssertionError where no span arrives."""
+        deadline = time.monotonic() + EXPORT_SECONDS
+        while not int(get(self.backend_port, "/v1/traces")):
+            assert time.monotonic() < deadline, "No span has been exported"
+            time.sleep(0.1)
+
+
+class Workshop:
+    """Projects and environments, made when they are first asked for and kept in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._projects: dict[tuple[str, ...], Project] = {}
+        self._stacks: dict[str, Path] = {}
+
+    def prepare(self, variant: Variant) -> None:
+        """Makes what `start` needs, so that it takes no time there."""
+        self._command(variant)
+
+    @contextmanager
+    def start(
+        self,
+        variant: Variant,
+        core: int = machine.SERVER_CORE,
+        values: Mapping[str, object] | None = None,
+    ) -> Iterator[Server]:
+        """Runs a variant, and the backends that its settings name, until the end of the block.
+
+        `values` are for further names in its settings. Enters the block when it has answered.
+        """
+        argv = self._command(variant)
+        with ExitStack() as stack:
+            named = dict(values or {})
+            for manner in ANSWERS:
+                if any(f"{{{manner}" in value for value in variant.settings.values()):
+                    host, port = stack.enter_context(backend(manner))
+                    named |= {manner: f"{host}:{port}", f"{manner}_port": port}
+            settings = {name: value.format(**named) for name, value in variant.settings.items()}
+            server = self._start(stack, argv, settings, core)
+            server.backend_port = int(str(named.get("answers_port", 0)))
+            yield server
+
+    def _start(
+        self, stack: ExitStack, argv: list[str | Path], settings: Mapping[str, str], core: int
+    ) -> Server:
+        for attempt in range(1, START_ATTEMPTS + 1):
+            environ = {**environment(), **settings}
+            port, admin_port = int(environ["PORT"]), int(environ["ADMIN_PORT"])
+            started = time.perf_counter()
+            try:
+                process = stack.enter_context(machine.running(argv, environ, port, core))
+            except RuntimeError:
+                # Somebody may have been faster to take the port.
+                if attempt == START_ATTEMPTS:
+                    raise
+            else:
+                assert json.loads(get(port, "/bench/x")) == {"message": "hello"}
+                return Server(process, port, admin_port, time.perf_counter() - started)
+        raise AssertionError
+
+    def _command(self, variant: Variant) -> list[str | Path]:
+        if isinstance(variant.source, str):
+            return [self._stack(variant.source), "-P", STACKS / f"{variant.source}.py"]
+        project = self._project(variant, variant.source)
+        if variant.source["logging"] == "none":
+            return [project.python, "-c", WITHOUT_ACCESS_LOG.format(package=project.package)]
+        return [project.python, "-m", project.package]
+
+    def _project(self, variant: Variant, answers: Mapping[str, str]) -> Project:
+        key = (*answers.values(), variant.handler, variant.route)
+        if key not in self._projects:
+            directory = self._directory / f"project-{len(self._projects)}"
+            path = render(directory, self._directory / "home", answers)
+            project = Project(path, dict(answers), directory / "venv", interpreter())
+            project.add_handler(variant.handler, variant.route)
+            project.sync("--no-dev", "--compile-bytecode")
+            self._projects[key] = project
+        return self._projects[key]
+
+    def _stack(self, name: str) -> Path:
+        """The Python of a program in `stacks`."""
+        if name not in self._stacks:
+            environment = self._directory / name
+            run_uv("venv", "--quiet", f"--python={interpreter()}", str(environment))
+            python = environment / "bin" / "python"
+            install = ("pip", "install", "--quiet", "--compile-bytecode", f"--python={python}")
+            run_uv(*install, "-r", str(STACKS / f"{name}.txt"))
+            self._stacks[name] = python
+        return self._stacks[name]
+
+
+def environment() -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in MACHINE if name in os.environ}
+    ports = {"PORT": str(free_port()), "ADMIN_PORT": str(free_port())}
+    return {**inherited, **ports, "LOG_FORMAT": "json", "DRAIN_DELAY_SECONDS": "0"}
+
+
+@contextmanager
+def backend(manner: str) -> Iterator[tuple[str, int]]:
+    """Host and port of a backend that does as `manner` says, on the load's core."""
+    if manner == "does not resolve":
+        yield "backend.invalid", 9
+    elif manner == "refuses":
+        yield "127.0.0.1", free_port()
+    else:
+        port = free_port()
+        argv = [sys.executable, "-m", "benchmarks.receiver", str(port), manner]
+        with machine.running(argv, os.environ, port, machine.LOAD_CORE):
+            yield "127.0.0.1", port
+
+
+def get(port: int, path: str) -> bytes:
+    """The answer to a request on a connection of its own; raises AssertionError if it is no 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200, body
+        return body
+    finally:
+        connection.close()
+
+
+def run_uv(*argv: str) -> None:
+    environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    subprocess.run([uv.find_uv_bin(), *argv], env=environ, check=True)

@@ -1,0 +1,81 @@
+"""Each command of `benchmarks`, with the smallest numbers: that it works, not what it measures."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .backends import NotInstalled
+from .project import TEMPLATE
+
+SECONDS = 600
+# What must stand in the first column of the table.
+ROWS = {
+    "run": ["bare", "none", "all live, 1 % errors"],
+    "start": ["bare", "none", "all live", "by hand", "fastapi"],
+    "memory": ["bare", "all idle", "all live"],
+    "exposition": ["500 series", "5000 series"],
+    "saturated": ["32 connections", "256 connections"],
+    "processes": ["one", "two"],
+    "generation": [
+        "cookiecutter, empty template",
+        "cookiecutter, ours",
+        "from nothing to green tests",
+    ],
+    "faults": [
+        f"{backend} {manner}"
+        for backend, fails in (("statsd", []), ("newrelic", ["fails"]))
+        for manner in ("answers", "refuses", "hangs", "does not resolve", *fails)
+    ],
+}
+OPTIONS = {
+    "run": ["--only", "none", "all live, 1 % errors"],
+    "faults": ["--only", "statsd", "newrelic"],
+}
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    if not shutil.which("wrk"):
+        raise NotInstalled("wrk")
+    if not shutil.which("openssl"):
+        raise NotInstalled("newrelic")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(command, marks=() if command == "run" else pytest.mark.full) for command in ROWS],
+)
+def test_command_makes_a_table(command: str, tmp_path: Path) -> None:
+    assert measure(tmp_path, command, *OPTIONS.get(command, [])) == ROWS[command]
+    results = json.loads((tmp_path / f"{command}.json").read_text(encoding="utf-8"))
+    assert results.keys() == {"machine", "results"}
+    assert (tmp_path / "run.svg").exists() == (command == "run")
+
+
+@pytest.mark.full
+def test_everything_can_be_compared(tmp_path: Path) -> None:
+    names = measure(tmp_path, "run")
+    assert {"newrelic", "all idle", "all live", "by hand", "fastapi"} <= set(names)
+
+
+def measure(directory: Path, command: str, *options: str) -> list[str]:
+    """The first column of the table that a command makes."""
+    argv = [sys.executable, "-m", "benchmarks", command, "--quick", f"--output={directory}"]
+    done = subprocess.run(
+        [*argv, *options],
+        cwd=TEMPLATE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    table = (directory / f"{command}.md").read_text(encoding="utf-8")
+    assert table in done.stdout
+    return [line.split("|")[1].strip() for line in table.splitlines()[2:] if "|" in line]
