@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from unittest import mock
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -33,6 +34,7 @@ class Linked(Observer):
 
 class TestMetrics(ServiceTest):
     def get_app(self) -> Application:
+        self.enterContext(mock.patch.object(metrics, "LAG_INTERVAL_SECONDS", 0.1))
         app = super().get_app()
         observers = app.observers
         assert isinstance(observers, list)

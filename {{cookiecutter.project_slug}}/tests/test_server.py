@@ -13,6 +13,7 @@ import pytest
 from tornado.websocket import websocket_connect
 
 # {% filter replace("my_service", cookiecutter.__package) %}
+from my_service import server
 from my_service.app import make_service
 from my_service.server import Endpoint, serve
 from my_service.settings import Settings
@@ -116,7 +117,7 @@ def test_request_in_flight_is_answered() -> None:
 
 def test_accepts_during_the_delay() -> None:
     async def run() -> None:
-        async with running(DRAIN_DELAY_SECONDS="0.2") as service:
+        async with running(DRAIN_DELAY_SECONDS="0.1") as service:
             service.terminate()
             await service.enters("draining")
             reader, _ = await service.request(b"/")
@@ -148,7 +149,7 @@ def test_open_connections_close_after_their_next_answer() -> None:
 
 def test_idle_connection_has_a_moment_to_send() -> None:
     async def run() -> None:
-        async with running(DRAIN_DELAY_SECONDS="0.2") as service:
+        async with running(DRAIN_DELAY_SECONDS="0.1") as service:
             reader, writer = await service.request(b"/")
             await reader.readuntil(b"}")
             service.terminate()
@@ -212,7 +213,10 @@ def test_websocket_is_told_that_the_service_goes_away() -> None:
     asyncio.run(run())
 
 
-def test_callbacks_run_in_order_and_in_reverse(caplog: pytest.LogCaptureFixture) -> None:
+def test_callbacks_run_in_order_and_in_reverse(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
     calls = []
 
     async def run() -> None:
@@ -244,7 +248,7 @@ def test_callbacks_run_in_order_and_in_reverse(caplog: pytest.LogCaptureFixture)
     asyncio.run(run())
     assert calls == ["start first", "start second", "not async", "stop first"]
     told = "\n".join(caplog.messages)
-    assert re.search(r"Gave up on .*\bhang\b.* after 0.5 s", told)
+    assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", told)
     assert re.search(r"\bfail\b.* failed while stopping", told)
     assert re.search(r"\bnot_async\b.* failed while stopping", told)
 

@@ -175,7 +175,7 @@ def _on_signal(stop: Callable[[], None]) -> None:
         for each in signals:
             loop.remove_signal_handler(each)
             # So that a second signal ends the process at once, even where the loop is stuck. Not
-            # SIG_DFL: the first process of a container would ignore it.
+            # SIG_DFL, which a process with the id 1 would ignore.
             signal.signal(each, lambda number, frame: os._exit(128 + number))
         stop()
 
