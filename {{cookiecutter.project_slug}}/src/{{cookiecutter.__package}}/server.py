@@ -96,6 +96,8 @@ async def serve(endpoints: Sequence[Endpoint], settings: Settings) -> None:
         for server in servers[1:]:
             server.stop()
             await server.close()
+        # The interpreter may crash on its way out with threads that still run.
+        gc.unfreeze()
     log.info("Stopped")
     if starting.done() and not starting.cancelled():
         starting.result()
