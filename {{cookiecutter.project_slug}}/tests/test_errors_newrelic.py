@@ -53,7 +53,7 @@ CHILD = """
 import asyncio
 import atexit
 
-from my_service import errors_agent, settings
+from my_service import errors_agent, server, settings
 
 configuration = settings.load()
 errors_agent.initialize(configuration)
@@ -62,10 +62,14 @@ import newrelic.core.agent
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import RequestHandler
 
+import my_service.errors
 from my_service.app import make_service
 from my_service.errors import MAX_WAITING, Errors
 from my_service.server import serve
 from tests.service import ROUTES, Slow
+
+# A busy machine may take longer over the last harvest than a stop may wait for it.
+my_service.errors.SHUTDOWN_SECONDS = server.FLUSH_SECONDS = 20.0
 
 
 class Quiet(RequestHandler):
