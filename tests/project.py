@@ -78,6 +78,17 @@ class Project:
         assert text.count(hello) == 1
         app.write_text(text.replace(hello, f"{hello}        {route},\n"), encoding="utf-8")
 
+    def add_failing_orders(self) -> None:
+        """Adds `/orders/{number}`, where each POST ends with an exception that nobody handles."""
+        self.add_handler(
+            """\
+class Order(JsonHandler):
+    def post(self, number: str) -> None:
+        raise ValueError(f"order {number} is not there")
+""",
+            r'(r"/orders/(?P<number>\d+)", handlers.Order)',
+        )
+
     def sync(self, *options: str) -> None:
         """Makes the environment, or makes it what `pyproject.toml` says now."""
         self.uv("sync", "--quiet", f"--python={self.interpreter}", *options)

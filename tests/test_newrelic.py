@@ -46,14 +46,7 @@ sys.addaudithook(hook)
 def project(generate: Generate) -> Project:
     """A service with a handler that fails, added as a person would."""
     project = generate(error_tracking="newrelic")
-    project.add_handler(
-        """\
-class Order(JsonHandler):
-    def post(self, number: str) -> None:
-        raise ValueError(f"order {number} is not there")
-""",
-        r'(r"/orders/(?P<number>\d+)", handlers.Order)',
-    )
+    project.add_failing_orders()
     return project
 
 

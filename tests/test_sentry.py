@@ -22,14 +22,7 @@ GRACE = 2
 def project(generate: Generate) -> Project:
     """A service with a handler that fails, added as a person would."""
     project = generate(error_tracking="sentry")
-    project.add_handler(
-        """\
-class Order(JsonHandler):
-    def post(self, number: str) -> None:
-        raise ValueError(f"order {number} is not there")
-""",
-        r'(r"/orders/(?P<number>\d+)", handlers.Order)',
-    )
+    project.add_failing_orders()
     return project
 
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import ContextVar, Token
 from time import perf_counter, time_ns
 from types import TracebackType
@@ -182,7 +182,7 @@ class _Block:
     def __enter__(self) -> Span:
         self._span = span = _tracer.start(self._name, "INTERNAL")
         self._token = _activate(span)
-        self._ids = _correlate(span)
+        self._ids = correlation.set({**correlation.get(), **span.ids()})
         return span
 
     def __exit__(
@@ -286,10 +286,6 @@ class _Provider(trace.TracerProvider):
 
 def _activate(span: Span) -> Token[context.Context]:
     return context.attach(context.Context({**context.get_current(), _PLACE: span}))
-
-
-def _correlate(span: Span) -> Token[Mapping[str, str]]:
-    return correlation.set({**correlation.get(), **span.ids()})
 
 
 def _new_trace_id() -> str:
