@@ -5,12 +5,13 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 BACKENDS = Path(
     os.environ.get("BACKENDS_DIR") or CACHE / "tornado-service-template" / "backends"
 ).absolute()
+PORTS = 20_000, 32_000
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 LOG_TAIL_CHARACTERS = 4000
@@ -44,11 +46,16 @@ def home(backend: str) -> Path:
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a loopback port that was free a moment ago (UDP: `socket.SOCK_DGRAM`)."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that was free a moment ago (UDP: `socket.SOCK_DGRAM`).
+
+    It lies below the ports that systems give to whoever asks for any, so that in the meantime
+    only another call of this function might give it away, which chance makes unlikely.
+    """
+    while True:
+        port = random.randint(*PORTS)
+        with socket.socket(socket.AF_INET, kind) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def get_json(url: str) -> Any:

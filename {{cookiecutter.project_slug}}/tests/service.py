@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -222,11 +223,17 @@ class ServiceTest(AsyncHTTPTestCase):
 class Process:
     """The service as a process of its own."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
         self.pid = process.pid
-        self.port = port
         self._log = log
+
+    @property
+    def port(self) -> int:
+        """The port of the first address that it says it listens on."""
+        listening = re.search(r"Listening on http://127\.0\.0\.1:(\d+)", self.output())
+        assert listening, self.output()
+        return int(listening[1])
 
     def output(self) -> str:
         return self._log.read_text()
@@ -250,8 +257,7 @@ class Process:
 @contextlib.contextmanager
 def process(**environ: str) -> Iterator[Process]:
     """Runs the service with these settings until the end of the block, on a free port."""
-    port = free_port()
-    defaults = {"PORT": str(port), "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
+    defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("wb") as output:
@@ -263,7 +269,7 @@ def process(**environ: str) -> Iterator[Process]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            yield Process(child, port, log)
+            yield Process(child, log)
         finally:
             child.kill()
             child.wait()
@@ -275,8 +281,11 @@ def inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.upper() not in settings}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody is given meanwhile but who asks for it and
+    sets SO_REUSEPORT."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]

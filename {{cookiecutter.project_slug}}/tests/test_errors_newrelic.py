@@ -22,7 +22,7 @@ from my_service import SERVICE, __version__
 from my_service.errors import MAX_WAITING
 
 # {% endfilter %}
-from .service import Process, ServiceTest, free_port, inherited, process
+from .service import Process, ServiceTest, inherited, process
 
 LICENSE_KEY = "0123456789abcdef" * 2 + "FFFFNRAL"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -212,19 +212,18 @@ def run(code: str, **environ: str) -> tuple[int, str]:
 def running(directory: Path) -> Iterator[tuple[Process, Reports]]:
     """A connected service."""
     reports = Reports(directory / "audit.log")
-    port = free_port()
     environ = {
         "NEW_RELIC_DEVELOPER_MODE": "true",
         "NEW_RELIC_AUDIT_LOG": str(reports.log),
         "ENVIRONMENT": "test",
-        "PORT": str(port),
+        "PORT": "0",
         "ADMIN_PORT": "0",
         "DRAIN_DELAY_SECONDS": "0",
     }
     log = directory / "log"
     with log.open("wb") as output:
         child = subprocess.Popen(**arguments(CHILD, **environ), stdout=output)
-    service = Process(child, port, log)
+    service = Process(child, log)
     try:
         service.wait_for_output("connected\n")
         yield service, reports

@@ -24,7 +24,7 @@ from my_service.exchange import Application, correlation
 from my_service.settings import Settings
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, free_port, process
+from .service import ServiceTest, Slow, process, reserved_port
 
 SECRETS = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
 
@@ -220,7 +220,7 @@ def test_dsn_is_not_shown() -> None:
 
 
 def test_sentry_that_is_down_does_not_hold_the_service() -> None:
-    with process(SENTRY_DSN=f"http://key@127.0.0.1:{free_port()}/1") as service:
+    with reserved_port() as port, process(SENTRY_DSN=f"http://key@127.0.0.1:{port}/1") as service:
         service.wait_for_output("is running")
         service.process.terminate()
         assert service.wait() == 0

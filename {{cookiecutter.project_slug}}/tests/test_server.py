@@ -19,7 +19,7 @@ from my_service.server import Endpoint, serve
 from my_service.settings import Settings
 
 # {% endfilter %}
-from .service import ROUTES, Big, Slow, free_port, inherited, process
+from .service import ROUTES, Big, Slow, inherited, process, reserved_port
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -27,9 +27,12 @@ REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 class Service:
     """The service in this process, stopped by a signal to this process."""
 
-    def __init__(self, endpoints: list[Endpoint], settings: Settings) -> None:
+    def __init__(
+        self, endpoints: list[Endpoint], settings: Settings, reserved: contextlib.ExitStack
+    ) -> None:
         self.app = endpoints[0].app
         self.port = settings.port
+        self.reserved = reserved
         self.task = asyncio.create_task(serve(endpoints, settings))
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -59,9 +62,11 @@ class Service:
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def stopped(self) -> None:
-        await asyncio.wait_for(self.task, 10)
+        with self.reserved:
+            await asyncio.wait_for(self.task, 10)
 
     async def close(self) -> None:
+        self.reserved.close()
         self.task.cancel()
         for writer in self.writers:
             writer.close()
@@ -79,13 +84,16 @@ def signals() -> Iterator[None]:
 
 
 def start(**environ: str) -> Service:
-    environ = {"PORT": str(free_port()), "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", **environ}
-    with mock.patch.dict(os.environ, {**inherited(), **environ}, clear=True):
+    reserved = contextlib.ExitStack()
+    port = reserved.enter_context(reserved_port())
+    address = {"PORT": str(port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
+    environ = {**inherited(), **address, "DRAIN_DELAY_SECONDS": "0", **environ}
+    with mock.patch.dict(os.environ, environ, clear=True):
         settings = Settings()
     endpoints = make_service(settings)
     endpoints[0].app.add_handlers(".*", ROUTES)
     Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
-    return Service(endpoints, settings)
+    return Service(endpoints, settings, reserved)
 
 
 @contextlib.asynccontextmanager

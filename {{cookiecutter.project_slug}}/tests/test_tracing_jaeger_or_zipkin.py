@@ -19,7 +19,7 @@ from my_service.exchange import Application, Exchange, Observer, correlation
 from my_service.settings import Settings
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, free_port, inherited, process
+from .service import ServiceTest, Slow, inherited, process, reserved_port
 from .tracing_decode import ENDPOINT
 from .tracing_receiver import Received, receiving
 
@@ -515,7 +515,8 @@ class TestCalls(TracingTest):
         assert (span.status, span.attributes["error.type"]) == ("ERROR", "404")
 
     def test_no_answer_is_an_error(self) -> None:
-        assert self.call(f"http://127.0.0.1:{free_port()}/").endswith("ConnectionRefusedError")
+        with reserved_port() as port:
+            assert self.call(f"http://127.0.0.1:{port}/").endswith("ConnectionRefusedError")
         span = self.named("GET")
         assert (span.status, span.attributes["error.type"]) == ("ERROR", "ConnectionRefusedError")
         assert span.events[0][0] == "exception"

@@ -19,7 +19,7 @@ from my_service.tracing_export import Exporter
 from my_service.tracing_spans import Span
 
 # {% endfilter %}
-from .service import free_port, inherited, process
+from .service import inherited, process, reserved_port
 from .tracing_decode import ENDPOINT
 from .tracing_receiver import hanging, receiving
 
@@ -63,6 +63,12 @@ def make_exporter(url: str) -> Exporter:
         return Exporter(Backend(Settings(), {"service.name": "test"}))
 
 
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
 def end(exporter: Exporter, name: str = "work", spans: int = 1) -> None:
     """Ends spans."""
     for _ in range(spans):
@@ -93,14 +99,13 @@ def test_full_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         stop(exporter)
 
 
-def test_spans_arrive_when_a_backend_that_refused_comes_back(log: Log) -> None:
-    port = free_port()
-    exporter = make_exporter(f"http://127.0.0.1:{port}")
+def test_spans_arrive_when_a_backend_that_refused_comes_back(log: Log, refusing_port: int) -> None:
+    exporter = make_exporter(f"http://127.0.0.1:{refusing_port}")
     exporter.start()
     end(exporter)
     log.wait_for("takes no spans: [Errno")
     end(exporter)
-    with receiving(port) as receiver:
+    with receiving(refusing_port) as receiver:
         receiver.wait_for(spans=2)
         stop(exporter)
     assert exporter.exported == 2
@@ -108,20 +113,21 @@ def test_spans_arrive_when_a_backend_that_refused_comes_back(log: Log) -> None:
     assert len([line for line in log.lines if "takes spans again" in line]) == 1
 
 
-def test_stop_tries_once_more(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_tries_once_more(
+    log: Log, monkeypatch: pytest.MonkeyPatch, refusing_port: int
+) -> None:
     monkeypatch.setattr(tracing_export, "FIRST_DELAY_SECONDS", 3600.0)
-    port = free_port()
-    exporter = make_exporter(f"http://127.0.0.1:{port}")
+    exporter = make_exporter(f"http://127.0.0.1:{refusing_port}")
     exporter.start()
     end(exporter)
     log.wait_for("takes no spans")
-    with receiving(port) as receiver:
+    with receiving(refusing_port) as receiver:
         stop(exporter)
         assert len(receiver.spans) == 1
 
 
-def test_stop_does_not_wait_for_a_backend_that_refuses(log: Log) -> None:
-    exporter = make_exporter(f"http://127.0.0.1:{free_port()}")
+def test_stop_does_not_wait_for_a_backend_that_refuses(log: Log, refusing_port: int) -> None:
+    exporter = make_exporter(f"http://127.0.0.1:{refusing_port}")
     exporter.start()
     end(exporter, spans=3)
     stop(exporter)
@@ -140,15 +146,14 @@ def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyP
     assert exporter.dropped == 3
 
 
-def test_backend_that_hangs_is_asked_again(log: Log) -> None:
-    with hanging() as url:
+def test_backend_that_hangs_is_asked_again(log: Log, refusing_port: int) -> None:
+    with hanging(refusing_port) as url:
         exporter = make_exporter(url)
         exporter._backend.timeout = 0.01
         exporter.start()
         end(exporter)
         log.wait_for("takes no spans: timed out")
-        port = int(url.rpartition(":")[2])
-    with receiving(port) as receiver:
+    with receiving(refusing_port) as receiver:
         receiver.wait_for(spans=1)
         stop(exporter)
 
@@ -297,10 +302,12 @@ def test_span_that_cannot_be_told_harms_no_other(log: Log) -> None:
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve"])
-def test_service_starts_serves_and_stops_without_its_backend(fault: str) -> None:
+def test_service_starts_serves_and_stops_without_its_backend(
+    fault: str, refusing_port: int
+) -> None:
     with hanging() as hung:
         url = {
-            "refuses": f"http://127.0.0.1:{free_port()}",
+            "refuses": f"http://127.0.0.1:{refusing_port}",
             "hangs": hung,
             "does not resolve": "http://nowhere.invalid:9999",
         }[fault]

@@ -40,6 +40,7 @@ class Request:
 
 class Receiver(ThreadingHTTPServer):
     daemon_threads = True
+    allow_reuse_port = True  # for one that is reserved
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
@@ -109,7 +110,7 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
 
 
 @contextmanager
-def hanging() -> Iterator[str]:
+def hanging(port: int = 0) -> Iterator[str]:
     """The URL of a backend that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port), reuse_port=True) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
