@@ -25,11 +25,11 @@ STANDARD_OF_SOME = set(
 )
 # Distributions and modules that a service has installed beside it: a test compares.
 INSTALLED = set(
-    "annotated-types ast-serialize certifi colorama coverage dotenv iniconfig librt mypy "
+    "ast-serialize certifi colorama coverage dotenv iniconfig librt msgspec mypy "
     "mypy-extensions mypyc newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
     "opentelemetry-semantic-conventions pathspec packaging pluggy "
-    "prometheus-client py pydantic pydantic-core pydantic-settings pygments pytest python-dotenv "
-    "ruff sentry-sdk tornado typing-extensions typing-inspection urllib3 uv uv-build".split()
+    "prometheus-client py pygments pytest python-dotenv "
+    "ruff sentry-sdk tornado typing-extensions urllib3 uv uv-build".split()
 )
 # Directories of the project, or names that its tools give a meaning to.
 TAKEN = {"conftest", "deploy", "docs", "src", "test", "tests"}

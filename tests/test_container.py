@@ -94,8 +94,8 @@ def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None
 
 def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
     script = (
-        "import importlib.util, my_service.server, pydantic.main, tornado.web\n"
-        "for module in (my_service.server, pydantic.main, tornado.web):\n"
+        "import importlib.util, my_service.server, dotenv.main, tornado.web\n"
+        "for module in (my_service.server, dotenv.main, tornado.web):\n"
         "    print(module.__file__, __import__('os').path.exists(module.__cached__))\n"
     )
     argv = ("run", "--rm", "--network=none", *CONFINED, "my-service", "python", "-c", script)

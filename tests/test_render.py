@@ -59,6 +59,7 @@ VARIANT = re.compile(r"(test_)?(health|logs|metrics|errors|tracing)[_.]")
 PACKAGES = {
     "opentelemetry-api": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry.sdk",
+    "python-dotenv": "dotenv",
 }
 
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

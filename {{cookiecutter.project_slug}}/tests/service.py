@@ -12,9 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
@@ -33,7 +33,7 @@ from tornado.websocket import WebSocketHandler
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service.app import make_service
 from my_service.exchange import Application
-from my_service.settings import Settings
+from my_service.settings import Settings, read
 
 PACKAGE = "my_service"
 # {% endfilter %}
@@ -165,9 +165,7 @@ class ServiceTest(AsyncHTTPTestCase):
         super().tearDown()
 
     def get_app(self) -> Application:
-        with mock.patch.dict(os.environ, {**inherited(), **self.environ}, clear=True):
-            settings = Settings()
-        main, *others = make_service(settings)
+        main, *others = make_service(read(self.environ))
         self.app = main.app
         self.app.add_handlers(".*", ROUTES)
         self.admin_server: HTTPServer | None = None
@@ -277,8 +275,8 @@ def process(**environ: str) -> Iterator[Process]:
 
 def inherited() -> dict[str, str]:
     """The environment without what would set the service otherwise than a test expects."""
-    settings = {name.upper() for name in Settings.model_fields}
-    return {name: value for name, value in os.environ.items() if name.upper() not in settings}
+    settings = {each.name.upper() for each in fields(Settings)}
+    return {name: value for name, value in os.environ.items() if name not in settings}
 
 
 @contextlib.contextmanager

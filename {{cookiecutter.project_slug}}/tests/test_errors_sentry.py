@@ -20,8 +20,9 @@ from tornado.websocket import websocket_connect
 
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service import SERVICE, __version__
+from my_service.errors import Errors
 from my_service.exchange import Application, correlation
-from my_service.settings import Settings
+from my_service.settings import read
 
 # {% endfilter %}
 from .service import ServiceTest, Slow, process, reserved_port
@@ -80,7 +81,7 @@ class Ids(RequestHandler):
         raise LookupError(json.dumps(dict(correlation.get())))
 
 
-class TestErrors(ServiceTest):
+class SentryTest(ServiceTest):
     def setUp(self) -> None:
         listener = listening()
         self.sentry = listener.__enter__()
@@ -109,6 +110,8 @@ class TestErrors(ServiceTest):
         last = event["exception"]["values"][-1]
         return last["type"], last["value"]
 
+
+class TestErrors(SentryTest):
     def test_unhandled_exception(self) -> None:
         response = self.fetch("/boom")
         event = self.one()
@@ -197,6 +200,17 @@ class TestErrors(ServiceTest):
         assert len(self.sentry.events) == 1
 
 
+class TestEarlyError(SentryTest):
+    def setUp(self) -> None:
+        with mock.patch.object(Errors, "startup"):
+            super().setUp()
+
+    def test_error_before_the_sdk_is_loaded(self) -> None:
+        assert not sentry_sdk.is_initialized()
+        self.fetch("/boom")
+        assert self.exception(self.one()) == ("ValueError", "boom")
+
+
 class TestWithoutDsn(ServiceTest):
     def test_nothing_is_reported(self) -> None:
         assert not sentry_sdk.is_initialized()
@@ -204,19 +218,16 @@ class TestWithoutDsn(ServiceTest):
         logging.getLogger("asyncio").error("failed", exc_info=ValueError())
 
 
-@pytest.mark.parametrize("dsn", ["nonsense", "http://127.0.0.1/1", "ftp://key@127.0.0.1/1"])
+@pytest.mark.parametrize(
+    "dsn", ["nonsense", "http://127.0.0.1/1", "ftp://key@127.0.0.1/1", "http://key@a:b/1"]
+)
 def test_wrong_dsn_is_refused(dsn: str) -> None:
-    told = "should look like https://key@host/project-number"
-    with (
-        mock.patch.dict("os.environ", {"SENTRY_DSN": dsn}),
-        pytest.raises(ValueError, match=told),
-    ):
-        Settings()
+    with pytest.raises(ValueError, match="should look like https://key@host/project-number"):
+        read({"SENTRY_DSN": dsn})
 
 
 def test_dsn_is_not_shown() -> None:
-    settings = Settings.model_validate({"sentry_dsn": "http://hidden@127.0.0.1/1"})
-    assert "hidden" not in repr(settings)
+    assert "hidden" not in repr(read({"SENTRY_DSN": "http://hidden@127.0.0.1/1"}))
 
 
 def test_sentry_that_is_down_does_not_hold_the_service() -> None:

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import pytest
@@ -42,11 +42,10 @@ class Terminal(io.StringIO):
 
 
 @contextmanager
-def logging_to(stream: io.StringIO, log_format: str) -> Iterator[None]:
+def logging_to(stream: io.StringIO, log_format: Literal["json", "console"]) -> Iterator[None]:
     # pytest's own handlers raise where a record can't be formatted.
     logging.getLogger().handlers.clear()
-    settings = Settings.model_validate({"log_format": log_format, "log_level": "debug"})
-    AccessLog(settings, stream)
+    AccessLog(Settings(log_format=log_format, log_level="DEBUG"), stream)
     yield
 
 

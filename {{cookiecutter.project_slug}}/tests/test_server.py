@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from unittest import mock
 
 import pytest
 from tornado.websocket import websocket_connect
@@ -16,10 +15,10 @@ from tornado.websocket import websocket_connect
 from my_service import server
 from my_service.app import make_service
 from my_service.server import Endpoint, serve
-from my_service.settings import Settings
+from my_service.settings import Settings, read
 
 # {% endfilter %}
-from .service import ROUTES, Big, Slow, inherited, process, reserved_port
+from .service import ROUTES, Big, Slow, process, reserved_port
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -87,9 +86,7 @@ def start(**environ: str) -> Service:
     reserved = contextlib.ExitStack()
     port = reserved.enter_context(reserved_port())
     address = {"PORT": str(port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
-    environ = {**inherited(), **address, "DRAIN_DELAY_SECONDS": "0", **environ}
-    with mock.patch.dict(os.environ, environ, clear=True):
-        settings = Settings()
+    settings = read({**address, "DRAIN_DELAY_SECONDS": "0", **environ})
     endpoints = make_service(settings)
     endpoints[0].app.add_handlers(".*", ROUTES)
     Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()

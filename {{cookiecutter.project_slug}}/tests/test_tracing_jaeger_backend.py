@@ -2,30 +2,27 @@
 
 import gzip
 import json
-import os
 from http import HTTPStatus
 from typing import Any
-from unittest import mock
 
 import pytest
 from opentelemetry import trace
 
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service import SERVICE, __version__
-from my_service.settings import Settings
+from my_service.settings import read
 from my_service.tracing_backend import Backend
 from my_service.tracing_spans import Span
 
 # {% endfilter %}
-from .service import inherited, process
+from .service import process
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 
 
 def make_backend(**environ: str) -> Backend:
-    with mock.patch.dict(os.environ, {**inherited(), **environ}, clear=True):
-        return Backend(Settings(), {"service.name": "shop"})
+    return Backend(read(environ), {"service.name": "shop"})
 
 
 def encode(span: Span) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 from typing import Any
 from unittest import mock
 
@@ -16,10 +15,10 @@ from tornado.websocket import websocket_connect
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service import SERVICE, __version__, tracing, tracing_export
 from my_service.exchange import Application, Exchange, Observer, correlation
-from my_service.settings import Settings
+from my_service.settings import read
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, inherited, process, reserved_port
+from .service import ServiceTest, Slow, process, reserved_port
 from .tracing_decode import ENDPOINT
 from .tracing_receiver import Received, receiving
 
@@ -546,9 +545,7 @@ class TestCalls(TracingTest):
 class TestSettings(TracingTest):
     def configure(self, **environ: str) -> None:
         """Goes on with other settings."""
-        environ = {ENDPOINT: self.receiver.url, **environ}
-        with mock.patch.dict(os.environ, {**inherited(), **environ}, clear=True):
-            observer = tracing.Tracing(Settings())
+        observer = tracing.Tracing(read({ENDPOINT: self.receiver.url, **environ}))
         self.app.observers = [observer, self.recorder]
         self.run_async(observer.startup)
 

@@ -13,13 +13,13 @@ from tornado.httpclient import HTTPClient
 
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service import tracing_export
-from my_service.settings import Settings
+from my_service.settings import read
 from my_service.tracing_backend import Backend
 from my_service.tracing_export import Exporter
 from my_service.tracing_spans import Span
 
 # {% endfilter %}
-from .service import inherited, process, reserved_port
+from .service import process, reserved_port
 from .tracing_decode import ENDPOINT
 from .tracing_receiver import hanging, receiving
 
@@ -59,8 +59,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
 
 
 def make_exporter(url: str) -> Exporter:
-    with mock.patch.dict(os.environ, {**inherited(), ENDPOINT: url}, clear=True):
-        return Exporter(Backend(Settings(), {"service.name": "test"}))
+    return Exporter(Backend(read({ENDPOINT: url}), {"service.name": "test"}))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def initialize(settings: Settings) -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     try:
-        _initialize(settings.new_relic_license_key.get_secret_value(), settings.new_relic_app_name)
+        _initialize(settings.new_relic_license_key, settings.new_relic_app_name)
     except (ValueError, configparser.Error, ConfigurationError) as error:
         print(f"Invalid settings:\n  NEW_RELIC_*: {error}", file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None

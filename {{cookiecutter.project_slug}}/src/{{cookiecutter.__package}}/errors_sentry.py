@@ -1,27 +1,15 @@
-"""Error tracking by Sentry.
-
-The SDK's own Tornado integration stays off: it drops an `HTTPError` of 500 and up, sends query
-strings even without `send_default_pii`, and costs more on each request than Tornado itself.
-"""
+"""Error tracking by Sentry."""
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING
 
-import sentry_sdk
-from sentry_sdk.integrations.atexit import AtexitIntegration
-from sentry_sdk.integrations.dedupe import DedupeIntegration
-from sentry_sdk.integrations.excepthook import ExcepthookIntegration
-from sentry_sdk.integrations.threading import ThreadingIntegration
-
-from . import SERVICE, __version__
-from .exchange import Exchange, Observer, correlation
+from .exchange import Exchange, Observer
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from sentry_sdk.types import Event, Hint
-
-FLUSH_SECONDS = 1.4
+    from .errors_sdk import Reporter
 
 log = logging.getLogger(__name__)
 
@@ -30,72 +18,29 @@ class Errors(Observer):
     """Reports each unhandled exception; without a DSN, reports nothing."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.sentry_dsn is None:
+        self._dsn = settings.sentry_dsn
+        self._environment = settings.environment
+        self._lock = Lock()
+        self._reporter: Reporter | None = None
+        if not self._dsn:
             log.info("Errors are not reported: SENTRY_DSN is not set")
-            return
-        sentry_sdk.init(
-            settings.sentry_dsn.get_secret_value(),
-            release=f"{SERVICE}@{__version__}",
-            environment=settings.environment,
-            default_integrations=False,
-            auto_enabling_integrations=False,
-            integrations=[
-                AtexitIntegration(callback=lambda pending, timeout: None),
-                DedupeIntegration(),
-                ExcepthookIntegration(),
-                ThreadingIntegration(),
-            ],
-            # Local variables hold requests, and those quote their query string and headers.
-            include_local_variables=False,
-            max_request_body_size="never",
-            auto_session_tracking=False,
-            shutdown_timeout=FLUSH_SECONDS,
-        )
-        for name in ("asyncio", "tornado.application"):
-            background = logging.getLogger(name)
-            if not any(isinstance(each, _Background) for each in background.handlers):
-                background.addHandler(_Background(logging.ERROR))
+
+    async def startup(self) -> None:
+        # In a thread: the SDK takes a while to load, and requests are already answered.
+        await asyncio.to_thread(self._load)
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
-        if not sentry_sdk.is_initialized():
-            return
-        request = exchange.request
-        described: dict[str, object] = {
-            "method": exchange.method,
-            "url": f"{request.protocol}://{request.host}{request.path}",
-        }
-
-        def describe(event: "Event", hint: "Hint") -> "Event":
-            event["request"] = described
-            return event
-
-        with sentry_sdk.new_scope() as scope:
-            route = exchange.route or "unmatched"
-            scope.set_transaction_name(f"{exchange.method} {route}", source="route")
-            scope.set_tag("http.route", route)
-            scope.add_event_processor(describe)
-            _correlate(scope)
-            scope.capture_exception(error)
+        if reporter := self._load():
+            reporter.report(exchange, error)
 
     async def shutdown(self) -> None:
-        # In a thread: it blocks for as long as Sentry does not answer.
-        await asyncio.to_thread(sentry_sdk.get_client().close, timeout=FLUSH_SECONDS)
+        if self._reporter:
+            await self._reporter.close()
 
+    def _load(self) -> "Reporter | None":
+        with self._lock:
+            if self._dsn and not self._reporter:
+                from .errors_sdk import Reporter
 
-class _Background(logging.Handler):
-    """Reports what fails outside of a request: tasks that nobody awaits, and callbacks."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error: Any = record.exc_info and record.exc_info[1]
-        if error and sentry_sdk.is_initialized():
-            with sentry_sdk.new_scope() as scope:
-                _correlate(scope)
-                scope.capture_exception(error)
-
-
-def _correlate(scope: sentry_sdk.Scope) -> None:
-    ids = dict(correlation.get())
-    scope.set_tags(ids)
-    ids.pop("request_id", None)
-    if ids:
-        scope.set_context("trace", ids)
+                self._reporter = Reporter(self._dsn, self._environment)
+        return self._reporter

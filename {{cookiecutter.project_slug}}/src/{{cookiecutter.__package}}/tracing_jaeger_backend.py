@@ -26,16 +26,15 @@ class Backend:
         #: Empty where it is not set.
         self.url = ""
         if settings.otel_exporter_otlp_traces_endpoint:
-            self.url = str(settings.otel_exporter_otlp_traces_endpoint)
+            self.url = settings.otel_exporter_otlp_traces_endpoint
         elif settings.otel_exporter_otlp_endpoint:
-            self.url = str(settings.otel_exporter_otlp_endpoint).rstrip("/") + "/v1/traces"
+            self.url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
         #: Seconds to wait for an answer.
         self.timeout = settings.otel_exporter_otlp_timeout / 1000
-        secrets = settings.otel_exporter_otlp_headers
         self.headers = {
             "Content-Type": "application/json",
             "User-Agent": f"{SERVICE}/{__version__}",
-            **{name: value.get_secret_value() for name, value in secrets.items()},
+            **settings.otel_exporter_otlp_headers,
         }
         self._gzip = settings.otel_exporter_otlp_compression == "gzip"
         if self._gzip:

@@ -83,7 +83,7 @@ class Tracing(Observer):
         else:
             self._exporter = Exporter(backend)
         _tracer = _Tracer(
-            Propagation(settings.otel_propagators.split(",")),
+            Propagation(settings.otel_propagators),
             _Sampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg),
             self._exporter,
         )

@@ -6,6 +6,7 @@ https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/zipkin/
 
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
@@ -24,9 +25,9 @@ class Backend:
 
     def __init__(self, settings: Settings, resource: Mapping[str, str]) -> None:
         #: Empty where it is not set.
-        self.url = str(settings.zipkin_endpoint or "")
-        if self.url.count("/") == 3 and self.url.endswith("/"):
-            self.url += "api/v2/spans"
+        self.url = settings.zipkin_endpoint or ""
+        if re.fullmatch("https?://[^/]+/?", self.url):
+            self.url = self.url.rstrip("/") + "/api/v2/spans"
         #: Seconds to wait for an answer.
         self.timeout = 10.0
         self.headers = {
