@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -18,7 +20,7 @@ from my_service.server import Endpoint, serve
 from my_service.settings import Settings, read
 
 # {% endfilter %}
-from .service import ROUTES, Big, Slow, process, reserved_port
+from .service import PACKAGE, ROUTES, Big, Slow, process, reserved_port
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -321,6 +323,17 @@ def test_second_signal_ends_the_process_at_once() -> None:
         service.wait_for_output("Draining")
         service.process.terminate()
         assert service.wait() == 128 + signal.SIGTERM
+
+
+def test_signal_before_there_is_anything_to_drain() -> None:
+    code = (
+        "import os, signal\n"
+        f"from {PACKAGE} import __main__, settings\n"
+        "settings.load = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)  # noqa: S603
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 def test_port_in_use_is_told() -> None:
