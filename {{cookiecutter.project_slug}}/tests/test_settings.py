@@ -85,7 +85,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ("PORT", "65536", "should be `int` <= 65535"),
         ("DRAIN_DELAY_SECONDS", "inf", "should be `float` <= 3600.0"),
-        ("REUSE_PORT", "perhaps", "should be `bool`"),
+        ("REUSE_PORT", "perhaps", "should be true or false"),
     ],
 )
 def test_what_is_told(setting: str, text: str, problem: str) -> None:

@@ -26,8 +26,9 @@ class Errors(Observer):
             log.info("Errors are not reported: SENTRY_DSN is not set")
 
     async def startup(self) -> None:
-        # In a thread: the SDK takes a while to load, and requests are already answered.
-        await asyncio.to_thread(self._load)
+        if self._dsn:
+            # In a thread: the SDK takes a while to load, and requests are already answered.
+            await asyncio.to_thread(self._load)
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if reporter := self._load():

@@ -297,5 +297,5 @@ def _parse(text: str, kind: t.Any) -> t.Any:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        expected, _, _ = str(error).partition(", got ")
+        expected = str(error).partition(", got ")[0].replace("`bool`", "true or false")
         raise ValueError(expected.replace("Expected", "should be")) from None
