@@ -202,6 +202,20 @@ class ServiceTest(AsyncHTTPTestCase):
 
         return self.run_async(exchange)
 
+    def leave(self) -> None:
+        """Asks for `/slow`, goes away before the answer, and lets it try to answer."""
+
+        async def leave() -> None:
+            _, writer = await self.connect()
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            await Slow.entered.wait()
+            writer.close()
+            await self.until(lambda: not self.app.in_flight)
+            Slow.release.set()
+            await asyncio.sleep(0.01)
+
+        self.run_async(leave)
+
     def run_async(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Runs `work` on the loop that the service runs on; a test that hangs fails."""
         result: Result = self.io_loop.run_sync(work, timeout=10)

@@ -25,7 +25,7 @@ from my_service.exchange import Application, correlation
 from my_service.settings import read
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, process, reserved_port
+from .service import ServiceTest, process, reserved_port
 
 SECRETS = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
 
@@ -169,16 +169,7 @@ class TestErrors(SentryTest):
         assert self.exception(self.one()) == ("ValueError", "boom in a message")
 
     def test_client_that_goes_away_is_no_error(self) -> None:
-        async def leave() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            await Slow.entered.wait()
-            writer.close()
-            await self.until(lambda: not self.app.in_flight)
-            Slow.release.set()
-            await asyncio.sleep(0)
-
-        self.run_async(leave)
+        self.leave()
         assert self.events() == []
 
     def test_what_fails_outside_of_a_request(self) -> None:

@@ -20,7 +20,7 @@ from my_service import exchange
 from my_service.exchange import Application, Exchange, Observer, correlation
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, Stream
+from .service import ServiceTest, Stream
 
 mark: ContextVar[str] = ContextVar("mark", default="unset")
 
@@ -153,16 +153,7 @@ class TestExchange(ServiceTest):
         assert [str(error) for error in self.recorder.failed] == ["after finish"]
 
     def test_client_that_goes_away_reads_499(self) -> None:
-        async def leave() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            await Slow.entered.wait()
-            writer.close()
-            await self.until(lambda: self.recorder.ended)
-            Slow.release.set()
-            await asyncio.sleep(0.01)
-
-        self.run_async(leave)
+        self.leave()
         assert self.one().status == 499
         assert self.recorder.failed == []
 

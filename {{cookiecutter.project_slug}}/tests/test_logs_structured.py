@@ -21,7 +21,7 @@ from my_service.logs import AccessLog
 from my_service.settings import Settings
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, process
+from .service import ServiceTest, process
 
 log = logging.getLogger("some.library")
 HOSTILE = "a\nb\r\x1b[31mc\x00\x7f\x85\x9b31m\u2028\u202e"
@@ -108,15 +108,7 @@ class TestAccessLog(ServiceTest):
         assert (line["http.response.status_code"], line["level"]) == (200, "ERROR")
 
     def test_client_that_goes_away(self) -> None:
-        async def leave() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            await Slow.entered.wait()
-            writer.close()
-            await self.until(lambda: not self.app.in_flight)
-            Slow.release.set()
-
-        self.run_async(leave)
+        self.leave()
         assert self.one()["http.response.status_code"] == 499
 
     def test_websocket(self) -> None:

@@ -18,7 +18,7 @@ from my_service.exchange import Application, Exchange, Observer, correlation
 from my_service.settings import read
 
 # {% endfilter %}
-from .service import ServiceTest, Slow, process, reserved_port
+from .service import ServiceTest, process, reserved_port
 from .tracing_decode import ENDPOINT
 from .tracing_receiver import Received, receiving
 
@@ -283,14 +283,7 @@ class TestServerSpans(TracingTest):
         assert (self.one().status, self.one().events) == ("UNSET", [])
 
     def test_client_that_goes_away(self) -> None:
-        async def leave() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            await Slow.entered.wait()
-            writer.close()
-            await self.until(lambda: self.recorder.ids)
-
-        self.run_async(leave)
+        self.leave()
         span = self.one()
         assert (span.attributes["http.response.status_code"], span.status) == ("499", "UNSET")
 
