@@ -31,6 +31,7 @@ def main(options: argparse.Namespace, workshop: Workshop) -> None:
                 (server.admin_port, "/health"),
                 (server.admin_port, "/metrics"),
             ]
+            server.wait_until_ready()
             load = pool.submit(machine.wrk, server.port, options.seconds, 0, connections)
             waits: dict[str, list[float]] = {path: [] for _, path in asked}
             while not load.done():

@@ -25,6 +25,7 @@ STACKS = Path(__file__).parent / "stacks"
 MACHINE = ("PATH", "HOME", "LANG", "TMPDIR")
 START_ATTEMPTS = 3
 EXPORT_SECONDS = 10.0
+READY_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 
 # As bare Tornado has none, a service without a log of its own shall have no access log either.
@@ -51,6 +52,18 @@ class Server:
 
     def resident_mib(self) -> float:
         return machine.resident_mib(self.process.pid)
+
+    def wait_until_ready(self) -> None:
+        """For a service with probes: it answers before all of it is loaded."""
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                get(self.port, "/readyz")
+                return
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
 
     def wait_for_exports(self) -> None:
         """Raises AssertionError where no span arrives."""
