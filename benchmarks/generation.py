@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,16 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
-    results: dict[str, list[Sample]] = {"empty template": [], "ours": []}
+    results: dict[str, list[Sample]] = {}
     suites: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="generation-") as name:
         directory = Path(name)
-        templates = {"empty template": _empty(directory / "template"), "ours": TEMPLATE}
+        templates = {
+            "empty template": _empty(directory / "empty"),
+            "our files without content, hooks that do nothing": _blank(directory / "blank"),
+            "ours": TEMPLATE,
+        }
+        results = {each: [] for each in templates}
         # The first of each is for the caches.
         for number in range(options.rounds + 1):
-            # Each goes first as often as the other.
-            order = list(templates) if number % 2 else list(reversed(templates))
-            for each in order:
+            for each in random.sample(list(templates), len(templates)):
                 output = directory / f"{each}-{number}"
                 seconds = _generate(templates[each], output, directory)
                 results[each].append({"seconds": seconds})
@@ -54,6 +59,18 @@ def _empty(directory: Path) -> Path:
     (directory / "{{cookiecutter.project_slug}}").mkdir(parents=True)
     (directory / "{{cookiecutter.project_slug}}" / "README.md").write_text("")
     (directory / "cookiecutter.json").write_text(json.dumps({"project_slug": "empty"}))
+    return directory
+
+
+def _blank(directory: Path) -> Path:
+    """What cookiecutter itself takes for so many questions and files."""
+    directory.mkdir()
+    shutil.copy(TEMPLATE / "cookiecutter.json", directory)
+    for part, content in (("{{cookiecutter.project_slug}}", "blank\n"), ("hooks", "pass\n")):
+        shutil.copytree(TEMPLATE / part, directory / part)
+        for path in (directory / part).rglob("*.*"):
+            if path.is_file():
+                path.write_text(content)
     return directory
 
 

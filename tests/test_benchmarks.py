@@ -22,6 +22,7 @@ ROWS = {
     "processes": ["one", "two"],
     "generation": [
         "cookiecutter, empty template",
+        "cookiecutter, our files without content, hooks that do nothing",
         "cookiecutter, ours",
         "from nothing to green tests",
     ],
