@@ -44,6 +44,7 @@ def encode(span: Span) -> dict[str, Any]:
         ("http://a:4318/", "", "http://a:4318/v1/traces"),
         ("http://a/under/here/", "", "http://a/under/here/v1/traces"),
         ("http://a", "http://b/as/it/is", "http://b/as/it/is"),
+        ("HTTP://a", "", "http://a/v1/traces"),
         ("", "https://b/?tenant=c", "https://b/?tenant=c"),
         ("", "", ""),
     ],

@@ -39,9 +39,10 @@ def _split(text: str) -> SplitResult | None:
     """The parts of a URL of HTTP, or None: what is wrong may quote a secret."""
     try:
         url = urlsplit(text)
-        return url if url.scheme in ("http", "https") and url.port != 0 else None
+        is_http = url.scheme in ("http", "https") and url.hostname and url.port != 0
     except ValueError:
         return None
+    return url if is_http else None
 # {% endif %}
 # {% if cookiecutter.metrics == "statsd" %}
 
@@ -63,11 +64,12 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _receiver(text: str) -> str:
-    if not (re.fullmatch("[!-~]+", text) and (url := _split(text)) and url.hostname):
+    if not (re.fullmatch("[!-~]+", text) and (url := _split(text))):
         raise ValueError("should look like https://host:port/path")
     if "@" in url.netloc:
         raise ValueError("should hold no user name or password")
-    return text
+    # The scheme in small letters, as the exporter has it.
+    return url.geturl()
 
 
 def _propagators(text: str) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def _headers(text: str) -> dict[str, str]:
 
 def _dsn(text: str) -> str:
     url = _split(text)
-    if not (url and url.username and url.hostname and url.path.rpartition("/")[2].isdigit()):
+    if not (url and url.username and url.path.rpartition("/")[2].isdigit()):
         raise ValueError("should look like https://key@host/project-number")
     return text
 # {% endif %}
