@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
-    results: dict[str, list[Sample]] = {}
     suites: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="generation-") as name:
         directory = Path(name)
@@ -31,7 +30,7 @@ def main(options: argparse.Namespace, workshop: Workshop) -> None:
             "our files without content, hooks that do nothing": _blank(directory / "blank"),
             "ours": TEMPLATE,
         }
-        results = {each: [] for each in templates}
+        results: dict[str, list[Sample]] = {each: [] for each in templates}
         # The first of each is for the caches.
         for number in range(options.rounds + 1):
             for each in random.sample(list(templates), len(templates)):
@@ -68,7 +67,7 @@ def _blank(directory: Path) -> Path:
     shutil.copy(TEMPLATE / "cookiecutter.json", directory)
     for part, content in (("{{cookiecutter.project_slug}}", "blank\n"), ("hooks", "pass\n")):
         shutil.copytree(TEMPLATE / part, directory / part)
-        for path in (directory / part).rglob("*.*"):
+        for path in (directory / part).rglob("*"):
             if path.is_file():
                 path.write_text(content)
     return directory

@@ -118,7 +118,7 @@ def problems() -> "dict[str, tuple[str, str]]":
 
 def command(answers: "dict[str, str]") -> str:
     """What generates again, with these answers."""
-    # Here, as they would take a third of the time of a generation that needs no such command.
+    # Here, as only a refusal needs them.
     import shlex
     import subprocess
 

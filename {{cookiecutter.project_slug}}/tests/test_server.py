@@ -16,8 +16,8 @@ from tornado.websocket import websocket_connect
 # {% filter replace("my_service", cookiecutter.__package) %}
 from my_service import server
 from my_service.app import make_service
-from my_service.server import Endpoint, serve
-from my_service.settings import Settings, read
+from my_service.server import serve
+from my_service.settings import read
 
 # {% endfilter %}
 from .service import PACKAGE, ROUTES, Big, Slow, process, reserved_port
@@ -28,12 +28,15 @@ REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 class Service:
     """The service in this process, stopped by a signal to this process."""
 
-    def __init__(
-        self, endpoints: list[Endpoint], settings: Settings, reserved: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, **environ: str) -> None:
+        self.reserved = contextlib.ExitStack()
+        self.port = self.reserved.enter_context(reserved_port())
+        address = {"PORT": str(self.port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
+        settings = read({**address, "DRAIN_DELAY_SECONDS": "0", **environ})
+        endpoints = make_service(settings)
         self.app = endpoints[0].app
-        self.port = settings.port
-        self.reserved = reserved
+        self.app.add_handlers(".*", ROUTES)
+        Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
         self.task = asyncio.create_task(serve(endpoints, settings))
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -84,20 +87,9 @@ def signals() -> Iterator[None]:
         signal.signal(each, handler)
 
 
-def start(**environ: str) -> Service:
-    reserved = contextlib.ExitStack()
-    port = reserved.enter_context(reserved_port())
-    address = {"PORT": str(port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
-    settings = read({**address, "DRAIN_DELAY_SECONDS": "0", **environ})
-    endpoints = make_service(settings)
-    endpoints[0].app.add_handlers(".*", ROUTES)
-    Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
-    return Service(endpoints, settings, reserved)
-
-
 @contextlib.asynccontextmanager
 async def running(**environ: str) -> AsyncIterator[Service]:
-    service = start(**environ)
+    service = Service(**environ)
     await service.enters("ready")
     try:
         yield service
@@ -245,7 +237,7 @@ def test_callbacks_run_in_order_and_in_reverse(
         def not_async() -> None:
             calls.append("not async")
 
-        service = start(DRAIN_TIMEOUT_SECONDS="0")
+        service = Service(DRAIN_TIMEOUT_SECONDS="0")
         service.app.on_startup += [start_first, start_second]
         service.app.on_shutdown += [stop_first, hang, fail, not_async]  # type: ignore[list-item]
         await service.enters("ready")
@@ -265,7 +257,7 @@ def test_failure_to_start_ends_the_service() -> None:
         async def fail() -> None:
             raise ValueError("no database")
 
-        service = start(DRAIN_DELAY_SECONDS="60")
+        service = Service(DRAIN_DELAY_SECONDS="60")
         service.app.on_startup.append(fail)
         with pytest.raises(ValueError, match="no database"):
             await service.stopped()
@@ -281,7 +273,7 @@ def test_signal_during_the_start_stops() -> None:
             starting.set()
             await asyncio.sleep(3600)
 
-        service = start(DRAIN_DELAY_SECONDS="60")
+        service = Service(DRAIN_DELAY_SECONDS="60")
         service.app.on_startup.append(hang)
         await starting.wait()
         service.terminate()
