@@ -21,7 +21,7 @@ class Other(JsonHandler):
 """
 )
 PAUSE_SECONDS = 0.1
-# Requests a second on other connections: the longest wait of one tells how long the loop is held.
+# Requests a second on other connections: the longest wait of one shows how long the loop is held.
 RATE = 500.0
 
 FIGURES = {

@@ -1,4 +1,4 @@
--- What wrk sends, and what it tells of it. The argument: of so many requests one shall fail; 0 none.
+-- What wrk sends, and what it reports of it. The argument: of so many requests one shall fail; 0 none.
 
 function init(arguments)
   local every = tonumber(arguments[1])

@@ -36,7 +36,7 @@ def running(
 ) -> Iterator[Process]:
     """Runs a server until the end of the block; enters it when `port` takes connections.
 
-    What it prints goes to nowhere, but for standard error, which is told where it ends too early.
+    What it prints goes to nowhere, but for standard error, which is shown where it ends too early.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -87,7 +87,7 @@ def resident_mib(pid: int) -> float:
 
 
 def wrk(port: int, seconds: int, every: int = 0, connections: int = CONNECTIONS) -> dict[str, Any]:
-    """What wrk tells of the load that it made on the load's core; latencies in seconds.
+    """What wrk reports of the load that it made on the load's core; latencies in seconds.
 
     Of `every` requests one shall fail, 0 for none. Raises AssertionError where others have failed.
     """
@@ -105,7 +105,7 @@ def wrk(port: int, seconds: int, every: int = 0, connections: int = CONNECTIONS)
 
 
 def paced(port: int, rate: float, seconds: float, every: int = 0) -> dict[str, Any]:
-    """What `benchmarks.paced` tells of `rate` requests a second from the load's core."""
+    """What `benchmarks.paced` reports of `rate` requests a second from the load's core."""
     argv = [sys.executable, "-m", "benchmarks.paced", str(port), str(rate), str(seconds)]
     return _generated([*argv, f"--every={every}"], seconds)
 

@@ -3,7 +3,7 @@ one, as it shares its core with the load.
 
     python -m benchmarks.receiver PORT {answers,fails,hangs}
 
-`GET` tells how many bytes have been posted to the same path.
+`GET` answers how many bytes have been posted to the same path.
 """
 
 import asyncio

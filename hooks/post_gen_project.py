@@ -1,10 +1,11 @@
 """Keeps the chosen variant of each feature, and says what was made.
 
-A file `metrics_prometheus.py` or `test_metrics_prometheus.py` is kept as `metrics.py` or
-`test_metrics.py` where the answer to the prompt `metrics` is `prometheus`, and dropped otherwise.
-A variant may have further files, and share them: `tracing_jaeger_or_zipkin_spans.py` is kept as
-`tracing_spans.py` for both. Nothing else is known of the variants: a new one needs its files, its
-tests and a choice in cookiecutter.json.
+A file `metrics_prometheus.py`, `test_metrics_prometheus.py` or `metrics_prometheus.md` is kept as
+`metrics.py`, `test_metrics.py` or `metrics.md` where the answer to the prompt `metrics` is
+`prometheus`, and dropped otherwise; a folder `tracing_jaeger_or_zipkin` is kept as `tracing` for
+both. Within such a folder a file may be for one of its choices alone: `backend_zipkin.py` is kept as
+`backend.py`. Nothing else is known of the variants: a new one needs its files, its tests and a
+choice in cookiecutter.json.
 
 A file of which its conditions leave nothing, such as a `Dockerfile` that stands between an `if` and
 an `endif` from its first line to its last, is dropped.
@@ -13,12 +14,13 @@ an `endif` from its first line to its last, is dropped.
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
-# The prompt that decides on each room of the house.
+# The prompt that decides on each feature.
 PROMPTS = {
     "health": "health",
     "logs": "logging",
@@ -26,14 +28,20 @@ PROMPTS = {
     "errors": "error_tracking",
     "tracing": "tracing",
 }
-VARIANT = re.compile(
-    rf"((?:test_)?({'|'.join(PROMPTS)}))_([a-z]+(?:_or_[a-z]+)*)((?:_[a-z]+)*\.\w+)"
-)
+# The folders of the template's own. What stands elsewhere is the team's, and may have any name.
+CHASSIS = [
+    Path("docs"),
+    Path("src", ANSWERS["__package"], "chassis"),
+    Path("tests", "chassis"),
+]
+VARIANT = re.compile(rf"((?:test_)?({'|'.join(PROMPTS)}))_(\w+?)(\.\w+)?")
 
 
 def main() -> None:
     project = Path.cwd()
-    keep_the_chosen(project)
+    for folder in CHASSIS:
+        keep_the_chosen(project / folder)
+    name_the_package(project / "tests")
     drop_what_is_empty(project)
     # A path that the terminal has no characters for is no reason to undo all this.
     sys.stdout.reconfigure(errors="backslashreplace")
@@ -43,6 +51,37 @@ def main() -> None:
     print("Test it:  uv run pytest")
 
 
+def keep_the_chosen(folder: Path, choices: "tuple[str, ...]" = ()) -> None:
+    """Keeps what is chosen in a folder, deepest first. `choices` are those of the folder itself."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = VARIANT.fullmatch(path.name)
+        own = tuple(match[3].split("_or_")) if match else choices
+        if path.is_dir():
+            keep_the_chosen(path, own)
+        if match:
+            settle(path, match[1] + (match[4] or ""), ANSWERS[PROMPTS[match[2]]] in own)
+        for choice in choices:
+            if path.stem.endswith(f"_{choice}"):
+                name = path.stem.removesuffix(f"_{choice}") + path.suffix
+                settle(path, name, choice in ANSWERS.values())
+
+
+def settle(path: Path, name: str, is_chosen: bool) -> None:
+    if is_chosen:
+        path.replace(path.with_name(name))
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def name_the_package(tests: Path) -> None:
+    """In the template's own tests the package goes by a name that Python can parse."""
+    for path in tests.rglob("*.py"):
+        text = path.read_bytes()
+        path.write_bytes(text.replace(b"my_service", ANSWERS["__package"].encode()))
+
+
 def files(project: Path) -> "list[Path]":
     """The project's files, and not what is beside them where it is generated once more."""
     found = []
@@ -50,21 +89,6 @@ def files(project: Path) -> "list[Path]":
         directories[:] = sorted(set(directories) - {".git", ".venv"})
         found += [Path(directory, name) for name in sorted(names)]
     return found
-
-
-def keep_the_chosen(project: Path) -> None:
-    paths = files(project)
-    # A second run finds nothing left to choose.
-    decided = {path.stem.removeprefix("test_") for path in paths}
-    for path in paths:
-        match = VARIANT.fullmatch(path.name)
-        if match is None or match[2] in decided:
-            continue
-        name, room, choices, rest = match.groups()
-        if ANSWERS[PROMPTS[room]] in choices.split("_or_"):
-            path.replace(path.with_name(name + rest))
-        else:
-            path.unlink()
 
 
 def drop_what_is_empty(project: Path) -> None:

@@ -23,8 +23,8 @@ STANDARD_OF_SOME = set(
 )
 # Distributions and modules that a service has installed beside it: a test compares.
 INSTALLED = set(
-    "ast-serialize certifi colorama coverage dotenv iniconfig librt msgspec mypy "
-    "mypy-extensions mypyc newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
+    "ast-serialize certifi colorama coverage dotenv iniconfig librt mypy mypy-extensions mypyc "
+    "newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
     "opentelemetry-semantic-conventions pathspec packaging pluggy "
     "prometheus-client py pygments pytest python-dotenv "
     "ruff sentry-sdk tornado typing-extensions urllib3 uv uv-build".split()
@@ -40,7 +40,10 @@ def problem_of_slug(slug: str) -> str:
     """What is wrong with the slug; empty where nothing is."""
     name = slug.replace("-", "_")
     if not SLUG.fullmatch(slug):
-        return "may have lower-case letters, digits and single hyphens, and begins with a letter"
+        return (
+            "may contain only lower-case letters, digits and single hyphens, "
+            "and must begin with a letter"
+        )
     if len(slug) > SLUG_LENGTH:
         return f"has {len(slug)} characters, and {SLUG_LENGTH} is the most"
     if keyword.iskeyword(name):
@@ -109,7 +112,7 @@ def problems() -> "dict[str, tuple[str, str]]":
     email = ANSWERS["author_email"]
     reason = problem_of_text(email)
     if not reason and not EMAIL.fullmatch(email):
-        reason = "is no e-mail address"
+        reason = "is not an email address"
     if reason:
         address = EMAIL.search(better_text(email))
         found["author_email"] = reason, address.group() if address else "you@example.com"

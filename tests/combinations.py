@@ -1,7 +1,9 @@
 """What can be chosen, as data made from `cookiecutter.json`, and samples of it."""
 
+import ast
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import combinations, product
 from math import gcd
 
@@ -17,6 +19,19 @@ def choices() -> dict[str, list[str]]:
     """The values of each prompt that has a choice; the first is the default."""
     prompts = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
     return {key: values for key, values in prompts.items() if isinstance(values, list)}
+
+
+@cache
+def features() -> dict[str, str]:
+    """The prompt that decides on each feature, by the name that its modules have."""
+    hook = ast.parse((TEMPLATE / "hooks" / "post_gen_project.py").read_text(encoding="utf-8"))
+    [prompts] = (
+        node.value
+        for node in hook.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PROMPTS"
+    )
+    features: dict[str, str] = ast.literal_eval(prompts)
+    return features
 
 
 def name(answers: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """A generated project, and its service as a process of its own."""
 
+import ast
 import contextlib
 import http.client
 import os
@@ -276,6 +277,19 @@ def render(
         config_file=str(config),
     )
     return Path(made)
+
+
+def setting_fields(project: Path) -> set[str]:
+    """The fields of all settings: the team's and those of the chassis."""
+    sources = [*project.glob("src/*/settings.py"), *project.glob("src/*/chassis/settings/**/*.py")]
+    return {
+        node.target.id
+        for path in sources
+        for model in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(model, ast.ClassDef)
+        for node in model.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
 
 
 def git(directory: Path, *argv: str) -> str:

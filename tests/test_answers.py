@@ -187,7 +187,7 @@ def test_suggestions_are_accepted(answers: dict[str, str]) -> None:
             assert again[field] == answer
 
 
-def test_all_problems_are_told_at_once_with_the_command_to_run_again(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_with_the_command_to_run_again(tmp_path: Path) -> None:
     answers = {
         "project_name": "Two\nlines",
         "project_slug": "Class",

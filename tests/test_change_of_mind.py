@@ -1,17 +1,44 @@
-"""A project that was made by `cruft create` becomes any other by `cruft update`."""
+"""A project that was made by `cruft create` becomes any other by `cruft update`.
 
-import sys
+It does so as generated, and after the first week of its team, of whose edits nothing is lost.
+"""
+
+import difflib
+from itertools import permutations
 from pathlib import Path
 
 import cruft
 import pytest
 
 from . import combinations
-from .project import TEMPLATE, Project, git, render
+from .edits import RENAMED, RENAMING, WEEK, Edit, Team
+from .project import TEMPLATE, git, render
 from .test_sameness import digest
 
-SAMPLE = combinations.sample()
-# From each to the next, and back to the first.
+Change = tuple[str, str, str]
+
+
+def transitions() -> list[tuple[combinations.Answers, combinations.Answers]]:
+    """From one of the sample to another, so that each answer becomes each other of its prompt."""
+    missing = {
+        (prompt, old, new)
+        for prompt, values in combinations.choices().items()
+        for old, new in permutations(values, 2)
+    }
+    candidates = list(permutations(combinations.sample(), 2))
+    chosen = []
+    while missing:
+        best = max(candidates, key=lambda each: len(missing & changes(*each)))
+        assert missing & changes(*best), f"not in the sample: {missing}"
+        missing -= changes(*best)
+        chosen.append(best)
+    return chosen
+
+
+def changes(before: combinations.Answers, after: combinations.Answers) -> set[Change]:
+    return {(prompt, before[prompt], after[prompt]) for prompt in before}
+
+
 TRANSITIONS = [
     pytest.param(
         before,
@@ -19,16 +46,10 @@ TRANSITIONS = [
         id=f"{combinations.name(before)} to {combinations.name(after)}",
         marks=pytest.mark.full if number > 1 else (),
     )
-    for number, (before, after) in enumerate(zip(SAMPLE, SAMPLE[1:] + SAMPLE[:1], strict=True))
+    for number, (before, after) in enumerate(transitions())
 ]
 # The present one and the one before.
 RELEASES = git(TEMPLATE, "tag", "--list", "--sort=-version:refname").split()[:2]
-OWN_HANDLER = """
-
-class Order(JsonHandler):
-    def get(self, number: str) -> None:
-        self.finish({"number": number})
-"""
 
 
 @pytest.mark.parametrize(("before", "after"), TRANSITIONS)
@@ -41,7 +62,7 @@ def test_project_becomes_what_a_fresh_one_is(
 ) -> None:
     project = created(repository, tmp_path, monkeypatch, before)
     assert cruft.update(project, skip_apply_ask=True, extra_context=dict(after))
-    expected = digest(render(tmp_path / "fresh", tmp_path / "home", after))
+    expected = digest(render(tmp_path / "fresh", tmp_path / "home", after, repository))
     assert digest_of_updated(project) == expected
 
 
@@ -53,13 +74,31 @@ def test_edits_are_kept(
     before: combinations.Answers,
     after: combinations.Answers,
 ) -> None:
+    # Who uses a feature, and then does without it, has to say what becomes of that use.
+    edits = [each for each in WEEK if each.fits(before) and each.fits(after)]
     project = created(repository, tmp_path, monkeypatch, before)
-    edit(project)
-    git(project, "commit", "--quiet", "--all", "--message=A handler of my own")
+    edited = make(edits, project)
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message=Our first week")
     assert cruft.update(project, skip_apply_ask=True, extra_context=dict(after))
-    fresh = render(tmp_path / "fresh", tmp_path / "home", after)
-    edit(fresh)
-    assert digest_of_updated(project) == digest(fresh)
+    fresh = render(tmp_path / "fresh", tmp_path / "home", after, repository)
+    make(edits, fresh)
+    report = lost(project, fresh, edited)
+    assert not report, report
+
+
+def test_project_renamed_by_hand_becomes_what_a_fresh_one_of_that_name_is(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before, after), *_ = transitions()
+    project = created(repository, tmp_path, monkeypatch, before)
+    make([RENAMING], project)
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message=A better name")
+    assert cruft.update(project, skip_apply_ask=True, extra_context=dict(after))
+    named = {**after, "project_slug": RENAMED}
+    expected = digest(render(tmp_path / "fresh", tmp_path / "home", named, repository))
+    assert digest_of_updated(project) == expected
 
 
 @pytest.mark.full
@@ -103,10 +142,34 @@ def created(
     return project
 
 
-def edit(path: Path) -> None:
-    """What a person adds on the first day."""
-    project = Project(path, {}, path / ".venv", Path(sys.executable))
-    project.add_handler(OWN_HANDLER, '(r"/orders/(?P<number>[0-9]+)", handlers.Order)')
+def make(edits: list[Edit], project: Path) -> dict[str, list[str]]:
+    """Makes the edits; returns the names of those that have touched each file."""
+    team = Team(project)
+    touched: dict[str, list[str]] = {}
+    before = digest_of_updated(project)
+    for each in edits:
+        each.apply(team)
+        after = digest_of_updated(project)
+        for path, _ in before.items() ^ after.items():
+            names = touched.setdefault(path, [])
+            if str(each) not in names:
+                names.append(str(each))
+        before = after
+    return touched
+
+
+def lost(project: Path, fresh: Path, edited: dict[str, list[str]]) -> str:
+    """How each file differs from what it should be, and which edits were made there."""
+    actual, expected = digest_of_updated(project), digest(fresh)
+    report = []
+    for path in sorted(path for path, _ in actual.items() ^ expected.items()):
+        texts = [
+            (root / path).read_text(encoding="utf-8").splitlines() if path in files else []
+            for root, files in ((fresh, expected), (project, actual))
+        ]
+        report += [f"{path}, edited by: {', '.join(edited.get(path, ['nobody']))}"]
+        report += difflib.unified_diff(*texts, "as it should be", "as it is", lineterm="")
+    return "\n".join(report)
 
 
 def digest_of_updated(project: Path) -> dict[str, tuple[int, str]]:

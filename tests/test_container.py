@@ -1,6 +1,5 @@
 """The image, really built and run, and what stands around it for `docker compose`."""
 
-import ast
 import json
 import re
 import shutil
@@ -20,7 +19,7 @@ from .backends.containers import Container, Containers, containers
 from .backends.statsd import PRELOAD
 from .conftest import Generate
 from .load import load
-from .project import Project, render
+from .project import render, setting_fields
 
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
@@ -94,8 +93,8 @@ def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None
 
 def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
     script = (
-        "import importlib.util, my_service.server, dotenv.main, tornado.web\n"
-        "for module in (my_service.server, dotenv.main, tornado.web):\n"
+        "import importlib.util, my_service.chassis.server, dotenv.main, tornado.web\n"
+        "for module in (my_service.chassis.server, dotenv.main, tornado.web):\n"
         "    print(module.__file__, __import__('os').path.exists(module.__cached__))\n"
     )
     argv = ("run", "--rm", "--network=none", *CONFINED, "my-service", "python", "-c", script)
@@ -196,7 +195,7 @@ def test_compose_fits_its_schema_and_the_project(
             assert options == "ro", volume
 
     environment = services["service"]["environment"]
-    assert {each.lower() for each in environment} <= settings(project)
+    assert {each.lower() for each in environment} <= setting_fields(project.path)
     seconds = [float(environment[f"DRAIN_{each}_SECONDS"]) for each in ("DELAY", "TIMEOUT")]
     assert services["service"]["stop_grace_period"] == f"{sum(seconds) + 10:g}s"
     # Whoever is named anywhere is there.
@@ -214,7 +213,7 @@ def test_compose_fits_its_schema_and_the_project(
     assert {"jaeger", "zipkin", "statsd"} & services.keys() <= hosts
 
 
-def test_grafana_is_told_what_there_is(generate: Generate) -> None:
+def test_grafana_is_configured_for_what_there_is(generate: Generate) -> None:
     for tracing in ("jaeger", "zipkin", "stub"):
         project = generate(tracing=tracing, deployment="docker").path
         grafana = yaml.safe_load((project / "compose.yaml").read_text())["services"]["grafana"]
@@ -292,16 +291,6 @@ def steps(output: str) -> dict[str, str]:
 
 def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
-
-
-def settings(project: Project) -> set[str]:
-    """The fields of the service's settings."""
-    tree = ast.parse((project.path / "src" / project.package / "settings.py").read_text())
-    return {
-        node.target.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
 
 
 def tool(name: str, *argv: str | Path) -> str:

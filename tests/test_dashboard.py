@@ -17,7 +17,7 @@ from .test_alerts import alerts, load
 
 SLUG = "order-desk"
 BOOM = """\
-class Boom(RequestHandler):
+class Boom(JsonHandler):
     def get(self) -> None:
         raise ValueError("boom")
 """
@@ -34,7 +34,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
     project = generate(**OBSERVED, health="probes", tracing="jaeger")
     project.add_handler(BOOM, '(r"/boom", handlers.Boom)')
     project.add_handler(
-        "class Slow(RequestHandler):\n"
+        "class Slow(JsonHandler):\n"
         "    async def get(self) -> None:\n"
         "        import asyncio\n"
         f"        await asyncio.sleep({SLOW_SECONDS})\n",

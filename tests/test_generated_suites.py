@@ -26,7 +26,7 @@ OLDER = [
     for (major, minor), path in list(interpreters().items())[:-1]
 ]
 STUCK = 60
-"""Seconds after which a test tells where it hangs."""
+"""Seconds after which a test shows where it hangs."""
 # Each backend's dependencies, in as few projects as there are backends of one prompt.
 BOUNDS = combinations.each_choice()
 

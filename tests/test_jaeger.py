@@ -13,7 +13,7 @@ from .project import Project
 from .traced import (
     CALLER,
     FAULTS,
-    add_orders,
+    add_handlers,
     of_trace,
     service_does_not_depend_on_it,
     spans_arrive_when_it_is_there_again,
@@ -25,7 +25,7 @@ from .traced import (
 @pytest.fixture
 def project(generate: Generate) -> Project:
     project = generate(tracing="jaeger")
-    add_orders(project)
+    add_handlers(project)
     return project
 
 
@@ -41,19 +41,19 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
 
     trace = server.wait_for_trace(trace_id(1), spans=2)
     spans = {span["operationName"]: span for span in trace["spans"]}
-    assert spans.keys() == {"GET /hello/{name}", "greet"}
-    hello, greet = spans["GET /hello/{name}"], spans["greet"]
-    assert parents(hello) == [CALLER]
-    assert parents(greet) == [hello["spanID"]]
-    attributes = tags(hello)
+    assert spans.keys() == {"GET /welcome/{name}", "greet"}
+    welcome, greet = spans["GET /welcome/{name}"], spans["greet"]
+    assert parents(welcome) == [CALLER]
+    assert parents(greet) == [welcome["spanID"]]
+    attributes = tags(welcome)
     assert attributes["span.kind"] == "server"
     assert attributes["http.request.method"] == "GET"
     assert attributes["http.response.status_code"] == 200
-    assert attributes["http.route"] == "/hello/{name}"
-    assert attributes["url.path"] == "/hello/x"
+    assert attributes["http.route"] == "/welcome/{name}"
+    assert attributes["url.path"] == "/welcome/x"
     assert "otel.status_code" not in attributes
-    assert 0 <= greet["duration"] <= hello["duration"] < 10e6
-    process = trace["processes"][hello["processID"]]
+    assert 0 <= greet["duration"] <= welcome["duration"] < 10e6
+    process = trace["processes"][welcome["processID"]]
     assert process["serviceName"] == "shop"
     assert tags(process)["service.version"] == "0.1.0"
     assert tags(process)["deployment.environment.name"] == "staging"
@@ -76,7 +76,7 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
     assert server.trace(trace_id(4)) is None
     assert "hidden" not in json.dumps([trace, failed])
 
-    assert (access["trace_id"], access["span_id"]) == (trace_id(1), hello["spanID"])
+    assert (access["trace_id"], access["span_id"]) == (trace_id(1), welcome["spanID"])
 
 
 def test_requests_are_what_otlp_prescribes(project: Project, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_requests_are_what_otlp_prescribes(project: Project, tmp_path: Path) -> 
             "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
         }
         with project.start(**settings) as service:
-            headers = of_trace(1) | {"tracestate": "vendor=told"}
+            headers = of_trace(1) | {"tracestate": "vendor=kept"}
             service.get("/orders/7", headers, method="POST", body="")
             assert service.terminate() == 0, service.output()
         server, order = sorted(collector.spans(), key=lambda span: span["startTimeUnixNano"])
@@ -99,7 +99,7 @@ def test_requests_are_what_otlp_prescribes(project: Project, tmp_path: Path) -> 
     assert (server["kind"], order["kind"]) == (2, 1)
     assert (server["traceId"], server["parentSpanId"]) == (trace_id(1), CALLER)
     assert order["parentSpanId"] == server["spanId"]
-    assert server["traceState"] == order["traceState"] == "vendor=told"
+    assert server["traceState"] == order["traceState"] == "vendor=kept"
     assert order["attributes"] == {"order.number": 7}
     assert order["status"]["code"] == 2
     assert order["scope"] == project.slug

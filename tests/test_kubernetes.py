@@ -19,6 +19,7 @@ from .backends import free_port
 from .backends.containers import containers
 from .backends.kubernetes import Manifest, kustomize, problem
 from .conftest import Generate
+from .project import setting_fields
 
 BASE = Path("deploy", "kubernetes", "base")
 PRODUCTION = Path("deploy", "kubernetes", "overlays", "production")
@@ -29,7 +30,7 @@ CUSTOM = {"ServiceMonitor"}
 NAME = "app.kubernetes.io/name"
 # The phases of a stop after the delay and the timeout, by the name of their bound in server.py and
 # how often it is waited for; waiting for idle connections is part of the timeout.
-PHASES = {"CLOSE_SECONDS": 3, "FLUSH_SECONDS": 1, "IDLE_GRACE_SECONDS": 0}
+PHASES = {"CLOSE_SECONDS": 4, "FLUSH_SECONDS": 1, "IDLE_GRACE_SECONDS": 0}
 # For the service's own shutdown callbacks, and for the interpreter.
 SPARE_SECONDS = 5
 
@@ -67,9 +68,9 @@ class Deployed:
     @property
     def settings(self) -> dict[str, str]:
         """The environment of a container, without what is known in a cluster only."""
-        told = {each["name"]: each.get("value", "") for each in self.container.get("env", [])}
+        variables = {each["name"]: each.get("value", "") for each in self.container.get("env", [])}
         data: dict[str, str] = self.one("ConfigMap")["data"]
-        return data | told
+        return data | variables
 
     @property
     def ports(self) -> dict[str, int]:
@@ -80,7 +81,8 @@ class Deployed:
         return {key: probe for key, probe in self.container.items() if key.endswith("Probe")}
 
     def source(self, name: str) -> ast.Module:
-        [path] = self.project.glob(f"src/*/{name}")
+        """A module of the chassis."""
+        [path] = self.project.glob(f"src/*/chassis/{name}")
         return ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -173,23 +175,14 @@ def probes(deployed: Deployed) -> Iterator[str]:
 
 def configuration(deployed: Deployed) -> Iterator[str]:
     """What the environment says is a setting, unless another variable is made of it."""
-    [model] = (
-        node
-        for node in deployed.source("settings.py").body
-        if isinstance(node, ast.ClassDef) and node.name == "Settings"
-    )
-    fields = {
-        node.target.id.upper()
-        for node in model.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
+    fields = {field.upper() for field in setting_fields(deployed.project)}
     used = re.findall(r"\$\((\w+)\)", " ".join(deployed.settings.values()))
     for name in deployed.settings.keys() - fields - set(used):
         yield f"{name} is no setting"
     for name in set(used) - deployed.settings.keys():
         yield f"there is no variable {name}"
-    told, secret = deployed.container["envFrom"]
-    if told["configMapRef"]["name"] != deployed.one("ConfigMap")["metadata"]["name"]:
+    plain, secret = deployed.container["envFrom"]
+    if plain["configMapRef"]["name"] != deployed.one("ConfigMap")["metadata"]["name"]:
         yield "the ConfigMap has another name"
     if secret["secretRef"] != {"name": deployed.slug, "optional": True}:
         yield "a Secret that is not there would keep the pods from starting"

@@ -26,7 +26,7 @@ DRAIN_TIMEOUT = 3
 # What the last flushes may take beyond the requests' time.
 GRACE = 2
 MEBIBYTE = 1024 * 1024
-# Tells every address that the process turns to.
+# Prints every address that the process turns to.
 WATCH = """\
 import sys
 
@@ -62,7 +62,7 @@ def test_transactions_and_errors_arrive_without_what_is_nobody_s_business(
             assert service.get("/nowhere")[0] == service.get("/else/where")[0] == 404
             assert service.get("/livez")[0] == 200
             order(service, 7)
-            # What is told once a minute still waits: a stop loses none of it.
+            # What is sent once a minute still waits: a stop loses none of it.
             assert service.terminate() == 0, service.output()
 
         assert collector.errors == []

@@ -22,7 +22,9 @@ PIPELINES = {
     "github": [".github/workflows/ci.yml", ".github/workflows/dependencies.yml"],
     "gitlab": [".gitlab-ci.yml"],
 }
-#: Beside those of the README: a report that GitLab draws in merge requests.
+#: Where the commands stand that a person runs by hand.
+DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
+#: Beside those of the documents: a report that GitLab draws in merge requests.
 ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
 WORKFLOWS = sorted(
     each for root in ("", "*/") for each in TEMPLATE.glob(f"{root}.github/workflows/*")
@@ -117,13 +119,13 @@ def test_each_supported_python_is_tested(generate: Generate, ci: str) -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 @pytest.mark.parametrize("ci", PIPELINES)
-def test_commands_are_those_of_the_readme(generate: Generate, ci: str, deployment: str) -> None:
+def test_commands_are_those_of_the_documents(generate: Generate, ci: str, deployment: str) -> None:
     project = generate(ci=ci, deployment=deployment)
-    told = set(readme_commands(project))
+    documented = set(documented_commands(project))
     for job in jobs(project):
         for command in commands(project, job):
             if re.match(r"(uv|uvx|docker|buildah) ", command):
-                assert command in told | ONLY_IN_A_PIPELINE, job
+                assert command in documented | ONLY_IN_A_PIPELINE, job
 
 
 def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
@@ -286,11 +288,12 @@ def commands(project: Project, job: str) -> Iterator[str]:
         yield from filter(None, script.splitlines())
 
 
-def readme_commands(project: Project) -> Iterator[str]:
-    """What stands in the README as code: in lines of its own, or in a text."""
-    readme = (project.path / "README.md").read_text(encoding="utf-8")
-    for code in re.findall(r"^    (\S.*)$|`([^`\n]+)`", readme, re.MULTILINE):
-        yield from (command.strip() for command in "".join(code).split("&&"))
+def documented_commands(project: Project) -> Iterator[str]:
+    """What stands in the documents as code: in lines of its own, or in a text."""
+    for path in filter(Path.exists, (project.path / name for name in DOCUMENTS)):
+        document = path.read_text(encoding="utf-8")
+        for code in re.findall(r"^    (\S.*)$|`([^`\n]+)`", document, re.MULTILINE):
+            yield from (command.strip() for command in "".join(code).split("&&"))
 
 
 def shell(project: Project, command: str) -> None:

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from ruff import find_ruff_bin
 
-from . import combinations
+from . import combinations, imports
 from .conftest import Generate
-from .project import TEMPLATE
+from .project import TEMPLATE, render, setting_fields
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
 
@@ -34,8 +34,8 @@ TAG = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{(?! \$|\w+\}\})|cookiecutter\.")
 WORDS = {
     ("health", "probes"): r"health|livez|readyz|liveness|readiness|\bprobes\b",
     ("logging", "structured"): r"log_?level|log_?format|access_?log|structured",
-    # `metrics:` is a field of an autoscaler, which scales by the CPU.
-    ("metrics", ""): r"metric(?!s:$)",
+    # `metrics:` is a field of an autoscaler, which asks a metrics server about the CPU.
+    ("metrics", ""): r"metric(?!s:$|s server)",
     ("metrics", "prometheus"): r"prometheus|openmetrics|scrape|exposition",
     ("metrics", "statsd"): r"statsd",
     ("error_tracking", ""): r"error.tracking",
@@ -44,16 +44,26 @@ WORDS = {
     ("tracing", ""): r"tracing|tracer|traces\b|trace_?(id|parent|state)|\bspans?\b|span_id",
     ("tracing", "jaeger"): r"jaeger|exporter_otlp",
     ("tracing", "zipkin"): r"zipkin",
-    # `image: python:3.13` is what GitLab runs a job in.
-    ("deployment", ""): r"deploy(?!ment\.env)|docker|container|compose\.yaml|\bimage\b(?!/|: py)",
+    # `image: python:3.13` is what GitLab runs a job in; a `WSGIContainer` is Tornado's.
+    ("deployment", ""): r"deploy(?!ment\.env)|docker|(?<!wsgi)container|compose\.yaml"
+    r"|\bimage\b(?!/|: py)",
     ("deployment", "kubernetes"): r"kubernetes|kubectl|kustom|\bpods?\b",
     ("ci", ""): r"\bci\b|pipeline",
-    ("ci", "github"): r"github",
+    # cruft's pages are at github.io.
+    ("ci", "github"): r"github(?!\.io)",
     ("ci", "gitlab"): r"gitlab",
 }
 
-# Written for one backend, in its own words: New Relic has metrics and traces of errors.
-VARIANT = re.compile(r"(test_)?(health|logs|metrics|errors|tracing)[_.]")
+# A feature's own module, tests or page, or a folder of them: it is written for one backend, in its
+# own words. New Relic has metrics and traces of errors.
+VARIANT = re.compile(
+    rf"(src/\w+/chassis|src/\w+/chassis/settings|tests/chassis|docs)"
+    rf"/(test_)?({'|'.join(combinations.features())})(\.\w+|/.*)"
+)
+
+# The chassis is the template's; all else in these folders is the team's, and so is this page.
+CODE = ("src", "tests")
+PAGE = "README.md"
 
 # Of distributions that have another name than their package.
 PACKAGES = {
@@ -65,8 +75,15 @@ PACKAGES = {
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
+@pytest.fixture(scope="session")
+def by_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of the same names as any other, and of the first choices."""
+    directory = tmp_path_factory.mktemp("default")
+    return render(directory / "project", directory / "home", {})
+
+
 @pytest.mark.parametrize("answers", combinations.every(), ids=combinations.name)
-def test_combination(generate: Generate, answers: combinations.Answers) -> None:
+def test_combination(generate: Generate, by_default: Path, answers: combinations.Answers) -> None:
     project = generate(**answers).path
     problems = [
         f"{path.relative_to(project)}: {problem}"
@@ -76,7 +93,9 @@ def test_combination(generate: Generate, answers: combinations.Answers) -> None:
     ]
     problems += words(project, answers)
     problems += dependencies(project)
+    problems += imports.problems(project)
     problems += settings(project)
+    problems += team(project, by_default)
     problems += ruff(project)
     assert not problems, "\n".join(problems)
 
@@ -95,11 +114,11 @@ def test_source_parses_unrendered(path: Path) -> None:
 
 def test_each_choice_has_its_words() -> None:
     """A new choice needs a row above, or its rendering without it is not looked through."""
-    told = {(prompt, choice) for prompt, choice in WORDS if choice}
+    known = {(prompt, choice) for prompt, choice in WORDS if choice}
     choices = combinations.choices()
     there = {(prompt, choice) for prompt in combinations.TELEMETRY for choice in choices[prompt]}
     # A stub is known by its prompt alone.
-    assert {each for each in there - told if each[1] not in ("none", "stub")} == set()
+    assert {each for each in there - known if each[1] not in ("none", "stub")} == set()
 
 
 def files(project: Path) -> list[Path]:
@@ -149,9 +168,9 @@ def words(project: Path, answers: combinations.Answers) -> Iterator[str]:
         if answers[prompt] == choice or (not choice and answers[prompt] != "none"):
             continue
         for path in files(project):
-            if not choice and VARIANT.match(path.name):
-                continue
             where = path.relative_to(project)
+            if not choice and VARIANT.fullmatch(where.as_posix()):
+                continue
             text = f"{where}\n{path.read_text(encoding='utf-8')}"
             for line in text.splitlines():
                 if re.search(pattern, line, re.IGNORECASE):
@@ -162,7 +181,7 @@ def dependencies(project: Path) -> Iterator[str]:
     """Each dependency is imported, and each import is of a dependency."""
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[\[<>=!~; ]", each)[0] for each in metadata["dependencies"]}
-    imported = {module for path in project.glob("src/*/*.py") for module in imports(path)}
+    imported = {module for path in project.glob("src/**/*.py") for module in distributed(path)}
     for dependency in declared:
         if not any(belongs(module, dependency) for module in imported):
             yield f"pyproject.toml: nothing imports {dependency}"
@@ -171,7 +190,8 @@ def dependencies(project: Path) -> Iterator[str]:
             yield f"pyproject.toml: {module} is imported, but no dependency"
 
 
-def imports(path: Path) -> Iterator[str]:
+def distributed(path: Path) -> Iterator[str]:
+    """What a module imports of other distributions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -190,23 +210,46 @@ def is_standard(module: str) -> bool:
 
 
 def settings(project: Path) -> Iterator[str]:
-    """Each setting is read by somebody."""
-    [path] = project.glob("src/*/settings.py")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    [model] = (
-        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings"
-    )
-    fields = [
-        node.target.id
-        for node in model.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    ]
+    """Each setting is read by somebody, or prepares the process."""
+    fields = setting_fields(project)
     assert "port" in fields
-    others = [each for each in path.parent.glob("*.py") if each != path]
-    source = "".join(each.read_text(encoding="utf-8") for each in others)
-    for field in fields:
-        if not re.search(rf"\bsettings\.{field}\b", source):
-            yield f"settings.py: nothing reads {field}"
+    sources, preparing = [], []
+    for path in project.glob("src/**/*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "settings" not in path.relative_to(project).parts:
+            sources.append(text)
+            continue
+        preparing += [
+            ast.unparse(node)
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef) and node.name == "prepare"
+        ]
+    for field in sorted(fields):
+        is_read = re.search(rf"\bsettings\.{field}\b", "".join(sources))
+        if not is_read and not re.search(rf"\bself\.{field}\b", "".join(preparing)):
+            yield f"chassis/settings: nothing reads {field}"
+
+
+def team(project: Path, by_default: Path) -> Iterator[str]:
+    """The team's files are the same whatever is chosen, so that no update touches them."""
+    kept, expected = teams_files(project), teams_files(by_default)
+    for path in sorted(kept.keys() | expected.keys()):
+        if kept.get(path) != expected.get(path):
+            yield f"{path}: is the team's, and depends on what is chosen"
+
+
+def teams_files(project: Path) -> dict[Path, bytes]:
+    return {path: (project / path).read_bytes() for path in teams(project)}
+
+
+def teams(project: Path) -> list[Path]:
+    """The team's files, of a project or of the template's source of one."""
+    return [
+        where
+        for path in files(project)
+        if (where := path.relative_to(project)).as_posix() == PAGE
+        or (where.parts[0] in CODE and "chassis" not in where.parts)
+    ]
 
 
 def ruff(project: Path) -> Iterator[str]:

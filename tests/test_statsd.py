@@ -91,7 +91,7 @@ def test_service_does_not_depend_on_statsd(project: Project, fault: str, warning
                 assert traffic.failures == []
                 traffic.stopping.set()
                 assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
-            assert service.output().count("Metrics are not sent to") == warnings
+            assert service.output().count(f"Sending metrics to {host}:{port} failed") == warnings
 
 
 def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> None:
@@ -100,7 +100,8 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
     with project.start(STATSD_HOST=host, STATSD_PORT=str(port)) as service:
         for _ in range(3):
             service.get("/hello/x")
-        eventually(lambda: "Metrics are not sent to" in service.output(), 30, "warning")
+        destination = f"Sending metrics to {host}:{port}"
+        eventually(lambda: f"{destination} failed" in service.output(), 30, "warning")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
             daemon.bind((host, port))
             daemon.settimeout(30)
@@ -109,7 +110,7 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
             while received.count(line) < 3:
                 received += daemon.recv(65536)
         assert service.terminate() == 0
-        assert service.output().count("Metrics are sent to") == 1
+        assert service.output().count(f"{destination} works again") == 1
 
 
 def with_a_counter(project: Project) -> Project:
@@ -120,7 +121,8 @@ def with_a_counter(project: Project) -> Project:
     assert source.count(greeting) == 1
     source = source.replace(greeting, f'{greeting}        greetings.labels("en").inc()\n')
     counter = 'greetings = metrics.counter("greetings", "Greetings given.", ["language"])\n'
-    imports = "from . import SERVICE, __version__"
+    imports = "from .chassis import SERVICE, __version__"
+    assert source.count(f"{imports}\n") == 1
     source = source.replace(imports, f"{imports}, metrics")
     log = "log = logging.getLogger(__name__)\n"
     handlers.write_text(source.replace(log, f"{log}{counter}"), encoding="utf-8")

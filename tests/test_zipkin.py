@@ -12,7 +12,7 @@ from .project import Project
 from .traced import (
     CALLER,
     FAULTS,
-    add_orders,
+    add_handlers,
     service_does_not_depend_on_it,
     spans_arrive_when_it_is_there_again,
     trace_id,
@@ -23,7 +23,7 @@ from .traced import (
 @pytest.fixture
 def project(generate: Generate) -> Project:
     project = generate(tracing="zipkin")
-    add_orders(project)
+    add_handlers(project)
     return project
 
 
@@ -40,21 +40,21 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
 
     trace = server.wait_for_trace(trace_id(1), spans=2)
     spans = {span["name"]: span for span in trace}
-    assert spans.keys() == {"get /hello/{name}", "greet"}
-    hello, greet = spans["get /hello/{name}"], spans["greet"]
-    assert (hello["kind"], hello["parentId"]) == ("SERVER", CALLER)
-    assert greet["parentId"] == hello["id"]
-    assert hello["localEndpoint"]["serviceName"] == "shop"
-    assert hello["remoteEndpoint"]["ipv4"] == "127.0.0.1"
-    assert hello["tags"]["http.request.method"] == "GET"
-    assert hello["tags"]["http.response.status_code"] == "200"
-    assert hello["tags"]["http.route"] == "/hello/{name}"
-    assert hello["tags"]["url.path"] == "/hello/x"
-    assert hello["tags"]["service.version"] == "0.1.0"
-    assert hello["tags"]["deployment.environment.name"] == "staging"
-    assert hello["tags"]["team"] == "orders"
-    assert "error" not in hello["tags"]
-    assert 0 < greet["duration"] <= hello["duration"] < 10e6
+    assert spans.keys() == {"get /welcome/{name}", "greet"}
+    welcome, greet = spans["get /welcome/{name}"], spans["greet"]
+    assert (welcome["kind"], welcome["parentId"]) == ("SERVER", CALLER)
+    assert greet["parentId"] == welcome["id"]
+    assert welcome["localEndpoint"]["serviceName"] == "shop"
+    assert welcome["remoteEndpoint"]["ipv4"] == "127.0.0.1"
+    assert welcome["tags"]["http.request.method"] == "GET"
+    assert welcome["tags"]["http.response.status_code"] == "200"
+    assert welcome["tags"]["http.route"] == "/welcome/{name}"
+    assert welcome["tags"]["url.path"] == "/welcome/x"
+    assert welcome["tags"]["service.version"] == "0.1.0"
+    assert welcome["tags"]["deployment.environment.name"] == "staging"
+    assert welcome["tags"]["team"] == "orders"
+    assert "error" not in welcome["tags"]
+    assert 0 < greet["duration"] <= welcome["duration"] < 10e6
 
     failed = server.wait_for_trace(trace_id(2), spans=2)
     spans = {span["name"]: span for span in failed}
@@ -73,7 +73,7 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
     assert server.trace(trace_id(4)) == []
     assert "hidden" not in json.dumps([trace, failed])
 
-    assert (access["trace_id"], access["span_id"]) == (trace_id(1), hello["id"])
+    assert (access["trace_id"], access["span_id"]) == (trace_id(1), welcome["id"])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

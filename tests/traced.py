@@ -19,8 +19,21 @@ GRACE = 2
 CALLER = "b7ad6b7169203331"
 
 
-def add_orders(project: Project) -> None:
-    """Adds a handler that fails within a span of its own."""
+def add_handlers(project: Project) -> None:
+    """Adds handlers with a span of their own: in one all goes well, the other fails within it."""
+    project.add_handler(
+        """\
+from .chassis.tracing import span
+
+
+class Welcome(JsonHandler):
+    def get(self, name: str) -> None:
+        with span("greet"):
+            message = f"Welcome, {name}!"
+        self.finish({"message": message})
+""",
+        '(r"/welcome/(?P<name>[^/]+)", handlers.Welcome)',
+    )
     project.add_handler(
         """\
 class Order(JsonHandler):
@@ -53,7 +66,7 @@ def visit(
     secrets = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
     order = "/orders/7?card=hidden"
     with project.start(**settings) as service:
-        assert service.get("/hello/x?token=hidden", {**first, **secrets})[0] == 200
+        assert service.get("/welcome/x?token=hidden", {**first, **secrets})[0] == 200
         assert service.get(order, of_trace(2), method="POST", body="hidden")[0] == 500
         assert service.get("/nowhere", third)[0] == 404
         assert service.get("/livez", of_trace(4))[0] == 200
@@ -61,7 +74,7 @@ def visit(
         # The last of it may still wait to be sent: a stop loses none.
         assert service.terminate() == 0, service.output()
         lines = [json.loads(line) for line in service.output().splitlines()]
-    [access] = [line for line in lines if line.get("url.path") == "/hello/x"]
+    [access] = [line for line in lines if line.get("url.path") == "/welcome/x"]
     return dict(access)
 
 
@@ -141,9 +154,9 @@ def spans_arrive_when_it_is_there_again(
     numbers = range(first, first + 20)
     with broken(target, fault) as way, project.start(**{setting: way.url}) as service:
         for number in numbers:
-            assert service.get("/hello/x", of_trace(number))[0] == 200
+            assert service.get("/welcome/x", of_trace(number))[0] == 200
         eventually(
-            lambda: way.met.is_set() or "takes no spans" in service.output(), 30, "the trouble"
+            lambda: way.met.is_set() or "Span export to" in service.output(), 30, "the trouble"
         )
         way.heal()
         for number in numbers:
@@ -167,5 +180,5 @@ def service_does_not_depend_on_it(project: Project, setting: str, path: str, fau
         }
         with project.start(**settings) as service:
             for _ in range(20):
-                assert service.get("/hello/x")[0] == 200
+                assert service.get("/welcome/x")[0] == 200
             assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()

@@ -26,7 +26,7 @@ def kustomize(directory: Path) -> list[Manifest]:
         timeout=KUSTOMIZE_SECONDS,
         check=False,
     )
-    # A deprecated field is told on standard error.
+    # A deprecated field is reported on standard error.
     if done.returncode or done.stderr:
         raise RuntimeError(f"kustomize exited with {done.returncode}:\n{done.stderr}")
     return list(yaml.safe_load_all(done.stdout))

@@ -82,7 +82,7 @@ def test_traces_finds_a_span_of_last_year(jaeger: Jaeger) -> None:
     assert [found["traceID"] for found in jaeger.traces("greeter")] == [TRACE_ID]
 
 
-def test_wait_tells_what_came(jaeger: Jaeger) -> None:
+def test_wait_reports_what_came(jaeger: Jaeger) -> None:
     send(jaeger, time.time())
     with pytest.raises(TimeoutError, match="GET /hello/"):
         jaeger.wait_for_trace(TRACE_ID, spans=2, timeout=1)

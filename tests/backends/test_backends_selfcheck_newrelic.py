@@ -131,7 +131,7 @@ def test_compressed_payloads_are_read(collector: Collector, encoding: str, wbits
     assert collector.payloads("get_agent_commands") == [["1234567"]]
 
 
-def test_wait_tells_what_came_and_what_failed(collector: Collector) -> None:
+def test_wait_reports_what_came_and_what_failed(collector: Collector) -> None:
     post(collector, "metric_data", b'["1234567"]', "identity")
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"https://{collector.host}:{collector.port}", timeout=10)

@@ -129,7 +129,7 @@ def test_other_requests_are_refused(
     assert collector.requests == []
 
 
-def test_wait_tells_what_came(collector: Collector) -> None:
+def test_wait_reports_what_came(collector: Collector) -> None:
     post(collector, message(SPAN))
     with pytest.raises(TimeoutError, match="GET /hello/"):
         collector.wait_for(lambda spans: len(spans) == 2, timeout=1)

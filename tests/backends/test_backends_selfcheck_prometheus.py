@@ -70,14 +70,14 @@ def test_scraped_series_exemplar_and_alert_are_read_back(tmp_path: Path) -> None
             prometheus.query("greetings_total{")
 
 
-def test_wait_tells_why_a_scrape_failed(tmp_path: Path) -> None:
+def test_wait_reports_why_a_scrape_failed(tmp_path: Path) -> None:
     with running(tmp_path, ["127.0.0.1:1"]) as prometheus:
         prometheus.wait_for("up == 0")
         with pytest.raises(TimeoutError, match="connection refused"):
             prometheus.wait_for("up == 1", timeout=0)
 
 
-def test_process_that_dies_is_told_with_its_log(tmp_path: Path) -> None:
+def test_process_that_dies_is_reported_with_its_log(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yml"
     bad.write_text("groups: 7")
     with (

@@ -48,7 +48,7 @@ def test_event_that_breaks_the_schema_is_found(sentry: Sentry) -> None:
     assert "no such level" in finding
 
 
-def test_wait_tells_what_the_server_said(sentry: Sentry) -> None:
+def test_wait_reports_what_the_server_said(sentry: Sentry) -> None:
     wrong_key = sentry.dsn.replace("0123", "3210")
     client = sentry_sdk.Client(dsn=wrong_key, default_integrations=False)
     client.capture_event({"level": "info"})

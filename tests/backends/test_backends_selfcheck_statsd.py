@@ -36,7 +36,7 @@ def test_long_series_are_whole(statsd: StatsD) -> None:
     assert statsd.timers()["app.latency"] == list(range(500))
 
 
-def test_wait_tells_the_values(statsd: StatsD) -> None:
+def test_wait_reports_the_values(statsd: StatsD) -> None:
     send(statsd, "no metric at all")
     statsd.wait_for(lambda it: it.counters()["statsd.bad_lines_seen"] == 1)
     with pytest.raises(TimeoutError, match="bad_lines_seen': 1"):

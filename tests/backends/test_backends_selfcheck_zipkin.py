@@ -21,7 +21,7 @@ def zipkin(tmp_path: Path) -> Iterator[Zipkin]:
         pytest.skip(str(missing))
 
 
-def test_span_is_read_back_and_wait_tells_what_came(zipkin: Zipkin) -> None:
+def test_span_is_read_back_and_wait_reports_what_came(zipkin: Zipkin) -> None:
     assert zipkin.services() == []
     assert zipkin.trace(TRACE_ID) == []
     span = {

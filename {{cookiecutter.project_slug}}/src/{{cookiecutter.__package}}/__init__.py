@@ -1,4 +1,0 @@
-from importlib.metadata import version
-
-SERVICE = "{{ cookiecutter.project_slug }}"
-__version__ = version(SERVICE)

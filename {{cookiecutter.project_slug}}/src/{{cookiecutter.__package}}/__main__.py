@@ -1,32 +1,19 @@
-"""Entry point: the command `{{ cookiecutter.project_slug }}`, and `python -m`."""
+"""Entry point of the command and of `python -m`."""
 
-import asyncio
-import os
-import signal
-
-# {% if cookiecutter.error_tracking == "newrelic" %}
-from . import errors_agent, settings
-# {% else %}
-from . import settings
-# {% endif %}
+from .chassis import process
+from .settings import Settings
 
 
 def main() -> None:
-    """Runs the service until SIGTERM or SIGINT; raises SystemExit for a status other than 0."""
-    # Until the service can drain, a signal ends it at once. Without a handler, a process with the
-    # id 1 would ignore it.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda number, frame: os._exit(128 + number))
-    configuration = settings.load()
-    # {% if cookiecutter.error_tracking == "newrelic" %}
-    # Before anything imports Tornado.
-    errors_agent.initialize(configuration)
-    # {% endif %}
-    # Invalid settings are told without waiting for these to load.
-    from .app import make_service
-    from .server import serve
+    """Runs the service until SIGTERM or SIGINT.
 
-    asyncio.run(serve(make_service(configuration), configuration))
+    Raises SystemExit with status 78 for invalid settings, and 69 for an address in use.
+    """
+    settings = process.configure(Settings)
+    # Only now: invalid settings are reported without waiting for Tornado to load.
+    from .app import make_service
+
+    process.run(make_service(settings))
 
 
 if __name__ == "__main__":

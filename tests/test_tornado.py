@@ -1,0 +1,25 @@
+"""Whatever Tornado promises holds for a service's `Application`, too."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Generate
+
+CANNOT = [
+    # Compares what the modules export with a list, and ours is from elsewhere.
+    "tornado.test.api_test.APISnapshotTest.test_api_snapshot",
+    # Sets an attribute of the handler's class by `self.__class__`, which is extended here.
+    "tornado.test.web_test.CrossOriginProtectionBeforePrepareTest"
+    ".test_websocket_upgrade_header_not_checked",
+]
+
+
+@pytest.mark.full
+def test_suite_of_tornado_passes(generate: Generate) -> None:
+    project = generate(logging="none", error_tracking="none", metrics="none", tracing="none")
+    project.sync()
+    runner = Path(__file__).with_name("tornado_suite.py")
+    *_, ran = lines = project.run(project.python, runner, project.package).splitlines()
+    assert [line for line in lines if line.startswith("tornado.test.")] == CANNOT
+    assert int(ran.removeprefix("ran ")) > 1500

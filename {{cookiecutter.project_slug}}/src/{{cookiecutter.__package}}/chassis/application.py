@@ -1,0 +1,313 @@
+"""The request hooks: what is known of each request, and who is notified of it.
+
+Every request passes through `Application`, whichever handler serves it: a 404, a
+`StaticFileHandler`, a `RedirectHandler` and a WebSocket never see a base class of ours.
+"""
+
+import logging
+import random
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import Context, ContextVar, copy_context
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any, Literal
+from weakref import WeakSet
+
+from tornado import web
+from tornado.escape import url_unescape
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.routing import Matcher, PathMatches, RuleRouter
+from tornado.websocket import WebSocketHandler
+
+from .handlers import InternalError
+from .observed import Observed, observed
+
+log = logging.getLogger(__name__)
+
+correlation: ContextVar[Mapping[str, str]] = ContextVar(
+    "correlation",
+    default=MappingProxyType({}),
+)
+"""Ids of the current work, for log lines and reports; empty outside a request."""
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Exchange:
+    """One HTTP request and its response."""
+
+    #: As it was when the handler began.
+    context: Context
+    #: Status code sent; 0 until the exchange has ended.
+    status = 0
+    #: Seconds from the request's headers to the end of the answer.
+    duration = 0.0
+    #: The last unhandled exception, but for an `HTTPError` below 500.
+    error: BaseException | None = None
+    #: Ids that lead from a measurement of this exchange to its record elsewhere.
+    exemplar: dict[str, str] | None = None
+
+    def __init__(self, request: HTTPServerRequest, route: str, is_probe: bool) -> None:
+        #: When the headers had been read, by `time.perf_counter()`.
+        self.started = perf_counter()
+        self.request = request
+        #: Known method, or `_OTHER`: what a client makes up must not become a label.
+        self.method = request.method if request.method in _METHODS else "_OTHER"
+        #: Template of the matched route such as `/hello/{name}`; empty where none matched.
+        self.route = route
+        #: True for probe traffic: it would drown everything else.
+        self.is_probe = is_probe
+        #: The caller's `X-Request-ID` where it is harmless, else one made here.
+        self.request_id = _request_id(request.headers)
+        #: Ids for log lines and reports of this exchange, which observers add to.
+        self.ids = {"request_id": self.request_id}
+
+    def __str__(self) -> str:
+        # Without the path: it is for log messages, which are grouped by their text.
+        return f"{self.method} {self.route or 'unmatched'}"
+
+    @property
+    def error_type(self) -> str:
+        """OpenTelemetry's `error.type`: an exception's class, a status of 500 and up, or empty."""
+        if self.error is not None and not isinstance(self.error, web.HTTPError):
+            return type(self.error).__qualname__
+        return str(self.status) if self.status >= 500 else ""
+
+
+class Observer:
+    """A feature: what it does about each exchange, and which routes it brings.
+
+    The `request_` methods run on the event loop, in a context of the exchange's own: a context
+    variable set in `request_started` is seen by the handler and by `request_ended`. An exception in
+    one of them is logged, and stops neither the request nor the other observers.
+    """
+
+    #: False where handlers must wait for a turn of the event loop's.
+    eager_start = True
+    #: True where access lines are written in place of Tornado's own.
+    logs_requests = False
+
+    def attach(self, application: "Application") -> None:
+        """Called once, with the application that is observed."""
+
+    def routes(self) -> Sequence[Any]:
+        """Routes of the main port, before the service's own; nothing there may be sensitive."""
+        return ()
+
+    def admin_routes(self) -> Sequence[Any]:
+        """Routes of the admin port, which only operators reach."""
+        return ()
+
+    async def startup(self) -> None:
+        """Called once, when the service has begun to listen."""
+
+    def request_started(self, exchange: Exchange) -> None:
+        """Called before the handler runs."""
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        """Called for each unhandled exception and each `HTTPError` of 500 and up.
+
+        The status is not known yet. It may come after `request_ended`, from a WebSocket's messages
+        or from a handler that goes on after `finish()`.
+        """
+
+    def request_ended(self, exchange: Exchange) -> None:
+        """Called once, when the answer is complete or the client has gone."""
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        """Called for each exception that ends background work."""
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        """What the feature has counted of its own work: name, description and total of each."""
+        return ()
+
+    async def shutdown(self) -> None:
+        """Called last in a stop: send what is left, within a second and a half."""
+
+
+class Application(web.Application):
+    """Tornado's `Application`, observed.
+
+    `settings` are those of `tornado.web.Application`.
+    """
+
+    def __init__(
+        self, handlers: Sequence[Any], observers: Sequence[Observer] = (), **settings: Any
+    ) -> None:
+        super().__init__(list(handlers), **settings)
+        _name_routes(self.default_router)
+        #: In the order in which they are notified of a start, and in reverse of an end.
+        self.observers = tuple(observers)
+        #: Whether handlers begin where the request has been read, and not a turn later.
+        self.eager_start = all(each.eager_start for each in observers)
+        self.state: Literal["starting", "ready", "draining"] = "starting"
+        self.in_flight = 0
+        self.websockets: WeakSet[WebSocketHandler] = WeakSet()
+        self._logs_requests = any(each.logs_requests for each in observers)
+        # Only those that do something: most observers leave most of these alone.
+        self._on_start = _overridden(observers, "request_started")
+        self._on_failure = _overridden(observers, "request_failed")
+        self._on_end = _overridden(observers, "request_ended")[::-1]
+        for observer in observers:
+            observer.attach(self)
+
+    def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
+        super().add_handlers(host_pattern, host_handlers)
+        _name_routes(self.default_router)
+
+    def get_handler_delegate(
+        self,
+        request: HTTPServerRequest,
+        target_class: Any,
+        target_kwargs: dict[str, Any] | None = None,
+        path_args: list[bytes] | None = None,
+        path_kwargs: dict[str, bytes] | None = None,
+    ) -> "_Delegate":
+        kwargs = dict(target_kwargs or ())
+        # There is no rule, and no route, for what nothing matched.
+        route = kwargs.pop(_ROUTE, "")
+        exchange = Exchange(request, route, getattr(target_class, "is_probe", False))
+        kwargs["_exchange"] = exchange
+        delegate = _Delegate(self, request, observed(target_class), kwargs, path_args, path_kwargs)
+        delegate.exchange = exchange
+        return delegate
+
+    def log_request(self, handler: web.RequestHandler) -> None:
+        exchange = exchange_of(handler)
+        if exchange.status:
+            return
+        exchange.status = int(handler.get_status())  # may be an HTTPStatus
+        exchange.duration = perf_counter() - exchange.started
+        self.in_flight -= 1
+        if isinstance(handler, WebSocketHandler) and exchange.status == 101:
+            self.websockets.add(handler)
+        # Not the handler's own context: a close callback comes from outside of it, and a handler
+        # may finish inside of something that it entered.
+        exchange.context.run(_notify, self._on_end, exchange)
+        # What a `FallbackHandler` leads to has an access log of its own.
+        if not self._logs_requests and not isinstance(handler, web.FallbackHandler):
+            exchange.context.run(super().log_request, handler)
+
+    def report_failure(self, exchange: Exchange, error: BaseException) -> None:
+        """Notifies the observers of an exception that nobody handled."""
+        exchange.error = error
+        _notify(self._on_failure, exchange, error)
+
+    def report_background_failure(self, name: str, error: BaseException) -> None:
+        """Notifies the observers of an exception that ended background work."""
+        _notify([each.background_failed for each in self.observers], name, error)
+
+    def _start(self, exchange: Exchange) -> None:
+        self.in_flight += 1
+        correlation.set(exchange.ids)
+        _notify(self._on_start, exchange)
+        exchange.context = copy_context()
+
+
+class _Delegate(web._HandlerDelegate):
+    """Begins the exchange where the handler begins.
+
+    That is when the body has been read. A request whose body is too large, or whose client goes
+    away while sending it, gets a delegate but never a handler, nor an end.
+    """
+
+    application: Application
+    exchange: Exchange
+
+    def execute(self) -> Awaitable[None] | None:
+        # Set in the connection's own context, variables would leak into its next request.
+        return copy_context().run(self._execute)
+
+    def _execute(self) -> Awaitable[None] | None:
+        self.application._start(self.exchange)
+        try:
+            return super().execute()
+        except Exception as error:
+            # The handler could not be made. Tornado would close the connection, and say nothing.
+            log.exception("Unhandled exception in %s", self.exchange)
+            self.application.report_failure(self.exchange, error)
+            self.handler_class = observed(InternalError)
+            self.handler_kwargs = {"_exchange": self.exchange}
+            return super().execute()
+
+    def data_received(self, data: bytes) -> Awaitable[None] | None:
+        if not self.stream_request_body:
+            return super().data_received(data)
+        if self.request._body_future.done():
+            return None  # It has failed, and is being answered.
+        try:
+            pending = super().data_received(data)
+        except Exception as error:
+            self._fail(error)
+            return None
+        return pending and self._receive(pending)
+
+    async def _receive(self, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        # The handler waits for its body here, and so fails as it would anywhere else.
+        self.request._body_future.set_exception(error)
+        self.request._body_future.exception()  # in case it no longer does
+
+    def finish(self) -> None:
+        if not (self.stream_request_body and self.request._body_future.done()):
+            super().finish()
+
+
+def exchange_of(handler: web.RequestHandler) -> Exchange:
+    """The exchange that a handler of an `Application` serves."""
+    assert isinstance(handler, Observed)
+    return handler._exchange
+
+
+def _overridden(observers: Sequence[Observer], name: str) -> list[Callable[..., None]]:
+    return [
+        getattr(each, name)
+        for each in observers
+        if getattr(type(each), name) is not getattr(Observer, name)
+    ]
+
+
+def _notify(hooks: Iterable[Callable[..., None]], *args: object) -> None:
+    for hook in hooks:
+        try:
+            hook(*args)
+        except Exception:
+            log.exception("%s failed", getattr(hook, "__qualname__", hook))
+
+
+def _request_id(headers: HTTPHeaders) -> str:
+    if "X-Request-ID" in headers and _REQUEST_ID.fullmatch(headers["X-Request-ID"]):
+        return headers["X-Request-ID"]
+    return f"{random.getrandbits(128):032x}"
+
+
+_ROUTE = "_route"
+
+
+def _name_routes(router: Any) -> None:
+    """Has each rule hand the template of its route over, beside the handler's arguments."""
+    for rule in router.rules:
+        if isinstance(rule.target, RuleRouter):
+            _name_routes(rule.target)
+        elif isinstance(rule.target, type) and issubclass(rule.target, web.RequestHandler):
+            rule.target_kwargs = {**(rule.target_kwargs or {}), _ROUTE: _template(rule.matcher)}
+
+
+def _template(matcher: Matcher) -> str:
+    """`/hello/{name}` for `/hello/(?P<name>[^/]+)`; a pattern too intricate for that, as it is."""
+    if not isinstance(matcher, PathMatches):
+        return ""
+    names = {index: name for name, index in matcher.regex.groupindex.items()}
+    groups = range(1, matcher.regex.groups + 1)
+    try:
+        path = matcher.reverse(*("{" + str(names.get(group, group)) + "}" for group in groups))
+    except ValueError:
+        path = None
+    return url_unescape(path, plus=False) if path else matcher.regex.pattern.removesuffix("$")

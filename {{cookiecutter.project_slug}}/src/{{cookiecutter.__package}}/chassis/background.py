@@ -1,0 +1,89 @@
+"""Work that goes on beside the requests, for as long as the service runs."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+FIRST_DELAY_SECONDS = 1.0
+MAX_DELAY_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Work:
+    """A piece of background work, and how it goes."""
+
+    name: str
+    function: Callable[[], Awaitable[Any]]
+    #: Whether it is started again after an exception.
+    restart: bool
+    state: str = "waiting"
+    #: How often it has ended with an exception.
+    failures: int = 0
+    task: "asyncio.Task[None] | None" = None
+
+
+class Background:
+    """Starts the work once the service is ready, and cancels it in a stop.
+
+    `report` is called with the name of the work and each exception that ended it.
+    """
+
+    def __init__(self, report: Callable[[str, BaseException], None]) -> None:
+        self.works: list[Work] = []
+        self._report = report
+        self._is_running = False
+
+    def add(self, name: str, function: Callable[[], Awaitable[Any]], restart: bool) -> None:
+        work = Work(name, function, restart)
+        self.works.append(work)
+        if self._is_running:
+            self._start(work)
+
+    def start(self) -> None:
+        self._is_running = True
+        for work in self.works:
+            self._start(work)
+
+    async def stop(self, seconds: float) -> None:
+        """Cancels all work, and waits so long at most for it to end."""
+        self._is_running = False
+        tasks = {work.task for work in self.works if work.task}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for work in self.works:
+            if work.task and not work.task.done():
+                log.error("Background work %s did not stop within %g s", work.name, seconds)
+
+    def _start(self, work: Work) -> None:
+        # In a context of its own: what a handler starts is not a part of the handler's request.
+        work.task = asyncio.create_task(self._run(work), name=work.name, context=Context())
+
+    async def _run(self, work: Work) -> None:
+        delay = FIRST_DELAY_SECONDS
+        while True:
+            work.state = "running"
+            started = monotonic()
+            try:
+                await work.function()
+            except Exception as error:
+                work.state = "failed"
+                work.failures += 1
+                log.exception("Background work %s failed", work.name)
+                self._report(work.name, error)
+            else:
+                work.state = "ended"
+            if work.state == "ended" or not work.restart:
+                return
+            if monotonic() - started > MAX_DELAY_SECONDS:
+                delay = FIRST_DELAY_SECONDS
+            log.info("Background work %s starts again in %g s", work.name, delay)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_DELAY_SECONDS)

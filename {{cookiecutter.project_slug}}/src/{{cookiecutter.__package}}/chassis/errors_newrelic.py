@@ -1,0 +1,136 @@
+"""Transactions and errors for New Relic, recorded through its agent's API."""
+
+import asyncio
+import logging
+from collections import deque
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from tornado.web import HTTPError
+
+from .application import Exchange, Observer, correlation
+from .settings import Settings
+
+SHUTDOWN_SECONDS = 1.4
+MAX_WAITING = 50
+
+log = logging.getLogger(__name__)
+
+_transaction: ContextVar[Any] = ContextVar("transaction", default=None)
+
+
+class Errors(Observer):
+    """Records each request as a transaction, and reports each unhandled exception.
+
+    Without a license key, it does neither.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._application: Any = None
+        #: Errors and their attributes. Until the agent is connected, it would drop them.
+        self._waiting: deque[tuple[BaseException, dict[str, str]]] = deque(maxlen=MAX_WAITING)
+        self._logged_errors = _LoggedErrors(self)
+        if settings.new_relic_license_key is None:
+            log.info("Errors are not reported: NEW_RELIC_LICENSE_KEY is not set")
+            return
+        # Here, as it takes longer to import than everything else.
+        import newrelic.agent
+
+        self._agent: Any = newrelic.agent
+        # The agent finds a transaction by its task, and only knows tasks that the loop has run.
+        self.eager_start = False
+        self._application = newrelic.agent.application()
+        for name in ("asyncio", "tornado.application"):
+            logging.getLogger(name).addHandler(self._logged_errors)
+
+    async def startup(self) -> None:
+        if self._application:
+            # Does not wait: one of the agent's threads connects, and tries again if need be.
+            self._application.activate(timeout=0)
+
+    def request_started(self, exchange: Exchange) -> None:
+        if self._application is None or exchange.is_probe:
+            return
+        transaction = self._agent.WebTransaction(
+            self._application,
+            f"{exchange.method} {exchange.route or 'unmatched'}",
+            group="Tornado",
+            request_method=exchange.method,
+            request_path=exchange.request.path,
+            headers=_trace_headers(exchange),
+        )
+        # Current from here on, so that calls of databases and other services become a part of it.
+        transaction.__enter__()
+        _transaction.set(transaction)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        attributes = {
+            "http.request.method": exchange.method,
+            "http.route": exchange.route or "unmatched",
+        }
+        self.report(error, attributes)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        transaction = _transaction.get()
+        if transaction:
+            transaction.process_response(exchange.status, None)
+            transaction.__exit__(None, None, None)
+        self._report_waiting()
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        self.report(error, {"background.work": name})
+
+    def report(self, error: BaseException, attributes: dict[str, str]) -> None:
+        """Reports an error, within the current transaction unless that has already ended."""
+        if self._application is None:
+            return
+        attributes |= correlation.get()
+        transaction = _transaction.get()
+        if not self._application.active:
+            if not self._waiting:
+                log.warning("Not connected to New Relic: keeping the last %d errors", MAX_WAITING)
+            attributes["occurred"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._waiting.append((error, attributes))
+        elif transaction and transaction.enabled:
+            status = error.status_code if isinstance(error, HTTPError) else None
+            transaction.root_span.notice_error(error, attributes, status_code=status)
+        else:
+            self._application.notice_error(error, attributes)
+
+    async def shutdown(self) -> None:
+        if self._application is None:
+            return
+        for name in ("asyncio", "tornado.application"):
+            logging.getLogger(name).removeHandler(self._logged_errors)
+        self._report_waiting()
+        # In a thread: it blocks until the last harvest has been sent.
+        await asyncio.to_thread(self._agent.shutdown_agent, timeout=SHUTDOWN_SECONDS)
+
+    def _report_waiting(self) -> None:
+        while self._waiting and self._application.active:
+            self._application.notice_error(*self._waiting.popleft())
+
+
+class _LoggedErrors(logging.Handler):
+    """Reports exceptions of callbacks, and of tasks that nobody awaits, which are only logged."""
+
+    def __init__(self, errors: Errors) -> None:
+        super().__init__(logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info and record.exc_info[1]
+        if error:
+            self._errors.report(error, {})
+
+
+def _trace_headers(exchange: Exchange) -> dict[str, str]:
+    """W3C Trace Context headers that put the transaction into the trace of the request."""
+    headers = exchange.request.headers
+    names = ("traceparent", "tracestate")
+    found = {name: headers[name] for name in names if name in headers}
+    ids = correlation.get()
+    if "trace_id" in ids:
+        found["traceparent"] = f"00-{ids['trace_id']}-{ids['span_id']}-{ids['trace_flags']}"
+    return found

@@ -1,0 +1,51 @@
+"""Error tracking with Sentry."""
+
+import asyncio
+import logging
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from ..application import Exchange, Observer
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from .sdk import Reporter
+
+log = logging.getLogger(__name__)
+
+
+class Errors(Observer):
+    """Reports each unhandled exception to Sentry; without a DSN, reports nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._dsn = settings.sentry_dsn
+        self._environment = settings.environment
+        self._lock = Lock()
+        self._reporter: Reporter | None = None
+        if not self._dsn:
+            log.info("Errors are not reported: SENTRY_DSN is not set")
+
+    async def startup(self) -> None:
+        if self._dsn:
+            # In a thread: the SDK takes a while to load, and requests are already answered.
+            await asyncio.to_thread(self._load)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        if reporter := self._load():
+            reporter.report(exchange, error)
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        if reporter := self._load():
+            reporter.report_background(name, error)
+
+    async def shutdown(self) -> None:
+        if self._reporter:
+            await self._reporter.close()
+
+    def _load(self) -> "Reporter | None":
+        with self._lock:
+            if self._dsn and not self._reporter:
+                from .sdk import Reporter
+
+                self._reporter = Reporter(self._dsn, self._environment)
+        return self._reporter

@@ -1,0 +1,103 @@
+"""What is reported through Sentry's SDK, and how.
+
+The SDK's own Tornado integration stays off: it drops every `HTTPError` of 500 and up, sends query
+strings even without `send_default_pii`, and adds 90 µs to each request. Capturing errors alone adds
+1 µs.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import sentry_sdk
+from sentry_sdk.integrations.atexit import AtexitIntegration
+from sentry_sdk.integrations.dedupe import DedupeIntegration
+from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+from sentry_sdk.integrations.threading import ThreadingIntegration
+
+from .. import SERVICE, __version__
+from ..application import Exchange, correlation
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import Event, Hint
+
+FLUSH_SECONDS = 1.4
+
+
+class Reporter:
+    """Reports errors to Sentry. From its start on, it finds those outside of requests by itself."""
+
+    def __init__(self, dsn: str, environment: str) -> None:
+        sentry_sdk.init(
+            dsn,
+            release=f"{SERVICE}@{__version__}",
+            environment=environment,
+            default_integrations=False,
+            auto_enabling_integrations=False,
+            integrations=[
+                AtexitIntegration(callback=lambda pending, timeout: None),
+                DedupeIntegration(),
+                ExcepthookIntegration(),
+                ThreadingIntegration(),
+            ],
+            # Local variables hold requests, and those quote their query string and headers.
+            include_local_variables=False,
+            max_request_body_size="never",
+            auto_session_tracking=False,
+            shutdown_timeout=FLUSH_SECONDS,
+        )
+        for name in ("asyncio", "tornado.application"):
+            logger = logging.getLogger(name)
+            if not any(isinstance(each, _LoggedErrors) for each in logger.handlers):
+                logger.addHandler(_LoggedErrors(logging.ERROR))
+
+    def report(self, exchange: Exchange, error: BaseException) -> None:
+        """Reports an exception that was raised in a request."""
+        request = exchange.request
+        described: dict[str, object] = {
+            "method": exchange.method,
+            "url": f"{request.protocol}://{request.host}{request.path}",
+        }
+
+        def describe(event: "Event", hint: "Hint") -> "Event":
+            event["request"] = described
+            return event
+
+        with sentry_sdk.new_scope() as scope:
+            route = exchange.route or "unmatched"
+            scope.set_transaction_name(f"{exchange.method} {route}", source="route")
+            scope.set_tag("http.route", route)
+            scope.add_event_processor(describe)
+            _correlate(scope)
+            scope.capture_exception(error)
+
+    def report_background(self, name: str, error: BaseException) -> None:
+        """Reports an exception that ended the background work of this name."""
+        with sentry_sdk.new_scope() as scope:
+            scope.set_transaction_name(name, source="task")
+            _correlate(scope)
+            scope.capture_exception(error)
+
+    async def close(self) -> None:
+        """Sends the reports that are left, for at most `FLUSH_SECONDS`, and takes no more."""
+        # In a thread: it blocks while Sentry does not answer.
+        await asyncio.to_thread(sentry_sdk.get_client().close, timeout=FLUSH_SECONDS)
+
+
+class _LoggedErrors(logging.Handler):
+    """Reports exceptions of callbacks, and of tasks that nobody awaits, which are only logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error: Any = record.exc_info and record.exc_info[1]
+        if error and sentry_sdk.is_initialized():
+            with sentry_sdk.new_scope() as scope:
+                _correlate(scope)
+                scope.capture_exception(error)
+
+
+def _correlate(scope: sentry_sdk.Scope) -> None:
+    ids = dict(correlation.get())
+    scope.set_tags(ids)
+    ids.pop("request_id", None)
+    if ids:
+        scope.set_context("trace", ids)

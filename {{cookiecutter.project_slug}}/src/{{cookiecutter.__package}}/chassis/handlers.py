@@ -1,0 +1,46 @@
+"""Handlers to build on: JSON in and out, and errors as problem details."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from tornado.escape import json_encode
+from tornado.web import HTTPError, RequestHandler
+
+
+class JsonHandler(RequestHandler):
+    """A handler whose errors are problem details, after RFC 9457."""
+
+    def read_json(self) -> Any:
+        """The request's body, parsed.
+
+        Raises `HTTPError` 400 for a body that is not JSON.
+        """
+        try:
+            return json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            raise HTTPError(HTTPStatus.BAD_REQUEST, reason="The body is not valid JSON") from None
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Writes the problem. The client sees an `HTTPError`'s `reason`, never its log message."""
+        self.set_header("Content-Type", "application/problem+json")
+        request_id = self._headers["X-Request-ID"]
+        problem = {"title": self._reason, "status": status_code, "request_id": request_id}
+        self.finish(json_encode(problem))
+
+
+class NotFound(JsonHandler):
+    """Answers whatever no route matches."""
+
+    def prepare(self) -> None:
+        raise HTTPError(HTTPStatus.NOT_FOUND)
+
+
+class InternalError(JsonHandler):
+    """Answers in place of a handler that could not be made."""
+
+    def prepare(self) -> None:
+        self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Drops the body of a handler that would have streamed it."""

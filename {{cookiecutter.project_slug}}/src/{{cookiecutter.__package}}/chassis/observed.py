@@ -1,0 +1,190 @@
+"""The part of each handler that no hook of an `Application` can see.
+
+The handler's class is extended once, and its rule keeps the class that its owner wrote.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable
+from functools import cache, lru_cache
+from time import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tornado import web
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+    format_timestamp,
+)
+from tornado.iostream import IOStream, StreamClosedError
+
+if TYPE_CHECKING:
+    from .application import Application, Exchange
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status for a client that went away before its answer was complete, as nginx has it."""
+
+log = logging.getLogger(f"{__package__}.application")
+
+
+@cache
+def observed(handler_class: type[web.RequestHandler]) -> type["Observed"]:
+    """The same handler, connected to the hooks of its `Application`."""
+    base = ObservedFallback if issubclass(handler_class, web.FallbackHandler) else Observed
+    tornado = web.RequestHandler
+    names = {
+        "__module__": handler_class.__module__,
+        "__qualname__": handler_class.__qualname__,
+        "_has_own_clear": handler_class.clear is not tornado.clear,
+        "_has_own_log": handler_class.log_exception is not tornado.log_exception,
+    }
+    return type(handler_class.__name__, (base, handler_class), names)
+
+
+class Observed(web.RequestHandler):
+    """Reports its beginning, failure and end.
+
+    `log_exception` is the one place that Tornado sends each unhandled exception through, and it can
+    only be overridden in the handler.
+    """
+
+    application: "Application"
+    _has_own_clear = False
+    _has_own_log = False
+
+    def __init_subclass__(cls) -> None:
+        """Hides the handler's own, which has been called for the class that its owner wrote."""
+
+    def __init__(
+        self,
+        application: Any,
+        request: HTTPServerRequest,
+        *,
+        _exchange: "Exchange",
+        **kwargs: Any,
+    ) -> None:
+        self._exchange = _exchange
+        super().__init__(application, request, **kwargs)
+
+    def clear(self) -> None:
+        if self._has_own_clear:
+            super().clear()
+            self._headers["X-Request-ID"] = self._exchange.request_id
+            return
+        # In place of Tornado's own, which takes as long over the date of each answer as the rest of
+        # the hooks over all they do, and names its version to whoever asks.
+        self._headers = HTTPHeaders(
+            {
+                "Content-Type": "text/html; charset=UTF-8",
+                "Date": _http_date(int(time())),
+                "X-Request-ID": self._exchange.request_id,
+            }
+        )
+        self.set_default_headers()
+        self._write_buffer = []
+        self._status_code = 200
+        self._reason = "OK"
+
+    # What it returns, Tornado awaits: a coroutine, or a task just as well.
+    def _execute(  # type: ignore[override]
+        self, transforms: list[web.OutputTransform], *args: bytes, **kwargs: bytes
+    ) -> Awaitable[None]:
+        coroutine = super()._execute(transforms, *args, **kwargs)
+        if sys.version_info >= (3, 12) and self.application.eager_start:
+            # As Tornado did before it had native coroutines. By way of the event loop it is three
+            # turns more until the connection reads again; between two requests of one connection
+            # Tornado gives way to the others.
+            return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+        return coroutine
+
+    def detach(self) -> IOStream:
+        stream = super().detach()
+        # From here on it is another protocol, which HTTP does not see the end of.
+        self.application.log_request(self)
+        return stream
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if not self._exchange.status:
+            # Tornado would let it count as the 200 that nobody got, or never report it at all.
+            self.set_status(CLIENT_CLOSED_REQUEST, "Client Closed Request")
+            self.application.log_request(self)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        exchange = self._exchange
+        if isinstance(value, StreamClosedError) and exchange.status == CLIENT_CLOSED_REQUEST:
+            log.debug("Client of %s has gone", exchange)
+            return
+        is_failure = not isinstance(value, web.HTTPError) or value.status_code >= 500
+        # Tornado's own messages quote the query string, which may hold what no log should.
+        if self._has_own_log:
+            super().log_exception(typ, value, tb)
+        elif value is not None and is_failure:
+            trace = type(value), value, tb
+            log.error("Unhandled exception in %s", exchange, exc_info=trace)
+        elif isinstance(value, web.HTTPError) and (message := value.get_message()):
+            log.warning("%d %s: %s", value.status_code, exchange, message)
+        if value is not None and is_failure:
+            self.application.report_failure(exchange, value)
+
+
+class ObservedFallback(Observed, web.FallbackHandler):
+    """Learns from the connection when what it leads to has answered, and how."""
+
+    def prepare(self) -> None:
+        connection = self.request.connection
+        assert connection
+        self.request.connection = _Fallback(connection, self)
+        super().prepare()
+
+
+class _Fallback(HTTPConnection):
+    """The connection that a `FallbackHandler` hands over."""
+
+    def __init__(self, connection: HTTPConnection, handler: ObservedFallback) -> None:
+        self._connection = connection
+        self._handler = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def set_close_callback(self, callback: Any) -> None:
+        def closed() -> None:
+            if callback:
+                callback()
+            self._handler.on_connection_close()
+
+        self._connection.set_close_callback(closed)  # type: ignore[attr-defined]
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> "asyncio.Future[None]":
+        assert isinstance(start_line, ResponseStartLine)
+        self._handler.set_status(start_line.code, start_line.reason)
+        headers["X-Request-ID"] = self._handler._exchange.request_id
+        return self._connection.write_headers(start_line, headers, chunk)
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        return self._connection.write(chunk)
+
+    def finish(self) -> None:
+        self._connection.finish()
+        self._handler.application.log_request(self._handler)
+
+
+@lru_cache(maxsize=1)
+def _http_date(seconds: int) -> str:
+    return format_timestamp(seconds)

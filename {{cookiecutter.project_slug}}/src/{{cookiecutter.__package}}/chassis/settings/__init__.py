@@ -1,0 +1,118 @@
+"""Settings, read once at the start from the environment and, in development, from a file `.env`.
+
+Names are the ecosystem's own where one exists, without a prefix: an orchestrator may announce the
+service by a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
+
+They are a dataclass, read by a function of our own: pydantic-settings took as long to load as all
+the rest that a service loads beside Tornado, and 9 MiB of memory.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+from . import parsing
+# {% if cookiecutter.error_tracking != "none" %}
+from .errors import ErrorSettings
+# {% endif %}
+# {% if cookiecutter.logging != "none" %}
+from .logs import LogSettings
+# {% endif %}
+# {% if cookiecutter.metrics == "statsd" %}
+from .metrics import MetricSettings
+# {% endif %}
+from .server import ServerSettings
+from .setting import setting as setting
+# {% if cookiecutter.tracing in ("jaeger", "zipkin") %}
+from .tracing import TracingSettings
+# {% endif %}
+
+EX_CONFIG = 78
+"""Exit status for an error in the configuration, after sysexits.h."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(
+    # {% if cookiecutter.error_tracking != "none" %}
+    ErrorSettings,
+    # {% endif %}
+    # {% if cookiecutter.tracing in ("jaeger", "zipkin") %}
+    TracingSettings,
+    # {% endif %}
+    # {% if cookiecutter.metrics == "statsd" %}
+    MetricSettings,
+    # {% endif %}
+    # {% if cookiecutter.logging != "none" %}
+    LogSettings,
+    # {% endif %}
+    ServerSettings,
+):
+    """The settings of the chassis; fields come in the order from the last of these to the first."""
+    # {% if cookiecutter.__admin %}
+
+    admin_host: str = "127.0.0.1"
+    """Address of the admin server, which must not be public."""
+
+    admin_port: int = setting(8001, parse=parsing.port)
+    """Port of the admin server; 0 for any free one."""
+    # {% endif %}
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def load(kind: type[AnySettings]) -> AnySettings:
+    """Settings of this kind, or SystemExit with status 78 and every problem on standard error."""
+    try:
+        environ = {name: text for name, text in os.environ.items() if text}
+        return read(kind, {**_dotenv(), **environ})
+    except ValueError as error:
+        fail(str(error))
+
+
+def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
+    """Settings of this kind from variables; one that is empty counts as unset.
+
+    Raises ValueError with a line for each that is invalid or missing.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    problems = []
+    for each in fields(kind):
+        name = each.name.upper()
+        text = environ.get(name, "").strip()
+        if text:
+            parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
+            try:
+                values[each.name] = parse(text)
+            except ValueError as error:
+                shown = "" if each.metadata.get("secret") else f", not {parsing.quoted(text)}"
+                problems.append(f"  {name}: {error}{shown}")
+        elif each.default is MISSING and each.default_factory is MISSING:
+            problems.append(f"  {name}: is required")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return kind(**values)
+
+
+def fail(problems: str) -> NoReturn:
+    """Ends the process with status 78 and the problems, a line each, on standard error."""
+    print("Invalid settings:", problems, sep="\n", file=sys.stderr)
+    raise SystemExit(EX_CONFIG)
+
+
+def _dotenv() -> dict[str, str]:
+    path = Path(".env")
+    if not path.exists():
+        return {}
+    # Only where it is needed.
+    from dotenv import dotenv_values
+
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"  .env: {error}") from None
+    return {name: value for name, value in values.items() if value}

@@ -1,0 +1,20 @@
+"""Where errors are reported to."""
+
+from dataclasses import dataclass
+
+from . import parsing
+from .server import ServerSettings
+from .setting import setting
+
+
+def _dsn(text: str) -> str:
+    url = parsing.split_http_url(text)
+    if not (url and url.username and url.path.rpartition("/")[2].isdigit()):
+        raise ValueError("should look like https://key@host/project-number")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSettings(ServerSettings):
+    sentry_dsn: str | None = setting(None, parse=_dsn, secret=True)
+    """The Sentry project that errors are reported to. Without it, none are sent."""

@@ -1,0 +1,19 @@
+"""Which log lines are written, and in what format."""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from .server import ServerSettings
+from .setting import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings(ServerSettings):
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """The lowest level that is logged."""
+
+    log_format: Literal["json", "console"] = setting(
+        default_factory=lambda: "console" if sys.stdout.isatty() else "json"
+    )
+    """`json` or `console`; by default `console` on a terminal, else `json`."""

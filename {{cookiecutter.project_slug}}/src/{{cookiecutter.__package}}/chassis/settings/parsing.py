@@ -1,0 +1,124 @@
+"""What makes values of settings from text. Each raises ValueError with what the text should be."""
+
+import re
+from collections.abc import Callable
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+from urllib.parse import SplitResult, unquote, urlsplit
+
+Parser = Callable[[str], Any]
+
+
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A whole number within these bounds, themselves included."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"should be a whole number from {minimum} to {maximum}")
+        return int(text)
+
+    return parse
+
+
+def number(minimum: float, maximum: float) -> Callable[[str], float]:
+    """A number within these bounds, themselves included."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not minimum <= value <= maximum:
+            raise ValueError(f"should be a number from {minimum:g} to {maximum:g}")
+        return value
+
+    return parse
+
+
+port = integer(0, 65535)
+"""A TCP port; 0 for any free one."""
+
+seconds = number(0, 3600)
+"""A duration of up to an hour."""
+
+
+def boolean(text: str) -> bool:
+    """`true` or `false`, `1` or `0`."""
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ValueError("should be true or false") from None
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """One of these, in any case."""
+    known = {each.lower(): each for each in choices}
+
+    def parse(text: str) -> str:
+        if text.lower() not in known:
+            raise ValueError(f"should be one of {', '.join(choices)}")
+        return known[text.lower()]
+
+    return parse
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The parts between commas, without the blanks around them."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def key_values(text: str) -> dict[str, str]:
+    """`key=value,key=value`, the values percent-encoded."""
+    pairs = [item.partition("=") for item in comma_separated(text)]
+    if not all(key.strip() and equals for key, equals, _ in pairs):
+        raise ValueError("should look like key=value,key=value")
+    return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
+
+
+def http_url(text: str) -> str:
+    """A URL of HTTP or HTTPS, without a user name or password."""
+    url = split_http_url(text) if re.fullmatch("[!-~]+", text) else None
+    if url is None:
+        raise ValueError("should look like https://host:port/path")
+    if "@" in url.netloc:
+        raise ValueError("should hold no user name or password")
+    # With the scheme in lower case, which is how it is compared with.
+    return url.geturl()
+
+
+def split_http_url(text: str) -> SplitResult | None:
+    """The parts of a URL of HTTP or HTTPS; None for any other text."""
+    try:
+        url = urlsplit(text)
+        is_http = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:  # which may quote a secret
+        return None
+    return url if is_http else None
+
+
+def quoted(text: str) -> str:
+    """A text as an error message shows it, on one line and cut off where it is long."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def parser_of(hint: Any) -> Parser:
+    """What parses values of a type: `str`, `int`, `float`, `bool`, `Literal` or an optional one.
+
+    Raises TypeError for another type, whose field has to name its parser.
+    """
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [each for each in get_args(hint) if each is not NoneType]
+        hint = kinds[0] if len(kinds) == 1 else hint
+    if get_origin(hint) is Literal:
+        return choice(*get_args(hint))
+    if hint not in _PARSERS:
+        raise TypeError(f"a setting of type {hint} needs setting(parse=...)")
+    return _PARSERS[hint]
+
+
+_PARSERS: dict[Any, Parser] = {
+    str: str,
+    int: integer(-(2**63), 2**63 - 1),
+    float: number(float("-inf"), float("inf")),
+    bool: boolean,
+}

@@ -1,0 +1,16 @@
+"""Where spans are sent in Zipkin's format."""
+
+from dataclasses import dataclass
+
+from .. import parsing
+from ..server import ServerSettings
+from ..setting import setting
+
+PROPAGATORS = ("tracecontext", "baggage", "b3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSettings(ServerSettings):
+    # It may hold a password by mistake, and a key in its query.
+    zipkin_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
+    """Where spans are sent, such as `http://zipkin:9411/api/v2/spans`; without it, none are."""

@@ -1,0 +1,171 @@
+"""Tracing without a backend: a caller's trace is continued, logged and passed on, following W3C
+Trace Context. Nothing is exported: a module with a backend takes this one's place under the same
+names.
+"""
+
+import functools
+import inspect
+import random
+import re
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPHeaders
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from .application import Exchange, Observer, correlation
+from .settings import Settings
+
+SAMPLED = 0x01
+_KNOWN_FLAGS = 0x03
+_FLAGS = ("00", "01", "02", "03")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACESTATE_LENGTH = 512
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Span:
+    """A piece of work within a trace. Ids are lower-case hexadecimal."""
+
+    __slots__ = ("flags", "parent_id", "span_id", "trace_id", "tracestate")
+
+    def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
+        self.trace_id = trace_id
+        self.span_id = f"{random.getrandbits(64) or 1:016x}"
+        #: The span that this one is a part of; empty for the first of a trace.
+        self.parent_id = parent_id
+        self.flags = flags
+        self.tracestate = tracestate
+
+    def set_attribute(self, key: str, value: str | bool | int | float) -> None:
+        """Describes the work. Has no effect without a backend."""
+
+    def record_exception(self, exception: BaseException) -> None:
+        """Adds an exception to the span. Has no effect without a backend."""
+
+    def ids(self) -> dict[str, str]:
+        """The span's ids as log lines and reports show them."""
+        return {
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
+            "trace_flags": _FLAGS[self.flags],
+        }
+
+
+_current: ContextVar[Span | None] = ContextVar("span", default=None)
+
+
+def current() -> Span | None:
+    """The span of the current work; None where there is no trace."""
+    return _current.get()
+
+
+def span(name: str) -> "_SpanScope":
+    """A span for a part of the work: a child of the current span, or the first of a new trace.
+
+    Use it in a `with` statement, or as a decorator of a function, async or not:
+
+        with tracing.span("charge card") as span:
+            span.set_attribute("order.items", 3)
+
+        @tracing.span("charge card")
+        async def charge(order): ...
+
+    Log lines and outgoing calls within it carry its ids. Spans of one name are compared with each
+    other: what differs between them belongs in attributes.
+    """
+    return _SpanScope()
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Writes the current span into the headers of an outgoing request.
+
+    Requests by Tornado's `AsyncHTTPClient` have this done already.
+    """
+    span = _current.get()
+    if span is not None:
+        headers["traceparent"] = f"00-{span.trace_id}-{span.span_id}-{_FLAGS[span.flags]}"
+        if span.tracestate:
+            headers["tracestate"] = span.tracestate
+
+
+class Tracing(Observer):
+    """Gives each exchange a span: the caller's child, or the first of a new trace."""
+
+    def __init__(self, settings: Settings) -> None:
+        AsyncHTTPClient.configure(Client)
+
+    def request_started(self, exchange: Exchange) -> None:
+        if exchange.is_probe:
+            return
+        span = _extract(exchange.request.headers) or _root()
+        _current.set(span)
+        exchange.ids.update(span.ids())
+        if span.flags & SAMPLED:
+            exchange.exemplar = {"trace_id": span.trace_id, "span_id": span.span_id}
+
+
+class Client(SimpleAsyncHTTPClient):
+    """Tornado's HTTP client; it passes the current span on."""
+
+    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
+        inject(request.headers)
+        super().fetch_impl(request, callback)
+
+
+class _SpanScope:
+    """See `span`."""
+
+    def __enter__(self) -> Span:
+        parent = _current.get()
+        if parent is None:
+            child = _root()
+        else:
+            child = Span(parent.trace_id, parent.span_id, parent.flags, parent.tracestate)
+        self._token = _current.set(child)
+        self._ids = correlation.set({**correlation.get(), **child.ids()})
+        return child
+
+    def __exit__(self, *error: object) -> None:
+        correlation.reset(self._ids)
+        _current.reset(self._token)
+
+    def __call__(self, function: Function) -> Function:
+        @functools.wraps(function)
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            with _SpanScope():
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            with _SpanScope():
+                return await function(*args, **kwargs)
+
+        return cast(Function, awaited if inspect.iscoroutinefunction(function) else traced)
+
+
+def _root() -> Span:
+    # Sampled, as nobody downstream would record the trace otherwise.
+    return Span(f"{random.getrandbits(128) or 1:032x}", "", SAMPLED, "")
+
+
+def _extract(headers: HTTPHeaders) -> Span | None:
+    """A child of the caller's span, or None where the headers hold no valid one."""
+    # Not `get()`, which is slow where there is no such header.
+    parents = headers.get_list("traceparent")
+    match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
+    if match is None:
+        return None
+    version, trace_id, parent_id, flags, rest = match.groups()
+    # A later version may append fields to those of this one.
+    if version == "ff" or (version == "00" and rest):
+        return None
+    if not int(trace_id, 16) or not int(parent_id, 16):
+        return None
+    tracestate = ",".join(headers.get_list("tracestate"))
+    if len(tracestate) > _TRACESTATE_LENGTH:
+        tracestate = ""
+    return Span(trace_id, parent_id, int(flags, 16) & _KNOWN_FLAGS, tracestate)

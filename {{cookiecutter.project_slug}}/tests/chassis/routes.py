@@ -1,0 +1,133 @@
+"""The service that the chassis is tested with: it misbehaves in every way that a handler can."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tornado.iostream import StreamClosedError
+from tornado.web import (
+    HTTPError,
+    RedirectHandler,
+    RequestHandler,
+    StaticFileHandler,
+    stream_request_body,
+)
+from tornado.websocket import WebSocketHandler
+
+from my_service.chassis.handlers import JsonHandler
+from my_service.chassis.service import Service
+from my_service.chassis.settings import Settings
+
+
+class Root(JsonHandler):
+    def get(self) -> None:
+        self.finish({"at": "root"})
+
+
+class Hello(JsonHandler):
+    def get(self, name: str) -> None:
+        self.finish({"hello": name})
+
+
+class Boom(RequestHandler):
+    def get(self) -> None:
+        raise ValueError("boom")
+
+
+class Status(RequestHandler):
+    """Raises the HTTPError that is asked for."""
+
+    def get(self, status: str) -> None:
+        raise HTTPError(int(status))
+
+
+class Flushed(RequestHandler):
+    """Fails when its 200 is already on the wire."""
+
+    async def get(self) -> None:
+        self.write("half of it")
+        await self.flush()
+        raise ValueError("after flush")
+
+
+class Finished(RequestHandler):
+    """Fails when its answer is already complete."""
+
+    async def get(self) -> None:
+        await self.finish("all of it")
+        raise ValueError("after finish")
+
+
+class Slow(RequestHandler):
+    """Answers when it is let go, so that tests can do something meanwhile."""
+
+    entered = asyncio.Event()
+    release = asyncio.Event()
+
+    async def get(self) -> None:
+        self.entered.set()
+        await self.release.wait()
+        self.finish("slow")
+
+
+class Stream(RequestHandler):
+    """Sends until the client has gone."""
+
+    failed = False
+
+    async def get(self) -> None:
+        Stream.failed = False
+        try:
+            while True:
+                self.write("more" * 65536)
+                await self.flush()
+        except StreamClosedError:
+            Stream.failed = True
+            raise
+
+
+@stream_request_body
+class Upload(RequestHandler):
+    def data_received(self, chunk: bytes) -> None:
+        pass
+
+    def put(self) -> None:
+        self.finish("uploaded")
+
+
+class Echo(WebSocketHandler):
+    def on_message(self, message: str | bytes) -> None:
+        if message == "boom":
+            raise ValueError("boom in a message")
+        self.write_message(message)
+
+
+class Big(RequestHandler):
+    """More than the buffers of a socket take."""
+
+    SIZE = 16 * 1024 * 1024
+
+    def get(self) -> None:
+        self.finish(b"x" * self.SIZE)
+
+
+ROUTES: list[Any] = [
+    (r"/", Root),
+    (r"/hello/(?P<name>[^/]+)", Hello),
+    (r"/boom", Boom),
+    (r"/status/(\d+)", Status),
+    (r"/flushed", Flushed),
+    (r"/finished", Finished),
+    (r"/slow", Slow),
+    (r"/stream", Stream),
+    (r"/upload", Upload),
+    (r"/ws", Echo),
+    (r"/big", Big),
+    (r"/static/(?P<path>.*)", StaticFileHandler, {"path": str(Path(__file__).parent)}),
+    (r"/old", RedirectHandler, {"url": "/"}),
+]
+
+
+def make_service(settings: Settings) -> Service:
+    Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
+    return Service(settings, ROUTES)

@@ -1,0 +1,501 @@
+"""What observers are notified of, whichever handler serves the request."""
+
+import asyncio
+import gc
+import json
+import logging
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar
+
+from tornado import web
+from tornado.routing import HostMatches, Rule
+from tornado.web import FallbackHandler, HTTPError, RequestHandler, stream_request_body
+from tornado.websocket import websocket_connect
+from tornado.wsgi import WSGIContainer
+
+from my_service.chassis import application
+from my_service.chassis.application import (
+    Application,
+    Exchange,
+    Observer,
+    correlation,
+)
+from my_service.chassis.handlers import NotFound
+from my_service.chassis.observed import observed
+
+from .routes import ROUTES, Boom, Slow, Stream
+from .testing import ChassisTest
+
+mark: ContextVar[str] = ContextVar("mark", default="unset")
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.started: list[Exchange] = []
+        self.failed: list[BaseException] = []
+        self.ended: list[Exchange] = []
+        self.marks: list[str] = []
+
+    def clear(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def request_started(self, exchange: Exchange) -> None:
+        self.started.append(exchange)
+        mark.set(exchange.request.path)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        self.failed.append(error)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        self.ended.append(exchange)
+        self.marks.append(mark.get())
+
+
+class Broken(Observer):
+    def request_started(self, exchange: Exchange) -> None:
+        raise RuntimeError("broken observer")
+
+    request_ended = request_started
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        raise RuntimeError("broken observer")
+
+
+class Marks(RequestHandler):
+    """Tells the context variable as each stage of a request sees it."""
+
+    def prepare(self) -> None:
+        self.seen = [mark.get()]
+
+    async def get(self) -> None:
+        self.seen.append(mark.get())
+        mark.set("changed")
+        await asyncio.sleep(0)
+        self.finish({"seen": self.seen, "ids": dict(correlation.get())})
+
+
+class Cleared(RequestHandler):
+    """Clears its answer in both ways, and keeps what that leaves of it."""
+
+    here: dict[str, Any]
+    by_tornado: dict[str, Any]
+
+    def get(self) -> None:
+        self.set_status(404)
+        self.set_header("X-Request-ID", "changed")
+        self.write("not sent")
+        self.clear()
+        Cleared.here = {**vars(self), "_headers": dict(self._headers)}
+        RequestHandler.clear(self)
+        Cleared.by_tornado = {**vars(self), "_headers": dict(self._headers)}
+        self.finish()
+
+
+class Unmade(RequestHandler):
+    def initialize(self) -> None:
+        raise LookupError("no pool")
+
+
+@stream_request_body
+class UnmadeUpload(RequestHandler):
+    def set_default_headers(self) -> None:
+        raise LookupError("no headers")
+
+
+@stream_request_body
+class BrokenUpload(RequestHandler):
+    def data_received(self, chunk: bytes) -> None:
+        raise ValueError("no more")
+
+    def put(self) -> None:
+        self.finish("never")
+
+
+@stream_request_body
+class BrokenLaterUpload(RequestHandler):
+    async def data_received(self, chunk: bytes) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no more")
+
+    put = BrokenUpload.put
+
+
+class Detached(RequestHandler):
+    """Goes on with the connection in a protocol of its own."""
+
+    async def get(self) -> None:
+        stream = self.detach()
+        await stream.write(b"something else")
+        stream.close()
+
+
+class Own(RequestHandler):
+    """Overrides what the chassis relies on, too."""
+
+    subclasses = 0
+    logged: ClassVar[list[object]] = []
+
+    def __init_subclass__(cls) -> None:
+        Own.subclasses += 1
+
+    def clear(self) -> None:
+        super().clear()
+        self.set_header("X-Own", "kept")
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        Own.logged.append(value)
+
+    def get(self, what: str = "") -> None:
+        if what == "boom":
+            raise ValueError("boom")
+        if what:
+            raise HTTPError(409, "a conflict")
+        self.finish({"class": type(self).__name__})
+
+
+class OfOwn(Own):
+    pass
+
+
+def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("418 I'm a Teapot", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"short"]
+
+
+class TestApplication(ChassisTest):
+    def get_app(self) -> Application:
+        super().get_app()
+        self.recorder = Recorder()
+        inner = web.Application([(r"/inner/slow", Slow), (r"/inner/boom", Boom)])
+        own = [
+            (r"/marks", Marks),
+            (r"/cleared", Cleared),
+            (r"/unmade", Unmade),
+            (r"/unmade/upload", UnmadeUpload),
+            (r"/broken", BrokenUpload),
+            (r"/broken/later", BrokenLaterUpload),
+            (r"/detached", Detached),
+            (r"/own", OfOwn),
+            (r"/own/(\w+)", OfOwn),
+            (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
+            (r"/inner/.*", FallbackHandler, {"fallback": inner}),
+        ]
+        # Alone: what features are chosen makes no difference.
+        self.app = Application(
+            [*ROUTES, *own], [Broken(), self.recorder], default_handler_class=NotFound
+        )
+        return self.app
+
+    def one(self) -> Exchange:
+        """The one exchange that there was: started once, ended once."""
+        assert len(self.recorder.started) == 1
+        assert self.recorder.ended == self.recorder.started
+        assert self.app.in_flight == 0
+        return self.recorder.ended[0]
+
+    def test_route_is_the_template_not_the_path(self) -> None:
+        self.fetch("/hello/world")
+        told = self.one()
+        assert told.route == "/hello/{name}"
+        assert (told.method, told.status, told.error_type) == ("GET", 200, "")
+        assert 0 < told.duration < 10
+
+    def test_unmatched_path_has_no_route(self) -> None:
+        self.fetch("/nowhere")
+        told = self.one()
+        assert (told.route, told.status) == ("", 404)
+        assert told.error is None
+
+    def test_static_file(self) -> None:
+        self.fetch("/static/testing.py")
+        assert (self.one().route, self.one().status) == ("/static/{path}", 200)
+
+    def test_redirect(self) -> None:
+        self.fetch("/old", follow_redirects=False)
+        assert (self.one().route, self.one().status) == ("/old", 301)
+
+    def test_unknown_method_is_other(self) -> None:
+        self.raw(b"BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (self.one().method, self.one().status) == ("_OTHER", 405)
+
+    def test_exception(self) -> None:
+        assert self.fetch("/boom").code == 500
+        told = self.one()
+        assert told.status == 500
+        assert told.error_type == "ValueError"
+        assert self.recorder.failed == [told.error]
+
+    def test_http_error_of_500_and_up_is_an_error(self) -> None:
+        assert self.fetch("/status/503").code == 503
+        assert self.one().error_type == "503"
+        assert len(self.recorder.failed) == 1
+
+    def test_http_error_below_500_is_none(self) -> None:
+        assert self.fetch("/status/403").code == 403
+        assert self.one().error_type == ""
+        assert self.recorder.failed == []
+
+    def test_exception_after_flush_is_remembered(self) -> None:
+        self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        told = self.one()
+        assert told.status == 200
+        assert told.error_type == "ValueError"
+
+    def test_exception_after_finish_is_told(self) -> None:
+        assert self.fetch("/finished").code == 200
+        assert self.one().status == 200
+        assert [str(error) for error in self.recorder.failed] == ["after finish"]
+
+    def test_client_that_goes_away_reads_499(self) -> None:
+        self.leave()
+        assert self.one().status == 499
+        assert self.recorder.failed == []
+
+    def test_client_that_goes_away_from_a_stream_is_no_failure(self) -> None:
+        async def leave() -> None:
+            reader, writer = await self.connect()
+            writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"more")
+            writer.close()
+            await self.until(lambda: Stream.failed)
+
+        self.run_async(leave)
+        assert self.one().status == 499
+        assert self.recorder.failed == []
+
+    def test_upload_that_is_cut_off_ends(self) -> None:
+        async def leave() -> None:
+            _, writer = await self.connect()
+            writer.write(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+            await self.until(lambda: self.recorder.started)
+            writer.close()
+            await self.until(lambda: self.recorder.ended)
+
+        self.run_async(leave)
+        assert self.one().status == 499
+
+    def test_upload(self) -> None:
+        assert self.fetch("/upload", method="PUT", body="all of it").body == b"uploaded"
+        assert (self.one().route, self.one().status) == ("/upload", 200)
+
+    def test_websocket_ends_when_it_is_open(self) -> None:
+        async def talk() -> None:
+            socket = await websocket_connect(self.get_url("/ws").replace("http", "ws"))
+            await socket.write_message("hello")
+            assert await socket.read_message() == "hello"
+            await socket.write_message("boom")
+            assert await socket.read_message() is None
+            socket.close()
+
+        self.run_async(talk)
+        assert (self.one().route, self.one().status) == ("/ws", 101)
+        assert [str(error) for error in self.recorder.failed] == ["boom in a message"]
+
+    def test_malformed_request_reaches_nobody(self) -> None:
+        answer = self.raw(b"GET\x00/ HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert self.recorder.started == []
+        assert self.fetch("/").code == 200
+
+    def test_body_over_the_limit_reaches_nobody(self) -> None:
+        answer = self.raw(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert self.recorder.started == []
+        assert self.app.in_flight == 0
+
+    def test_context_is_the_exchange_s_own(self) -> None:
+        async def twice() -> bytes:
+            reader, writer = await self.connect()
+            writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"}}")
+            # On the same connection; its log lines must not carry the ids of the one before.
+            writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\nX-Request-ID: second\r\n\r\n")
+            answer = await reader.readuntil(b"}}")
+            writer.write(b"nonsense\r\n\r\n")
+            with self.assertLogs("tornado.general", "INFO"), ids_of_log_records() as ids:
+                await reader.read()
+            assert ids == [{}]
+            writer.close()
+            return answer
+
+        answer = self.run_async(twice)
+        assert b'"seen": ["/marks", "/marks"], "ids": {"request_id": "second"}' in answer
+        assert self.recorder.marks == ["/marks", "/marks"]
+
+    def test_harmless_request_id_is_taken_and_echoed(self) -> None:
+        response = self.fetch("/boom", headers={"X-Request-ID": "a.B_9-"})
+        assert response.headers["X-Request-ID"] == "a.B_9-"
+        assert self.one().request_id == "a.B_9-"
+
+    def test_hostile_request_id_is_replaced(self) -> None:
+        for hostile in ("", "a b", "x" * 129, 'a"b', "a\x1b[31m", "ü"):
+            response = self.raw(
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                b"X-Request-ID: " + hostile.encode() + b"\r\n\r\n"
+            )
+            assert b" 200 " in response or b" 400 " in response
+        ids = [exchange.request_id for exchange in self.recorder.ended]
+        assert len(set(ids)) == len(ids) >= 5
+        assert all(len(each) == 32 and each.isalnum() for each in ids)
+
+    def test_answer_has_a_date_and_no_version_of_the_server(self) -> None:
+        before = int(time.time())
+        headers = self.fetch("/").headers
+        date = parsedate_to_datetime(headers["Date"]).timestamp()
+        assert before <= date <= time.time()
+        assert "Server" not in headers
+
+    def test_answer_is_cleared_as_by_tornado(self) -> None:
+        assert self.fetch("/cleared").body == b""
+        here, by_tornado = dict(Cleared.here), dict(Cleared.by_tornado)
+        headers, theirs = here.pop("_headers"), by_tornado.pop("_headers")
+        assert here == by_tornado
+        assert headers.pop("X-Request-Id") == self.one().request_id
+        del headers["Date"], theirs["Date"], theirs["Server"]
+        assert headers == theirs
+
+    def test_requests_one_after_another_do_not_hold_others_up(self) -> None:
+        async def ask() -> None:
+            _, to_many = await self.connect()
+            _, to_one = await self.connect()
+            to_many.write(b"GET /hello/many HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+            to_one.write(b"GET /hello/one HTTP/1.1\r\nHost: a\r\n\r\n")
+            await self.until(lambda: len(self.recorder.ended) == 101)
+            to_many.close()
+            to_one.close()
+
+        self.run_async(ask)
+        paths = [told.request.path for told in self.recorder.ended]
+        assert paths.index("/hello/one") < 10
+
+    def test_nothing_is_left_to_the_garbage_collector(self) -> None:
+        ended: list[weakref.ref[Exchange]] = []
+
+        class Observing(Observer):
+            def request_ended(self, exchange: Exchange) -> None:
+                ended.append(weakref.ref(exchange))
+
+        self.app._on_start.clear()
+        self.app._on_end[:] = [Observing().request_ended]
+        gc.disable()
+        try:
+            assert self.fetch("/hello/world").code == 200
+            assert [exchange() for exchange in ended] == [None]
+        finally:
+            gc.enable()
+
+    def test_patterns_too_intricate_for_a_template_stand_as_they_are(self) -> None:
+        routes = [
+            (r"/v(\d+)/(?:a|b)", Marks),
+            Rule(HostMatches("api.example"), [(r"/under/(\w+)/(\d+)$", Marks)]),
+        ]
+        self.app.add_handlers(".*", routes)
+        self.fetch("/v1/b")
+        self.fetch("/under/x/1", headers={"Host": "api.example"})
+        named = [each.route for each in self.recorder.ended]
+        assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
+
+    def test_handler_that_cannot_be_made_is_a_500(self) -> None:
+        response = self.fetch("/unmade", headers={"X-Request-ID": "r1"})
+        assert response.code == 500
+        assert json.loads(response.body)["request_id"] == "r1"
+        assert (self.one().route, self.one().status) == ("/unmade", 500)
+        assert self.one().error_type == "LookupError"
+        assert len(self.recorder.failed) == 1
+
+    def test_upload_whose_handler_cannot_be_made_is_a_500(self) -> None:
+        assert self.fetch("/unmade/upload", method="PUT", body="all of it").code == 500
+        assert (self.one().status, self.one().error_type) == (500, "LookupError")
+
+    def test_exception_while_the_body_arrives_is_a_500(self) -> None:
+        for path in ("/broken", "/broken/later"):
+            self.recorder.clear()
+            head = f"PUT {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".encode()
+            answer = self.raw(head + b"Content-Length: 9\r\n\r\nhalf-rest")
+            assert answer.startswith(b"HTTP/1.1 500 ")
+            assert (self.one().status, self.one().error_type) == (500, "ValueError")
+            assert len(self.recorder.failed) == 1
+
+    def test_detached_connection_ends_the_exchange(self) -> None:
+        answer = self.raw(b"GET /detached HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer == b"something else"
+        assert self.one().route == "/detached"
+
+    def test_wsgi_application(self) -> None:
+        response = self.fetch("/wsgi", headers={"X-Request-ID": "r1"})
+        assert (response.code, response.body) == (418, b"short")
+        assert response.headers["X-Request-ID"] == "r1"
+        assert (self.one().route, self.one().status) == ("/wsgi", 418)
+
+    def test_application_behind_a_fallback(self) -> None:
+        assert self.fetch("/inner/boom").code == 500
+        assert (self.one().route, self.one().status) == ("/inner/.*", 500)
+
+    def test_client_that_goes_away_from_a_fallback(self) -> None:
+        async def leave() -> None:
+            _, writer = await self.connect()
+            writer.write(b"GET /inner/slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            await Slow.entered.wait()
+            writer.close()
+            await self.until(lambda: not self.app.in_flight)
+            Slow.release.set()
+
+        self.run_async(leave)
+        assert self.one().status == 499
+
+    def test_handler_s_own_clear_and_log_exception_are_called(self) -> None:
+        Own.logged.clear()
+        for path, status in (("/own/boom", 500), ("/own/conflict", 409)):
+            response = self.fetch(path, headers={"X-Request-ID": "r1"})
+            assert response.code == status
+            assert response.headers["X-Own"] == "kept"
+            assert response.headers["X-Request-ID"] == "r1"
+        assert [type(each) for each in Own.logged] == [ValueError, HTTPError]
+        assert [str(each) for each in self.recorder.failed] == ["boom"]
+
+    def test_class_of_a_handler_stays_one(self) -> None:
+        self.fetch("/own")
+        self.fetch("/own/boom")
+        assert [each.route for each in self.recorder.ended] == ["/own", "/own/{1}"]
+        assert Own.subclasses == 1  # OfOwn, and nothing that was made of it since
+        (rule,) = [each for each in self.app.wildcard_router.rules if each.target is OfOwn][:1]
+        assert observed(rule.target) is observed(OfOwn)
+
+    def test_exceptions_are_logged_without_the_query(self) -> None:
+        with self.assertLogs(application.__name__, "ERROR") as logs:
+            self.fetch("/boom?token=secret")
+            self.fetch("/status/503?token=secret")
+        assert "Unhandled exception in GET /boom" in "".join(logs.output)
+        assert "secret" not in "".join(logs.output)
+
+    def test_message_of_a_client_error_is_logged_without_the_query(self) -> None:
+        with self.assertLogs(application.__name__, "WARNING") as logs:
+            self.raw(
+                b"POST /?token=secret HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                b"Content-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\n-"
+            )
+        assert any("400 POST /: " in line for line in logs.output)
+        assert "secret" not in "".join(logs.output)
+
+
+@contextmanager
+def ids_of_log_records() -> Iterator[list[dict[str, str]]]:
+    """The ids that a log record made meanwhile would carry."""
+    ids: list[dict[str, str]] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            ids.append(dict(correlation.get()))
+
+    handler = Handler()
+    logger = logging.getLogger("tornado.general")
+    logger.addHandler(handler)
+    try:
+        yield ids
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,213 @@
+"""Probes: what they answer, to whom, and what they never wait for."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Literal
+
+import pytest
+from tornado.httpclient import HTTPResponse
+
+from my_service.chassis import SERVICE, __version__
+from my_service.chassis.application import Application
+from my_service.chassis.health import Degraded, Health
+
+from .testing import ChassisTest, process
+
+
+class TestProbes(ChassisTest):
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.health = self.service.health
+        return app
+
+    def status(self, response: HTTPResponse) -> tuple[int, str]:
+        return response.code, json.loads(response.body)["status"]
+
+    def test_all_pass_without_checks(self) -> None:
+        for path in ("/livez", "/readyz", "/health"):
+            response = self.fetch(path)
+            assert self.status(response) == (200, "pass")
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["Content-Type"] == "application/health+json"
+
+    def test_head_is_answered(self) -> None:
+        for path in ("/livez", "/readyz", "/health"):
+            response = self.fetch(path, method="HEAD")
+            assert response.code == 200
+            assert int(response.headers["Content-Length"]) > 0
+
+    def test_report_follows_the_draft(self) -> None:
+        async def ping() -> int:
+            return 42
+
+        self.health.add("database:connections", ping, component_type="datastore")
+        report = json.loads(self.fetch_admin("/health").body)
+        (check,) = report.pop("checks")["database:connections"]
+        assert report == {
+            "status": "pass",
+            "version": __version__.partition(".")[0],
+            "releaseId": __version__,
+            "serviceId": SERVICE,
+        }
+        assert check.pop("time").endswith("+00:00")
+        assert check == {"componentType": "datastore", "status": "pass", "observedValue": 42}
+
+    def test_check_without_a_value_shows_its_duration(self) -> None:
+        async def ping() -> None:
+            pass
+
+        self.health.add("database", ping)
+        report = json.loads(self.fetch_admin("/health").body)
+        (check,) = report["checks"]["database"]
+        assert check["observedUnit"] == "ms"
+        assert check["observedValue"] >= 0
+
+    def test_failing_check(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("no route to db.internal")
+
+        self.health.add("database", ping)
+        assert self.status(self.fetch("/livez")) == (200, "pass")
+        assert self.status(self.fetch("/readyz")) == (503, "fail")
+        assert self.status(self.fetch("/health")) == (503, "fail")
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (503, "fail")
+        output = json.loads(report.body)["checks"]["database"][0]["output"]
+        assert output == "ConnectionError: no route to db.internal"
+
+    def test_reason_is_withheld_on_the_main_port(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("no route to db.internal")
+
+        self.health.add("database", ping)
+        response = self.fetch("/health")
+        assert b"internal" not in response.body + self.fetch("/readyz").body
+        (check,) = json.loads(response.body)["checks"]["database"]
+        assert set(check) == {"componentType", "status", "time"}
+
+    def test_degraded_is_a_warning_and_still_ready(self) -> None:
+        async def ping() -> None:
+            raise Degraded("replica lags")
+
+        self.health.add("database", ping)
+        assert self.status(self.fetch("/health")) == (200, "warn")
+        assert self.status(self.fetch("/readyz")) == (200, "warn")
+
+    def test_hanging_check_fails_and_delays_no_other_probe(self) -> None:
+        released = asyncio.Event()
+
+        async def hang() -> None:
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    if released.is_set():  # set at the end of the test
+                        raise
+
+        self.health.add("database", hang, timeout=0.01)
+        assert self.status(self.fetch("/livez")) == (200, "pass")
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (503, "fail")
+        output = json.loads(report.body)["checks"]["database"][0]["output"]
+        assert output == "no answer within 0.01 s"
+        released.set()
+
+    def test_cancelled_check_fails(self) -> None:
+        async def cancelled() -> None:
+            raise asyncio.CancelledError
+
+        self.health.add("database", cancelled)
+        assert self.status(self.fetch("/readyz")) == (503, "fail")
+
+    def test_checks_run_concurrently_and_once_for_all_callers(self) -> None:
+        asked = []
+        both = asyncio.Event()
+
+        def check(name: str) -> None:
+            async def ping() -> None:
+                asked.append(name)
+                if len(asked) == 2:
+                    both.set()
+                await both.wait()
+
+            self.health.add(name, ping)
+
+        check("a")
+        check("b")
+
+        async def ask() -> None:
+            connections = [await self.connect() for _ in range(10)]
+            for _, writer in connections:
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
+            assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 10
+
+        self.run_async(ask)
+        assert sorted(asked) == ["a", "b"]
+
+    def test_result_is_kept_for_its_ttl(self) -> None:
+        asked = []
+
+        async def kept() -> None:
+            asked.append("kept")
+
+        async def not_kept() -> None:
+            asked.append("not kept")
+
+        self.health.add("kept", kept, ttl=3600)
+        self.health.add("not kept", not_kept, ttl=0)
+        self.fetch("/readyz")
+        self.fetch("/readyz")
+        assert sorted(asked) == ["kept", "not kept", "not kept"]
+
+    def test_client_that_goes_away_does_not_cancel_the_check(self) -> None:
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            entered.set()
+            await release.wait()
+
+        async def leave() -> None:
+            self.health.add("slow", slow)
+            _, gone = await self.connect()
+            gone.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+            await entered.wait()
+            reader, writer = await self.connect()
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            gone.close()
+            await self.until(lambda: self.app.in_flight == 1)
+            release.set()
+            assert b" 200 " in await reader.readline()
+            writer.close()
+
+        self.run_async(leave)
+
+    def test_readiness_shows_whether_it_is_starting_or_draining(self) -> None:
+        states: list[Literal["starting", "draining"]] = ["starting", "draining"]
+        for state in states:
+            self.app.state = state
+            response = self.fetch("/readyz")
+            assert response.code == 503
+            assert json.loads(response.body) == {"status": "fail", "output": state}
+            assert self.fetch("/livez").code == 200
+            assert json.loads(self.fetch_admin("/health").body)["output"] == state
+
+
+def test_a_check_must_be_async() -> None:
+    with pytest.raises(TypeError, match="must be an async function"):
+        Health().add("database", lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_readyz_is_503_while_draining() -> None:
+    with process(DRAIN_DELAY_SECONDS="60") as service:
+        service.wait_for_output("is running")
+        url = f"http://127.0.0.1:{service.port}/readyz"
+        service.process.terminate()
+        service.wait_for_output("Draining")
+        with pytest.raises(urllib.error.HTTPError) as draining:
+            urllib.request.urlopen(url, timeout=5)
+        with draining.value as answer:
+            assert answer.code == 503
+            assert json.load(answer)["output"] == "draining"

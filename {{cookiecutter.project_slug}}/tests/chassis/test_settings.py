@@ -1,0 +1,204 @@
+"""Settings: each has its place in the docs, and none that is wrong gets past the start."""
+
+import ast
+import inspect
+import os
+import re
+import textwrap
+from dataclasses import MISSING, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from my_service.chassis import settings
+from my_service.chassis.settings import Settings, parsing, read, setting
+
+from .testing import PROJECT, inherited, process
+
+DOCS = PROJECT / "docs" / "settings.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Settings):
+    """What a team may add."""
+
+    database_url: str
+    api_key: str = setting(secret=True)
+    countries: tuple[str, ...] = setting(("nl",), parse=parsing.comma_separated)
+    limit: int | None = None
+    ratio: float = 0.5
+
+
+def load(directory: Path, **environ: str) -> Settings:
+    with (
+        mock.patch.dict(os.environ, {**inherited(), **environ}, clear=True),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.chdir(directory)
+        return settings.load(Settings)
+
+
+def test_docs_have_a_row_for_each_setting() -> None:
+    rows = []
+    meanings = docstrings(Settings)
+    for each in fields(Settings):
+        value = ",".join(each.default) if isinstance(each.default, tuple) else each.default
+        default = "" if value in (MISSING, None, "") else f"`{value}`"
+        rows.append(f"| `{each.name.upper()}` | {default} | {meanings[each.name]} |")
+    _, _, text = DOCS.read_text(encoding="utf-8").partition("| Setting |")
+    table = text.partition("\n\n")[0].splitlines()[2:]
+    assert table == rows
+
+
+def docstrings(kind: type[Any]) -> dict[str, str]:
+    """What stands below each field of a class and of those that it extends."""
+    found: dict[str, str] = {}
+    for each in kind.__mro__[:-1]:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, docstring in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
+                text = ast.literal_eval(docstring.value)
+                found.setdefault(ast.unparse(field.target), " ".join(text.split()))
+    return found
+
+
+def test_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path).port == 8000
+
+
+def test_environment_wins_over_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=9001\nHOST=127.0.0.9\nSOMETHING_ELSE=1\n")
+    loaded = load(tmp_path, PORT="9002")
+    assert (loaded.port, loaded.host) == (9002, "127.0.0.9")
+
+
+def test_empty_is_unset(tmp_path: Path) -> None:
+    assert load(tmp_path, PORT="").port == 8000
+    (tmp_path / ".env").write_text("PORT=9001\n")
+    assert load(tmp_path, PORT="").port == 9001
+
+
+def test_trusted_proxies_are_a_list(tmp_path: Path) -> None:
+    proxies = load(tmp_path, TRUSTED_PROXIES="10.0.0.1, ::1").trusted_proxies
+    assert [str(proxy) for proxy in proxies] == ["10.0.0.1", "::1"]
+
+
+def test_every_problem_is_reported_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_status:
+        load(tmp_path, PORT="eighty", DRAIN_TIMEOUT_SECONDS="nan", TRUSTED_PROXIES="nobody")
+    assert exit_status.value.code == 78
+    assert capsys.readouterr().err.splitlines() == [
+        "Invalid settings:",
+        "  PORT: should be a whole number from 0 to 65535, not 'eighty'",
+        "  TRUSTED_PROXIES: should be IP addresses, comma-separated, not 'nobody'",
+        "  DRAIN_TIMEOUT_SECONDS: should be a number from 0 to 3600, not 'nan'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("PORT", "65536", "should be a whole number from 0 to 65535, not '65536'"),
+        ("PORT", "8_000", "should be a whole number from 0 to 65535, not '8_000'"),
+        ("PORT", "\u0661", "should be a whole number from 0 to 65535, not '\u0661'"),
+        ("PORT", "9" * 99, f"should be a whole number from 0 to 65535, not '{'9' * 57}...'"),
+        ("DRAIN_DELAY_SECONDS", "inf", "should be a number from 0 to 3600, not 'inf'"),
+        ("DRAIN_DELAY_SECONDS", "soon", "should be a number from 0 to 3600, not 'soon'"),
+        ("REUSE_PORT", "perhaps", "should be true or false, not 'perhaps'"),
+    ],
+)
+def test_problem_of_a_setting(name: str, text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^  {name}: {re.escape(problem)}$"):
+        read(Settings, {name: text})
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("TRUE", True), ("0", False)])
+def test_boolean(text: str, value: bool) -> None:
+    assert read(Settings, {"REUSE_PORT": text}).reuse_port is value
+
+
+def test_settings_of_a_team() -> None:
+    environ = {"DATABASE_URL": "postgres://db", "API_KEY": "hidden", "COUNTRIES": "nl, be,"}
+    own = read(Own, environ)
+    assert (own.database_url, own.api_key) == ("postgres://db", "hidden")
+    assert (own.countries, own.limit, own.ratio, own.port) == (("nl", "be"), None, 0.5, 8000)
+    assert "hidden" not in repr(own)
+    assert read(Own, environ | {"LIMIT": "7", "RATIO": "1e-3"}).limit == 7
+
+
+def test_missing_settings_are_reported_with_the_wrong_ones() -> None:
+    with pytest.raises(ValueError, match="is required") as problems:
+        read(Own, {"PORT": "x", "LIMIT": "many"})
+    assert str(problems.value).splitlines() == [
+        "  PORT: should be a whole number from 0 to 65535, not 'x'",
+        "  DATABASE_URL: is required",
+        "  API_KEY: is required",
+        f"  LIMIT: should be a whole number from {-(2**63)} to {2**63 - 1}, not 'many'",
+    ]
+
+
+def test_secret_is_not_quoted() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Secretive(Settings):
+        pin: int = setting(secret=True, parse=parsing.integer(0, 9999))
+
+    with pytest.raises(ValueError, match=r"^  PIN: should be a whole number from 0 to 9999$"):
+        read(Secretive, {"PIN": "12345"})
+
+
+def test_type_without_a_parser_is_a_mistake_of_the_programmer() -> None:
+    with pytest.raises(TypeError, match=r"needs setting\(parse=...\)"):
+        parsing.parser_of(dict[str, str])
+
+
+def test_choices_are_taken_in_any_case() -> None:
+    parse = parsing.choice("json", "console")
+    assert parse("JSON") == "json"
+    with pytest.raises(ValueError, match="should be one of json, console"):
+        parse("xml")
+
+
+@pytest.mark.parametrize("text", ["ftp://a", "http://", "http://a:0", "http://a b", "http://a:x"])
+def test_url_of_http(text: str) -> None:
+    assert parsing.http_url("HTTPS://host:1/path?a=b") == "https://host:1/path?a=b"
+    with pytest.raises(ValueError, match="should look like https://host:port/path"):
+        parsing.http_url(text)
+
+
+def test_url_with_a_password_is_refused() -> None:
+    with pytest.raises(ValueError, match="should hold no user name or password"):
+        parsing.http_url("http://me:hidden@host")
+
+
+def test_key_values() -> None:
+    assert parsing.key_values("a=1%2C2, b = x,") == {"a": "1,2", "b": "x"}
+    with pytest.raises(ValueError, match="should look like key=value,key=value"):
+        parsing.key_values("a")
+
+
+def test_unreadable_dotenv_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".env").write_bytes(b"PORT=\xff\xfe")
+    with pytest.raises(SystemExit) as exit_status:
+        load(tmp_path)
+    assert exit_status.value.code == 78
+    assert capsys.readouterr().err.startswith("Invalid settings:\n  .env: ")
+
+
+def test_service_with_a_wrong_setting_ends_with_78_and_no_traceback() -> None:
+    with process(PORT="tcp://10.0.0.1:80") as service:
+        assert service.wait() == 78
+        assert "PORT: " in service.output()
+        assert "Traceback" not in service.output()
+
+
+def test_team_s_service_with_a_wrong_setting_ends_with_78_and_no_traceback() -> None:
+    with process("my_service", PORT="tcp://10.0.0.1:80") as service:
+        assert service.wait() == 78
+        assert "PORT: " in service.output()
+        assert "Traceback" not in service.output()

@@ -1,0 +1,116 @@
+"""A backend on loopback, which takes spans and can fail in the ways that backends do."""
+
+import gzip
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from .decode import decode
+
+
+@dataclass
+class Received:
+    """A span. Times are in nanoseconds since 1970; the values of attributes are all strings."""
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    started: int
+    ended: int
+    attributes: dict[str, str]
+    events: list[tuple[str, dict[str, str]]]
+    status: str
+    message: str
+    scope: str
+    resource: dict[str, str]
+
+
+@dataclass
+class Request:
+    path: str
+    headers: dict[str, str]
+    spans: list[Received]
+
+
+class Receiver(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_port = True  # for one that is reserved
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.requests: list[Request] = []
+        #: What to answer with, in turn; after that, 200.
+        self.statuses: deque[int] = deque()
+        self.refused = 0
+        self.connections = 0
+        #: Whether to close connections without a word.
+        self.hangs_up = False
+        self.changed = threading.Condition()
+
+    @property
+    def spans(self) -> list[Received]:
+        return [span for request in self.requests for span in request.spans]
+
+    def wait_for(self, spans: int = 1, refused: int = 0) -> None:
+        with self.changed:
+            assert self.changed.wait_for(
+                lambda: len(self.spans) >= spans and self.refused >= refused, timeout=10
+            )
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Receiver
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        with self.server.changed:
+            status = self.server.statuses.popleft() if self.server.statuses else 200
+            if status == 200:
+                spans = [Received(**span) for span in decode(body.decode())]
+                self.server.requests.append(Request(self.path, {**self.headers}, spans))
+            else:
+                self.server.refused += 1
+            self.server.changed.notify_all()
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+        self.close_connection = self.server.hangs_up
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def receiving(port: int = 0) -> Iterator[Receiver]:
+    with Receiver(port) as receiver:
+        thread = threading.Thread(
+            target=receiver.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            receiver.shutdown()
+            thread.join()
+
+
+@contextmanager
+def hanging(port: int = 0) -> Iterator[str]:
+    """The URL of a backend that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", port), reuse_port=True) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,0 +1,337 @@
+"""What becomes of spans while the backend fails."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from tornado.httpclient import HTTPClient
+
+from my_service.chassis.settings import Settings, read
+from my_service.chassis.tracing import export
+from my_service.chassis.tracing.backend import Backend
+from my_service.chassis.tracing.export import Exporter
+from my_service.chassis.tracing.spans import Span
+
+from ..testing import process, reserved_port
+from .decode import ENDPOINT
+from .receiver import hanging, receiving
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Log(logging.Handler):
+    """The exporter's log, to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._changed:
+            self.lines.append(record.getMessage())
+            self._changed.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        with self._changed:
+            logged = self._changed.wait_for(lambda: any(text in line for line in self.lines), 10)
+        assert logged, self.lines
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setattr(export, "BATCH_SECONDS", 0.001)
+    monkeypatch.setattr(export, "FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr(export, "MAX_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(export, "STOP_SECONDS", 10.0)
+    handler = Log()
+    export.log.setLevel(logging.INFO)
+    export.log.addHandler(handler)
+    yield handler
+    export.log.removeHandler(handler)
+
+
+def make_exporter(url: str) -> Exporter:
+    return Exporter(Backend(read(Settings, {ENDPOINT: url}), {"service.name": "test"}))
+
+
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+def end(exporter: Exporter, name: str = "work", spans: int = 1) -> None:
+    """Ends spans."""
+    for _ in range(spans):
+        Span(name, "INTERNAL", TRACE, "", 1, "", exporter.put).end()
+
+
+def stop(exporter: Exporter) -> None:
+    asyncio.run(exporter.stop())
+
+
+def test_spans_are_sent_in_batches() -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        end(exporter, spans=export.BATCH + 44)
+        exporter.start()
+        stop(exporter)
+        assert [len(request.spans) for request in receiver.requests] == [export.BATCH, 44]
+    assert (exporter.exported, exporter.dropped) == (export.BATCH + 44, 0)
+
+
+def test_full_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "BATCH_SECONDS", 3600.0)
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter, spans=export.BATCH)
+        receiver.wait_for(spans=export.BATCH)
+        stop(exporter)
+
+
+def test_spans_arrive_when_a_backend_that_refused_comes_back(log: Log, refusing_port: int) -> None:
+    exporter = make_exporter(f"http://127.0.0.1:{refusing_port}")
+    exporter.start()
+    end(exporter)
+    log.wait_for("failed: [Errno")
+    end(exporter)
+    with receiving(refusing_port) as receiver:
+        receiver.wait_for(spans=2)
+        stop(exporter)
+    assert exporter.exported == 2
+    failed, works = log.lines
+    assert failed.startswith(f"Span export to http://127.0.0.1:{refusing_port} failed: [Errno")
+    assert works == f"Span export to http://127.0.0.1:{refusing_port} works again"
+
+
+def test_wait_between_attempts_doubles_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "FIRST_DELAY_SECONDS", 1.0)
+    monkeypatch.setattr(export, "MAX_DELAY_SECONDS", 4.0)
+    waits: list[float] = []
+    with receiving() as receiver:
+        receiver.statuses.extend([503] * 5)
+        exporter = make_exporter(receiver.url)
+        monkeypatch.setattr(exporter._stopping, "wait", waits.append)
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    ratios = [wait / limit for wait, limit in zip(waits, [1, 2, 4, 4, 4], strict=True)]
+    assert all(0.5 <= ratio <= 1 for ratio in ratios)
+    # Jittered: instances that fail together must not all try again together.
+    assert len(set(ratios)) == 5
+
+
+def test_stop_tries_once_more(
+    log: Log, monkeypatch: pytest.MonkeyPatch, refusing_port: int
+) -> None:
+    monkeypatch.setattr(export, "FIRST_DELAY_SECONDS", 3600.0)
+    exporter = make_exporter(f"http://127.0.0.1:{refusing_port}")
+    exporter.start()
+    end(exporter)
+    log.wait_for("failed")
+    with receiving(refusing_port) as receiver:
+        stop(exporter)
+        assert len(receiver.spans) == 1
+
+
+def test_stop_does_not_wait_for_a_backend_that_refuses(log: Log, refusing_port: int) -> None:
+    exporter = make_exporter(f"http://127.0.0.1:{refusing_port}")
+    exporter.start()
+    end(exporter, spans=3)
+    stop(exporter)
+    assert exporter.dropped == 3
+    assert log.lines[-1].startswith("3 spans were lost")
+    assert not exporter._thread.is_alive()
+
+
+def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "STOP_SECONDS", 0.01)
+    with hanging() as url:
+        exporter = make_exporter(url)
+        exporter.start()
+        end(exporter, spans=3)
+        stop(exporter)
+    assert exporter.dropped == 3
+
+
+def test_backend_that_hangs_is_tried_again(log: Log, refusing_port: int) -> None:
+    with hanging(refusing_port) as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 0.01
+        exporter.start()
+        end(exporter)
+        log.wait_for("failed: timed out")
+    with receiving(refusing_port) as receiver:
+        receiver.wait_for(spans=1)
+        stop(exporter)
+
+
+def test_backend_that_does_not_resolve(log: Log) -> None:
+    with mock.patch("socket.getaddrinfo", side_effect=OSError("no such name")):
+        exporter = make_exporter("http://nowhere.invalid:9999")
+        exporter.start()
+        end(exporter)
+        log.wait_for("failed: no such name")
+        stop(exporter)
+    assert exporter.dropped == 1
+
+
+def test_backend_with_an_impossible_name(log: Log) -> None:
+    exporter = make_exporter(f"http://{'a' * 64}.invalid/v1?key=hidden")
+    exporter.start()
+    end(exporter)
+    log.wait_for(f"Span export to http://{'a' * 64}.invalid failed: ")
+    stop(exporter)
+    assert "hidden" not in "".join(log.lines)
+
+
+def test_exporter_that_never_started_can_be_stopped() -> None:
+    stop(make_exporter("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_refusal_that_may_pass_is_no_loss(status: int, log: Log) -> None:
+    with receiving() as receiver:
+        receiver.statuses.extend([status] * 3)
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 0)
+    failed, works = log.lines
+    assert failed.startswith(f"Span export to {receiver.url} failed: {status} ")
+    assert works == f"Span export to {receiver.url} works again"
+
+
+def test_refusal_for_good_is_a_failure_and_what_follows_is_sent(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.statuses.append(400)
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter, spans=2)
+        receiver.wait_for(refused=1, spans=0)
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 2)
+    assert any("failed: 400 Bad Request" in line for line in log.lines)
+
+
+def test_batch_that_breaks_the_backend_is_given_up() -> None:
+    with receiving() as receiver:
+        receiver.statuses.extend([500] * export.MAX_REFUSALS)
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(refused=export.MAX_REFUSALS, spans=0)
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 1)
+
+
+def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "QUEUE_CHARACTERS", 10_000)
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        end(exporter, name="n" * 1000, spans=100)
+        assert 0 < len(exporter._queue) < 15
+        assert exporter.dropped == 100 - len(exporter._queue)
+        exporter.start()
+        receiver.wait_for(spans=len(exporter._queue))
+        stop(exporter)
+        assert exporter._size == 0
+    assert exporter.exported + exporter.dropped == 100
+
+
+def test_connection_closed_while_idle_is_no_trouble(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.hangs_up = True
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        for spans in (1, 2, 3):
+            end(exporter)
+            receiver.wait_for(spans)
+        stop(exporter)
+    assert log.lines == []
+
+
+def test_connection_is_kept() -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        for spans in (1, 2, 3):
+            end(exporter)
+            receiver.wait_for(spans)
+        stop(exporter)
+        assert receiver.connections == 1
+
+
+def test_answer_without_end_is_cut_off(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "ANSWER_BYTES", 1)
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        for spans in (1, 2):
+            end(exporter)
+            receiver.wait_for(spans)
+        stop(exporter)
+        assert receiver.connections == 2
+    assert log.lines == []
+
+
+def test_https(log: Log) -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url.replace("http", "https"))
+        exporter.start()
+        end(exporter)
+        log.wait_for("failed: [SSL")
+        stop(exporter)
+
+
+def test_span_that_cannot_be_encoded_harms_no_other(log: Log) -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("no word")
+
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        span = Span("mute", "INTERNAL", TRACE, "", 1, "", exporter.put)
+        span.set_attribute("what", Mute())
+        span.end()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 1)
+    assert log.lines == ["Could not encode a span"]
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve"])
+def test_service_starts_serves_and_stops_without_its_backend(
+    fault: str, refusing_port: int
+) -> None:
+    with hanging() as hung:
+        url = {
+            "refuses": f"http://127.0.0.1:{refusing_port}",
+            "hangs": hung,
+            "does not resolve": "http://nowhere.invalid:9999",
+        }[fault]
+        with process(**{ENDPOINT: url}) as service:
+            service.wait_until_listening()
+            client = HTTPClient()
+            assert client.fetch(f"http://127.0.0.1:{service.port}/hello/x").code == 200
+            client.close()
+            os.kill(service.pid, signal.SIGTERM)
+            assert service.wait() == 0
+            assert "spans were lost" in service.output()
+            assert "Traceback" not in service.output()
