@@ -1,15 +1,22 @@
 """Log lines: one for each exchange, all in one format, and none that a client can forge."""
 
+import asyncio
+import http.client
 import io
 import json
 import logging
+import os
+import re
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
@@ -24,7 +31,7 @@ from my_service.chassis.logs import AccessLog
 from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings, read
 
-from .testing import ChassisTest, inherited, process
+from .testing import PROJECT, STAND_IN, ChassisTest, inherited, process
 
 log = logging.getLogger("some.library")
 DYING = """
@@ -35,13 +42,86 @@ from my_service.chassis.settings import Settings
 
 
 async def main():
-    AccessLog(Settings(log_format="json"))
+    await AccessLog(Settings(log_format="json")).startup()
     logging.info("before")
     logging.warning("last words")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 asyncio.run(main())
+"""
+STARTING = """
+import asyncio, os, signal, sys
+
+from my_service.chassis import process
+from my_service.chassis.settings import Settings
+
+settings = process.configure(Settings)
+from my_service.chassis.service import Service
+
+service = Service(settings, [])
+
+
+async def started():
+    with open(sys.argv[1], "w") as ready:
+        ready.write("ready")
+    asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+
+
+service.on_startup.append(started)
+process.run(service)
+"""
+BESIDE = """
+import asyncio, logging, multiprocessing, os, signal, threading
+
+from my_service.chassis.logs import AccessLog
+from my_service.chassis.settings import Settings
+
+
+def in_child(number):
+    logging.info("in child %d", number)
+
+
+def in_thread():
+    async def log():
+        for number in range(2000):
+            logging.info("in thread %d", number)
+            if number == 1000:
+                await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    # It stops in the turn in which it has logged.
+    loop.run_until_complete(log())
+
+
+async def main():
+    await AccessLog(Settings(log_format="json")).startup()
+    logging.info("held by the parent")
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(in_child, range(4), 1)
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+asyncio.run(main())
+"""
+STOPPED = """
+import asyncio, logging, os, signal
+
+from my_service.chassis.logs import AccessLog
+from my_service.chassis.settings import Settings
+
+
+async def main():
+    await AccessLog(Settings(log_format="json")).startup()
+    logging.info("in the last turn")
+
+
+asyncio.new_event_loop().run_until_complete(main())
+logging.info("after it")
+os.kill(os.getpid(), signal.SIGKILL)
 """
 HOSTILE = "a\nb\r\x1b[31mc\x00\x7f\x85\x9b31m\u2028\u202e"
 
@@ -315,20 +395,25 @@ def test_reader_that_has_gone_does_not_stop_the_service() -> None:
         log.error("to nobody")
 
 
+def messages(script: str) -> list[str]:
+    """What a process that is killed in the end has logged until then."""
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", script],
+            env=inherited(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+        output.seek(0)
+        return [json.loads(line)["message"] for line in output]
+
+
 def test_warning_is_written_before_the_turn_of_the_loop_ends() -> None:
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", DYING],
-        env=inherited(),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == [
-        "before",
-        "last words",
-    ]
+    assert messages(DYING) == ["before", "last words"]
 
 
 def test_process_logs_only_json() -> None:
@@ -338,3 +423,176 @@ def test_process_logs_only_json() -> None:
         assert service.wait() == 0
         for line in service.output().splitlines():
             assert json.loads(line)["service.name"] == SERVICE
+
+
+class Piped:
+    """The service with a pipe as its standard output, which is read only when a test does so."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+        assert process.stdout
+        self._pipe = process.stdout.fileno()
+        self.output = b""
+        self.read_until(b" is running in ")
+        (port, *_) = re.findall(rb"Listening on http://127.0.0.1:(\d+)", self.output)
+        self.port = int(port)
+
+    def read_until(self, text: bytes) -> None:
+        while text not in self.output[-200_000:]:
+            readable, _, _ = select.select([self._pipe], [], [], 30)
+            assert readable, f"{text!r} did not come"
+            more = os.read(self._pipe, 65536)
+            assert more, f"{text!r} did not come before the end"
+            self.output += more
+
+    def read(self) -> None:
+        """Reads to the end."""
+        while more := os.read(self._pipe, 65536):
+            self.output += more
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.splitlines()]
+
+    def ask(self, *paths: str) -> list[int]:
+        """The statuses of these requests, one after the other."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        statuses = []
+        for path in paths:
+            connection.request("GET", path)
+            with connection.getresponse() as response:
+                response.read()
+                statuses.append(response.status)
+        connection.close()
+        return statuses
+
+
+@contextmanager
+def piped(*command: str, **environ: str) -> Iterator[Piped]:
+    defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", "LOG_FORMAT": "json"}
+    environ = {**inherited(), "PYTHONPATH": str(PROJECT), **defaults, **environ}
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, *(command or ("-m", STAND_IN))], env=environ, stdout=subprocess.PIPE
+    ) as child:
+        try:
+            yield Piped(child)
+        finally:
+            child.kill()
+
+
+def numbers(lines: list[dict[str, Any]]) -> list[int]:
+    """Those of requests for `/hello/{number}-...`, as they were logged."""
+    paths = (line.get("url.path", "") for line in lines)
+    return [int(path[7:].partition("-")[0]) for path in paths if path.startswith("/hello/")]
+
+
+def test_nothing_waits_for_a_reader_that_stalls() -> None:
+    with piped() as service:
+        # Three times as much as may wait.
+        paths = [f"/hello/{number}-{'x' * 3000}" for number in range(1000)]
+        assert service.ask(*paths) == [200] * 1000
+        assert service.ask("/boom") == [500]
+        service.read_until(b"lines were dropped")
+        service.ask("/hello/1000-")
+        service.process.terminate()
+        service.read()
+        assert service.process.wait(30) == 0
+    lines = service.lines()
+    *kept, last = numbers(lines)
+    assert last == 1000
+    assert kept == list(range(len(kept)))
+    (told,) = [line for line in lines if "were dropped" in line["message"]]
+    assert told["level"] == "WARNING"
+    assert told["message"].endswith(" lines were dropped: standard output was not read")
+    # What a failure logs, beside its access line.
+    assert int(told["message"].split()[0]) == 1000 - len(kept) + 2
+    assert 300 < len(kept) < 400
+
+
+def test_lines_that_fit_are_kept_for_a_reader_that_stalls() -> None:
+    with piped() as service:
+        service.ask(*(f"/hello/{number}-" for number in range(1000)))
+        service.read_until(b"/hello/999-")
+        assert numbers(service.lines()) == list(range(1000))
+        assert b"dropped" not in service.output
+
+
+def test_dropped_lines_are_counted() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as unread, os.fdopen(writer, "w") as stream:
+        logging.getLogger().handlers.clear()
+        access = AccessLog(Settings(log_format="json"), stream)
+
+        async def flood() -> None:
+            await access.startup()
+            for _ in range(1000):
+                log.info("x" * 3000)
+
+        asyncio.run(flood())
+        ((name, _, total),) = access.totals()
+        assert name == "log_lines_dropped"
+        assert 600 < total < 700
+        assert select.select([unread], [], [], 0)[0]
+
+
+def test_signal_ends_the_service_while_nobody_reads() -> None:
+    with piped() as service:
+        service.ask(*["/hello/1-"] * 1000)
+        service.process.terminate()
+        assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("closed", ["1", "1 2"])
+def test_closed_standard_output_does_not_stop_the_service(closed: str) -> None:
+    redirected = " ".join(f"{descriptor}>&-" for descriptor in closed.split())
+    with tempfile.TemporaryDirectory() as directory:
+        ready = Path(directory, "ready")
+        script = f'exec {sys.executable} -c "$0" "$1" {redirected}'
+        command = ["sh", "-c", script, STARTING, str(ready)]
+        environ = {**inherited(), "PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
+        done = subprocess.run(  # noqa: S603
+            command,
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ready.read_text() == "ready"
+
+
+def test_children_and_threads_beside_the_loop_hold_no_line() -> None:
+    written = messages(BESIDE)
+    assert written.count("held by the parent") == 1
+    in_children = sorted(each for each in written if each.startswith("in child"))
+    assert in_children == [f"in child {number}" for number in range(4)]
+    in_thread = [each for each in written if each.startswith("in thread")]
+    assert in_thread == [f"in thread {number}" for number in range(2000)]
+
+
+def test_stopped_loop_holds_no_line() -> None:
+    assert messages(STOPPED) == ["in the last turn", "after it"]
+
+
+def test_long_fields_are_cut() -> None:
+    for log_format in ("json", "console"):
+        stream = io.StringIO()
+        with logging_to(stream, log_format):
+            try:
+                raise ValueError("x" * 5_000_000)
+            except ValueError:
+                log.exception("y" * 5_000_000, extra={"a": "z" * 5_000_000, "b": ["w" * 5_000_000]})
+        text = stream.getvalue()
+        assert len(text) < 200_000
+        assert "ValueError: xxx" in text
+        assert len(re.findall(r"\.\.\. [0-9]{7} characters cut \.\.\.", text)) >= 4
+
+
+def test_long_path_is_cut() -> None:
+    with piped() as service:
+        service.ask("/" + "x" * 50_000)
+        service.process.terminate()
+        service.read()
+    (line,) = [each for each in service.lines() if "url.path" in each]
+    assert len(line["url.path"]) < 40_000
+    assert " characters cut " in line["url.path"]

@@ -14,6 +14,7 @@ class LogSettings(ServerSettings):
     """The lowest level that is logged."""
 
     log_format: Literal["json", "console"] = setting(
-        default_factory=lambda: "console" if sys.stdout.isatty() else "json"
+        # None where it was closed before the start.
+        default_factory=lambda: "console" if sys.stdout and sys.stdout.isatty() else "json"
     )
     """`json` or `console`; by default `console` on a terminal, else `json`."""

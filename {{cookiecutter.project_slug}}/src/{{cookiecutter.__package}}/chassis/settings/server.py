@@ -34,7 +34,8 @@ class ServerSettings:
     taken from `X-Forwarded-For` and its kin: set it only behind a proxy that overwrites them."""
 
     drain_delay_seconds: float = setting(
-        default_factory=lambda: 0.0 if sys.stdout.isatty() else 5.0, parse=parsing.seconds
+        default_factory=lambda: 0.0 if sys.stdout and sys.stdout.isatty() else 5.0,
+        parse=parsing.seconds,
     )
     """How long a stopping service goes on accepting, as load balancers learn late that it stops;
     by default 0 on a terminal, else 5."""

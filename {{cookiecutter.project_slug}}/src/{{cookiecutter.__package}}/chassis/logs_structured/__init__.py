@@ -7,7 +7,6 @@ JSON lines are written by hand because python-json-logger adds 34 to 49 µs to a
 access line that is formatted once and written with the others of its turn of the event loop adds 3.
 """
 
-import asyncio
 import json
 import logging
 import os
@@ -15,6 +14,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
+from contextvars import Context
 from functools import cache, lru_cache
 from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quote
@@ -23,12 +24,19 @@ from typing import Any, Protocol, TextIO
 
 from tornado.web import HTTPError
 
-from . import PACKAGE, SERVICE, __version__
-from .application import Exchange, Observer, correlation
-from .handlers import JsonHandler
-from .settings import Settings
+from .. import PACKAGE, SERVICE, __version__
+from ..application import Exchange, Observer, correlation
+from ..handlers import JsonHandler
+from ..settings import Settings
+from .output import Output
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+FIELD_CHARACTERS = 32 * 1024
+"""How long a field of a line may be; what is longer is cut in its middle."""
+
+LINE_CHARACTERS = 16 * FIELD_CHARACTERS
+"""Beyond this, the fields that are no text are cut, too."""
 
 _access = logging.getLogger(f"{PACKAGE}.access")
 _standard = {*vars(logging.makeLogRecord({})), "message", "asctime"}
@@ -43,19 +51,30 @@ class AccessLog(Observer):
     logs_requests = True
 
     def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
-        stream = stream or sys.stdout
-        output = _Output(stream)
+        # None where it was closed before the start.
+        stream = stream or sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (kept)
         formatter: _Formatter
         if settings.log_format == "json":
             formatter = _Json()
         else:
             formatter = _Console(colour=stream.isatty() and "NO_COLOR" not in os.environ)
-        _setup(_Handler(formatter, output), settings.log_level)
+        self._output = Output(stream, lambda lines: _loss(formatter, lines))
+        _setup(_Handler(formatter, self._output), settings.log_level)
         self._format = formatter.exchange
-        self._write = output.write
+        self._write = self._output.write
+
+    async def startup(self) -> None:
+        self._output.open()
+
+    async def shutdown(self) -> None:
+        await self._output.close()
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        yield "log_lines_dropped", "Log lines that nobody read.", self._output.dropped
 
     def request_ended(self, exchange: Exchange) -> None:
-        if exchange.error_type:
+        # A probe that answers 503 does what it is for.
+        if exchange.error_type and not (exchange.is_probe and exchange.status == 503):
             level = logging.ERROR
         else:
             level = logging.DEBUG if exchange.is_probe else logging.INFO
@@ -82,39 +101,8 @@ def _setup(handler: "_Handler", level: str) -> None:
     threading.excepthook = _log_uncaught_in_thread
 
 
-class _Output:
-    """Collects the lines of one turn of the event loop, and writes them together."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lines: list[str] = []
-        self._lock = threading.Lock()
-        self._scheduled = False
-
-    def write(self, line: str) -> None:
-        self._lines.append(line)
-        if self._scheduled:
-            return
-        try:
-            asyncio.get_running_loop().call_soon(self.flush)
-        except RuntimeError:  # no loop in this thread
-            self.flush()
-        else:
-            self._scheduled = True
-
-    def flush(self) -> None:
-        with self._lock:
-            self._scheduled = False
-            lines, self._lines = self._lines, []
-            try:
-                self._stream.write("".join(lines))
-                self._stream.flush()
-            except (OSError, ValueError):
-                pass  # Nobody reads any more, so there is nowhere to report it.
-
-
 class _Handler(logging.Handler):
-    def __init__(self, formatter: "_Formatter", output: _Output) -> None:
+    def __init__(self, formatter: "_Formatter", output: Output) -> None:
         super().__init__()
         self._format = formatter.record
         self._output = output
@@ -129,6 +117,20 @@ class _Handler(logging.Handler):
 
     def flush(self) -> None:
         self._output.flush()
+
+
+def _loss(formatter: "_Formatter", lines: int) -> str:
+    record = logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "%d lines were dropped: standard output was not read",
+            "args": (lines,),
+        }
+    )
+    # Outside of the request that happens to be here.
+    return Context().run(formatter.record, record)
 
 
 class _Formatter(Protocol):
@@ -157,14 +159,17 @@ class _Json:
         }
         if record.exc_info and (error := record.exc_info[1]):
             fields["exception.type"] = type(error).__qualname__
-            fields["exception.message"] = str(error)
-            fields["exception.stacktrace"] = "".join(traceback.format_exception(error))
+            fields["exception.message"] = _cut(_text(error))
+            fields["exception.stacktrace"] = _cut("".join(traceback.format_exception(error)))
         if record.stack_info:
-            fields["stacktrace"] = record.stack_info
+            fields["stacktrace"] = _cut(record.stack_info)
         try:
-            return _encode(fields) + "\n"
+            line = _encode(fields) + "\n"
         except (TypeError, ValueError):  # NaN, a circular reference, or a key that is no string
-            return _encode({name: str(value) for name, value in fields.items()}) + "\n"
+            line = ""
+        if not line or len(line) > LINE_CHARACTERS:
+            line = _encode({name: _cut(_text(value)) for name, value in fields.items()}) + "\n"
+        return line
 
     def exchange(self, exchange: Exchange, level: int) -> str:
         # Ids need no quoting: they were made here, or match a pattern of plain characters.
@@ -174,7 +179,7 @@ class _Json:
             '{"timestamp":"'
             f'{_timestamp(time.time())}",'
             f"{_access_fields(level, exchange.method, exchange.route, exchange.status)}"
-            f'{ids}{self._service},"url.path":{_quote(exchange.request.path)},'
+            f'{ids}{self._service},"url.path":{_quote(_cut(exchange.request.path))},'
             f'"duration":{exchange.duration:.6f},'
             f'"client.address":{_quote(str(exchange.request.remote_ip))}{error}'
             "}\n"
@@ -208,15 +213,15 @@ class _Console:
         lines = [self._line(record.levelname, record.name, _message(record), fields)]
         if record.exc_info and (error := record.exc_info[1]):
             # Indented, so that a line of a message cannot pass for a line of the log.
-            for part in traceback.format_exception(error):
-                lines += [f"    {_printable(line)}" for line in part.splitlines()]
+            trace = _cut("".join(traceback.format_exception(error)))
+            lines += [f"    {_printable(line)}" for line in trace.splitlines()]
         if record.stack_info:
-            lines += [f"    {_printable(line)}" for line in record.stack_info.splitlines()]
+            lines += [f"    {_printable(line)}" for line in _cut(record.stack_info).splitlines()]
         return "\n".join(lines) + "\n"
 
     def exchange(self, exchange: Exchange, level: int) -> str:
         message = (
-            f"{exchange.method} {exchange.request.path} {exchange.status} "
+            f"{exchange.method} {_cut(exchange.request.path)} {exchange.status} "
             f"{exchange.duration * 1000:.1f} ms"
         )
         fields = {"client.address": exchange.request.remote_ip, **exchange.ids}
@@ -225,7 +230,9 @@ class _Console:
     def _line(self, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
         colour = self._colours.get(level, "")
         plain = "\033[0m" if colour else ""
-        shown = "".join(f" {name}={_printable(str(value))}" for name, value in fields.items())
+        shown = "".join(
+            f" {name}={_printable(_cut(_text(value)))}" for name, value in fields.items()
+        )
         return (
             f"{_timestamp(time.time())[11:-1]} {colour}{level:8}{plain} "
             f"{_printable(message)}  [{_printable(logger)}]{shown}"
@@ -251,13 +258,31 @@ class LogLevel(JsonHandler):
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return record.getMessage()
+        return _cut(record.getMessage())
     except Exception:  # The line must not be lost because its arguments do not fit.
-        return f"{record.msg} {record.args!r}"
+        return _cut(f"{record.msg} {record.args!r}")
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _standard}
+    return {
+        name: _cut(value) if isinstance(value, str) else value
+        for name, value in vars(record).items()
+        if name not in _standard
+    }
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__qualname__} whose text fails: {type(error).__qualname__}>"
+
+
+def _cut(text: str) -> str:
+    if len(text) <= FIELD_CHARACTERS:
+        return text
+    kept = FIELD_CHARACTERS // 2 - 32
+    return f"{text[:kept]} ... {len(text) - 2 * kept} characters cut ... {text[-kept:]}"
 
 
 def _timestamp(seconds: float) -> str:

@@ -1,0 +1,216 @@
+"""Where log lines go: standard output, which may have a reader that stalls.
+
+A pipe that is full would block the event loop, and so the whole service, for as long as nobody
+reads. `poll` says whether a pipe takes PIPE_BUF bytes without blocking. So this needs neither a
+thread, which costs more than all the rest of a line, nor O_NONBLOCK, which would also hold for
+whoever shares the pipe.
+"""
+
+import asyncio
+import os
+import select
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TextIO
+from weakref import WeakSet
+
+WAITING_BYTES = 1024 * 1024
+"""How much waits for a reader that stalls; beyond it, lines are dropped."""
+
+RETRY_SECONDS = 0.05
+
+LAST_CHANCE_SECONDS = 1.0
+"""How long a stop waits for a reader that stalls."""
+
+# What `poll` promises room for; POSIX promises 512 at least.
+_PIECE_BYTES = getattr(select, "PIPE_BUF", 512)
+
+
+class Output:
+    """Writes lines to a stream: on the event loop that serves, those of one turn together.
+
+    `loss` makes the line that shows how many were dropped meanwhile.
+    """
+
+    def __init__(self, stream: TextIO, loss: Callable[[int], str]) -> None:
+        #: How many lines were dropped so far.
+        self.dropped = 0
+        self._stream = stream
+        self._loss = loss
+        self._poll = _poll(stream)
+        self._encoding = stream.encoding or "utf-8"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forget()
+        _outputs.add(self)
+
+    def _forget(self) -> None:
+        """Begins anew: what waits here in a child process, its parent writes."""
+        # Entered again where the collector runs within, and what it finds is logged.
+        self._lock = threading.RLock()
+        self._lines: list[str] = []
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        # Lines dropped since the last that was written.
+        self._lost = 0
+        self._is_stalled = False
+        self._is_scheduled = False
+        self._is_retrying = False
+        self._loop = None
+
+    def open(self) -> None:
+        """From here on, the lines of a turn of the running loop may wait for its end."""
+        self._is_scheduled = self._is_retrying = False
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """Gives a reader that stalls a last chance, then writes each line at once."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LAST_CHANCE_SECONDS
+        self.flush()
+        while self._waiting and loop.time() < deadline:
+            await asyncio.sleep(RETRY_SECONDS)
+            self.flush()
+        self._loop = None
+
+    def write(self, line: str) -> None:
+        """Writes a line soon; may be called from any thread."""
+        self._lines.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        # Any other loop, such as one that a thread runs, may have stopped before its next turn.
+        if loop is None or loop is not self._loop:
+            self.flush()
+        elif not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._is_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what the stream takes; it blocks at most once, and only outside of `open`."""
+        with self._lock:
+            # Lines may be appended meanwhile.
+            lines = self._lines[:]
+            del self._lines[: len(lines)]
+            if self._poll is None:
+                if lines:
+                    self._write_all(lines)
+            elif lines or self._waiting:
+                self._write_pieces(lines, self._poll)
+
+    def _write_all(self, lines: list[str]) -> None:
+        try:
+            self._stream.write("".join(lines))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.dropped += len(lines)  # Nobody reads any more.
+
+    def _write_pieces(self, lines: list[str], poll: Any) -> None:
+        self._drain(poll)
+        for line in lines:
+            self._accept(line)
+        self._drain(poll)
+        if self._lost and not self._waiting:
+            self._tell()
+            self._drain(poll)
+        if self._waiting and self._loop and not self._is_retrying:
+            self._is_retrying = True
+            try:
+                # Perhaps from another thread.
+                self._loop.call_soon_threadsafe(self._loop.call_later, RETRY_SECONDS, self._retry)
+            except RuntimeError:  # closed
+                self._is_retrying = False
+
+    def _accept(self, line: str) -> None:
+        # Once full, only when half of it is free again: not a line now and then.
+        limit = WAITING_BYTES // 2 if self._lost else WAITING_BYTES
+        data = self._encoded(line)
+        if self._waiting and self._size + len(data) > limit:
+            self._lost += 1
+            self.dropped += 1
+            return
+        if self._lost:
+            self._tell()
+        self._waiting.append(data)
+        self._size += len(data)
+
+    def _tell(self) -> None:
+        data = self._encoded(self._loss(self._lost))
+        self._lost = 0
+        self._waiting.append(data)
+        self._size += len(data)
+
+    def _encoded(self, line: str) -> bytes:
+        return line.encode(self._encoding, "backslashreplace")
+
+    def _drain(self, poll: Any) -> None:
+        waiting = self._waiting
+        while waiting and self._has_room(poll):
+            piece = waiting.popleft()
+            # Whole lines where they fit, since others may write to the same pipe.
+            if len(piece) < _PIECE_BYTES and waiting:
+                lines, size = [piece], len(piece)
+                while waiting and size + len(waiting[0]) <= _PIECE_BYTES:
+                    size += len(waiting[0])
+                    lines.append(waiting.popleft())
+                piece = b"".join(lines)
+            rest = piece[self._write(piece[:_PIECE_BYTES]) :]
+            self._size -= len(piece) - len(rest)
+            if rest:
+                waiting.appendleft(rest)
+                if len(rest) == len(piece):
+                    return
+
+    def _has_room(self, poll: Any) -> bool:
+        # Without a loop that serves there is nothing to hold up, but neither anything that would
+        # try again: a reader that is only slow must not cost lines.
+        patient = not (self._loop or self._is_stalled)
+        has_room = bool(poll.poll(1000 * LAST_CHANCE_SECONDS if patient else 0))
+        self._is_stalled = not has_room
+        return has_room
+
+    def _write(self, piece: bytes) -> int:
+        """How many bytes have been dealt with."""
+        try:
+            self._stream.flush()  # what `print` has left there
+            return os.write(self._stream.fileno(), piece)
+        except BlockingIOError:  # Whoever shares the pipe has set O_NONBLOCK.
+            return 0
+        except (OSError, ValueError):  # Nobody reads any more, or the disk is full.
+            self.dropped += piece.count(b"\n")
+            return len(piece)
+
+    def _retry(self) -> None:
+        self._is_retrying = False
+        self.flush()
+
+
+_outputs: WeakSet[Output] = WeakSet()
+
+
+def _forget_all() -> None:
+    for output in _outputs:
+        output._forget()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _poll(stream: TextIO) -> Any:
+    """What says whether the stream takes more; None where only writing to it can tell."""
+    if sys.platform == "win32" or not hasattr(select, "poll") or stream.isatty():
+        return None
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return poll
