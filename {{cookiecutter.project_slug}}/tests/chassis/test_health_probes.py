@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from typing import Literal
 
 import pytest
@@ -76,6 +77,81 @@ class TestProbes(ChassisTest):
         assert self.status(report) == (503, "fail")
         output = json.loads(report.body)["checks"]["database"][0]["output"]
         assert output == "ConnectionError: no route to db.internal"
+
+    def test_value_that_is_no_json_is_shown_as_text(self) -> None:
+        circle: list[object] = []
+        circle.append(circle)
+        values = {
+            "time": datetime(2030, 1, 31, tzinfo=UTC),
+            "nan": float("nan"),
+            "deep": {"at": datetime(2030, 1, 31, tzinfo=UTC)},
+            "circle": circle,
+            "key": {(1, 2): 3},
+        }
+
+        def check(name: str) -> None:
+            async def ping() -> object:
+                return values[name]
+
+            self.health.add(name, ping)
+
+        for name in values:
+            check(name)
+        for path in ("/readyz", "/health"):
+            assert self.status(self.fetch(path)) == (200, "pass")
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (200, "pass")
+        checks = json.loads(report.body, parse_constant=self.fail)["checks"]
+        assert {name: check["observedValue"] for name, (check,) in checks.items()} == {
+            "time": "2030-01-31 00:00:00+00:00",
+            "nan": "nan",
+            "deep": {"at": "2030-01-31 00:00:00+00:00"},
+            "circle": "[[...]]",
+            "key": "{(1, 2): 3}",
+        }
+
+    def test_check_whose_value_or_exception_has_no_text_fails(self) -> None:
+        class BrokenError(Exception):
+            def __str__(self) -> str:
+                raise ValueError("no text")
+
+        async def value() -> object:
+            return BrokenError()
+
+        async def error() -> None:
+            raise BrokenError
+
+        self.health.add("value", value)
+        self.health.add("error", error)
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (503, "fail")
+        checks = json.loads(report.body)["checks"]
+        assert checks["value"][0]["output"] == "ValueError: no text"
+        assert checks["error"][0]["output"] == "BrokenError"
+
+    def test_changes_of_state_are_logged_once(self) -> None:
+        gone = ConnectionError("no route")
+        errors = [None, gone, gone, Degraded("slow"), Degraded("slower"), None, None]
+
+        async def ping() -> None:
+            if error := errors.pop(0):
+                raise error
+
+        self.health.add("database", ping, ttl=0)
+        with self.assertLogs(logger="my_service", level="DEBUG") as logs:
+            for status in (200, 503, 503, 200, 200, 200, 200):
+                assert self.fetch("/readyz").code == status
+        changes = [
+            (record.levelname, record.getMessage())
+            for record in logs.records
+            if "Check " in record.getMessage()
+        ]
+        assert changes == [
+            ("WARNING", "Check database: fail: ConnectionError: no route"),
+            ("WARNING", "Check database: warn: Degraded: slow"),
+            ("INFO", "Check database: pass"),
+        ]
+        assert not [record for record in logs.records if record.levelname == "ERROR"]
 
     def test_reason_is_withheld_on_the_main_port(self) -> None:
         async def ping() -> None:

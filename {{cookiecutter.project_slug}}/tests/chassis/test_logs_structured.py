@@ -21,7 +21,7 @@ from typing import Any, Literal
 from unittest import mock
 
 import pytest
-from tornado.web import FallbackHandler
+from tornado.web import FallbackHandler, RequestHandler
 from tornado.websocket import websocket_connect
 from tornado.wsgi import WSGIContainer
 
@@ -205,6 +205,21 @@ class TestAccessLog(ChassisTest):
         self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         line = self.one()
         assert (line["http.response.status_code"], line["level"]) == (200, "ERROR")
+
+    def test_probe_that_answers_503_is_no_error(self) -> None:
+        class Probe(RequestHandler):
+            is_probe = True
+
+            def get(self, status: str) -> None:
+                self.set_status(int(status))
+
+        self.app.add_handlers(".*", [(r"/probe/(\d+)", Probe)])
+        self.fetch("/probe/503")
+        assert self.accesses() == []
+        logging.getLogger().setLevel("DEBUG")
+        self.fetch("/probe/503")
+        self.fetch("/probe/500")
+        assert [line["level"] for line in self.accesses()] == ["DEBUG", "ERROR"]
 
     def test_client_that_goes_away(self) -> None:
         self.leave()

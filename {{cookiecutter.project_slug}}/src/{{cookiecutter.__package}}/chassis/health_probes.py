@@ -5,6 +5,8 @@ The answer of `/health` follows draft-inadarei-api-health-check-06.
 
 import asyncio
 import inspect
+import json
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,6 +18,11 @@ from tornado.web import RequestHandler
 
 from . import SERVICE, __version__
 from .application import Application, Observer
+
+OUTPUT_CHARACTERS = 1000
+"""How much is shown of why a check does not pass."""
+
+log = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[object]]
 Result = dict[str, Any]
@@ -46,15 +53,15 @@ class Health(Observer):
     ) -> None:
         """Registers a check.
 
-        `check` is an async function. What it returns becomes the `observedValue`. It fails if it
-        raises an exception, or takes longer than `timeout` seconds. Its result is reused for `ttl`
+        `check` is an async function. What it returns becomes the `observedValue`, as text where it
+        is not JSON. It fails if it raises an exception, or takes longer than `timeout` seconds. Its result is reused for `ttl`
         seconds. `component_type` is `component`, `datastore` or `system`.
 
         Raises TypeError for a function that is not async, since it would block the event loop.
         """
         if not inspect.iscoroutinefunction(check):
             raise TypeError(f"check {name!r} must be an async function")
-        self._checks[name] = _Check(check, component_type, timeout, ttl)
+        self._checks[name] = _Check(name, check, component_type, timeout, ttl)
 
     async def results(self) -> dict[str, Result]:
         """The result of each check. They run concurrently."""
@@ -82,12 +89,16 @@ class Health(Observer):
 
 
 class _Check:
-    def __init__(self, check: Check, component_type: str, timeout: float, ttl: float) -> None:
+    def __init__(
+        self, name: str, check: Check, component_type: str, timeout: float, ttl: float
+    ) -> None:
+        self._name = name
         self._check = check
         self._component_type = component_type
         self._timeout = timeout
         self._ttl = ttl
         self._expires = 0.0
+        self._status = "pass"
         self._run: asyncio.Task[Result] | None = None
 
     async def result(self) -> Result:
@@ -109,9 +120,12 @@ class _Check:
             status, output = "fail", "cancelled"
         elif error := task.exception():
             status = "warn" if isinstance(error, Degraded) else "fail"
-            output = f"{type(error).__name__}: {error}"
+            output = _reason(error)
         else:
-            value = task.result()
+            try:
+                value = _as_json(task.result())
+            except Exception as error:  # from its own `__str__`
+                status, output = "fail", _reason(error)
         result: Result = {"componentType": self._component_type, "status": status}
         if value is None:
             value = round((perf_counter() - began) * 1000, 3)
@@ -121,7 +135,36 @@ class _Check:
         if output:
             result["output"] = output
         self._expires = monotonic() + self._ttl
+        if status != self._status:
+            self._log(status, output)
         return result
+
+    def _log(self, status: str, output: str) -> None:
+        # Only changes: a check that fails is asked all the time, and so is the probe.
+        self._status = status
+        if output:
+            log.warning("Check %s: %s: %s", self._name, status, output)
+        else:
+            log.info("Check %s: %s", self._name, status)
+
+
+def _reason(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"[:OUTPUT_CHARACTERS]
+    except Exception:  # from its own `__str__`
+        return name
+
+
+def _as_json(value: object) -> object:
+    """The value as JSON has it, and what JSON does not have as text.
+
+    Raises what its own `__str__` raises.
+    """
+    try:
+        return json.loads(json.dumps(value, default=str, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
 
 
 class Probe(RequestHandler):
