@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -218,6 +219,24 @@ class TestTracing(ChassisTest):
             raise ValueError("lost")
         assert tracing.current() is None
         assert dict(correlation.get()) == {}
+
+    def test_span_of_a_generator_that_is_closed_elsewhere(self) -> None:
+        async def rows() -> AsyncGenerator[int, None]:
+            with tracing.span("query"):
+                yield 1
+
+        async def begin(rows: AsyncGenerator[int, None]) -> int:
+            return await anext(rows)
+
+        async def close_elsewhere() -> None:
+            generator = rows()
+            assert await asyncio.create_task(begin(generator)) == 1
+            with tracing.span("elsewhere") as elsewhere:
+                await generator.aclose()
+                assert tracing.current() is elsewhere
+                assert correlation.get() == elsewhere.ids()
+
+        self.run_async(close_elsewhere)
 
     def test_spans_at_the_same_time_keep_apart(self) -> None:
         async def work(name: str) -> str:

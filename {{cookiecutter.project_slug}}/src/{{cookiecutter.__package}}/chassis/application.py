@@ -31,7 +31,7 @@ correlation: ContextVar[Mapping[str, str]] = ContextVar(
 )
 """Ids of the current work, for log lines and reports; empty outside a request."""
 
-_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -54,7 +54,7 @@ class Exchange:
         self.started = perf_counter()
         self.request = request
         #: Known method, or `_OTHER`: what a client makes up must not become a label.
-        self.method = request.method if request.method in _METHODS else "_OTHER"
+        self.method = request.method if request.method in METHODS else "_OTHER"
         #: Template of the matched route such as `/hello/{name}`; empty where none matched.
         self.route = route
         #: True for probe traffic: it would drown everything else.

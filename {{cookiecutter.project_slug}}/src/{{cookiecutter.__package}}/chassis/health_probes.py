@@ -54,8 +54,9 @@ class Health(Observer):
         """Registers a check.
 
         `check` is an async function. What it returns becomes the `observedValue`, as text where it
-        is not JSON. It fails if it raises an exception, or takes longer than `timeout` seconds. Its result is reused for `ttl`
-        seconds. `component_type` is `component`, `datastore` or `system`.
+        is not JSON. It fails if it raises an exception, or takes longer than `timeout` seconds. Its
+        result is reused for `ttl` seconds. `component_type` is `component`, `datastore` or
+        `system`.
 
         Raises TypeError for a function that is not async, since it would block the event loop.
         """

@@ -3,6 +3,7 @@ Trace Context. Nothing is exported: a module with a backend takes this one's pla
 names.
 """
 
+import contextlib
 import functools
 import inspect
 import random
@@ -130,8 +131,11 @@ class _SpanScope:
         return child
 
     def __exit__(self, *error: object) -> None:
-        correlation.reset(self._ids)
-        _current.reset(self._token)
+        # In another context it is not the current span: one of a generator that another task, or
+        # the event loop, closes.
+        with contextlib.suppress(ValueError):
+            correlation.reset(self._ids)
+            _current.reset(self._token)
 
     def __call__(self, function: Function) -> Function:
         @functools.wraps(function)

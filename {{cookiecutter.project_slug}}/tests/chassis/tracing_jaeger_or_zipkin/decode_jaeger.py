@@ -32,6 +32,7 @@ def decode(body: str) -> Iterator[dict[str, Any]]:
                     "status": _STATUSES[span["status"]["code"]],
                     "message": span["status"].get("message", ""),
                     "scope": scope["scope"]["name"],
+                    "scope_version": scope["scope"].get("version", ""),
                     "resource": _attributes(resource["resource"]["attributes"]),
                 }
 

@@ -10,7 +10,14 @@ ENDPOINT = "ZIPKIN_ENDPOINT"
 PATH = "/api/v2/spans"
 
 # Tags of each span that describe the service.
-_RESOURCE = ("service.version", "deployment.environment.name", "team")
+_RESOURCE = (
+    "service.version",
+    "deployment.environment.name",
+    "team",
+    "telemetry.sdk.name",
+    "telemetry.sdk.language",
+    "telemetry.sdk.version",
+)
 
 
 def decode(body: str) -> Iterator[dict[str, Any]]:
@@ -30,6 +37,7 @@ def decode(body: str) -> Iterator[dict[str, Any]]:
             "status": tags.pop("otel.status_code", "UNSET"),
             "message": tags.pop("error", ""),
             "scope": tags.pop("otel.scope.name", SERVICE),
+            "scope_version": tags.pop("otel.scope.version", ""),
             "attributes": tags,
             "resource": {"service.name": span["localEndpoint"]["serviceName"], **resource},
         }

@@ -3,9 +3,10 @@
 import gzip
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,6 +29,7 @@ class Received:
     status: str
     message: str
     scope: str
+    scope_version: str
     resource: dict[str, str]
 
 
@@ -113,4 +115,21 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
 def hanging(port: int = 0) -> Iterator[str]:
     """The URL of a backend that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", port), reuse_port=True) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """The URL of a backend whose answer comes a byte at a time, without end."""
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

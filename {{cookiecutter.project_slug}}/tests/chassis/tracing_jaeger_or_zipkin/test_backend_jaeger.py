@@ -109,6 +109,19 @@ def test_span() -> None:
     }
 
 
+def test_spans_are_grouped_by_the_library_that_made_them() -> None:
+    spans = [Span("work", "INTERNAL", TRACE, "", 1) for _ in range(3)]
+    spans[1].scope, spans[1].scope_version = "library", "1"
+    spans[2].scope, spans[2].scope_version = "library", "2"
+    backend = make_backend()
+    body = json.loads(backend.body([backend.encode(span) for span in spans]))
+    assert [each["scope"] for each in body["resourceSpans"][0]["scopeSpans"]] == [
+        {"name": SERVICE},
+        {"name": "library", "version": "1"},
+        {"name": "library", "version": "2"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "encoded"),
     [
@@ -137,6 +150,7 @@ def test_invalid_settings_are_reported_and_secrets_are_not() -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://user:hidden@collector",
         "OTEL_EXPORTER_OTLP_HEADERS": "key=hidden%0A",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": str(10**16),
     }
     with process(**wrong) as service:
         assert service.wait() == 78

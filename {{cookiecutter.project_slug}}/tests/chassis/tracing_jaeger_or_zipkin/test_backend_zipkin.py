@@ -112,12 +112,13 @@ def test_error_without_a_message_is_shown_by_its_type() -> None:
 
 def test_library_that_made_the_span_is_shown() -> None:
     span = make_span()
-    span.scope = "library"
+    span.scope, span.scope_version = "library", "1.2.3"
     span.set_status(trace.StatusCode.OK)
     assert encode(span)["tags"] == {
         "team": "a",
         "otel.status_code": "OK",
         "otel.scope.name": "library",
+        "otel.scope.version": "1.2.3",
     }
 
 

@@ -19,7 +19,7 @@ from my_service.chassis.tracing.spans import Span
 
 from ..testing import process, reserved_port
 from .decode import ENDPOINT
-from .receiver import hanging, receiving
+from .receiver import dripping, hanging, receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -174,6 +174,42 @@ def test_backend_that_hangs_is_tried_again(log: Log, refusing_port: int) -> None
         stop(exporter)
 
 
+def test_backend_that_answers_a_byte_at_a_time_is_given_up(log: Log) -> None:
+    with dripping() as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 0.2
+        exporter.start()
+        end(exporter)
+        log.wait_for("failed: timed out")
+        stop(exporter)
+    assert exporter.dropped == 1
+
+
+def test_backend_that_reads_nothing_is_given_up(log: Log) -> None:
+    with hanging() as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 0.2
+        exporter.start()
+        # More than the buffers of a socket take.
+        end(exporter, name="n" * 100_000, spans=100)
+        log.wait_for("failed: timed out")
+        stop(exporter)
+
+
+def test_batch_that_cannot_be_put_together_harms_no_other(log: Log) -> None:
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        body = exporter._backend.body
+        with mock.patch.object(exporter._backend, "body", side_effect=[ValueError, body([])]):
+            exporter.start()
+            end(exporter)
+            log.wait_for("Could not send 1 spans")
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, exporter.failed) == (1, 1)
+
+
 def test_backend_that_does_not_resolve(log: Log) -> None:
     with mock.patch("socket.getaddrinfo", side_effect=OSError("no such name")):
         exporter = make_exporter("http://nowhere.invalid:9999")
@@ -314,6 +350,26 @@ def test_span_that_cannot_be_encoded_harms_no_other(log: Log) -> None:
         stop(exporter)
     assert (exporter.exported, exporter.failed) == (1, 1)
     assert log.lines == ["Could not encode a span"]
+
+
+def test_text_that_is_no_unicode_harms_no_other(log: Log) -> None:
+    pair, alone, escaped = "\U0001f600", "\ud83d", "\\ud83d"
+    with receiving() as receiver:
+        exporter = make_exporter(receiver.url)
+        exporter.start()
+        span = Span(f"{alone}a{pair}{escaped}{alone}", "INTERNAL", TRACE, "", 1, "", exporter.put)
+        span.set_attribute(f"key {alone}", f"{alone}{pair} \udc00")
+        span.record_exception(ValueError(f"{alone}{alone}"))
+        span.end()
+        end(exporter)
+        receiver.wait_for(spans=2)
+        stop(exporter)
+        odd, _ = receiver.spans
+        assert odd.name == f"\ufffda{pair}{escaped}\ufffd"
+        assert odd.attributes["key \ufffd"] == f"\ufffd{pair} \ufffd"
+        # As a backend has to that keeps it as UTF-8.
+        str(odd).encode()
+    assert log.lines == []
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve"])

@@ -1,5 +1,7 @@
 """What is read from the headers of callers, and written into those of calls."""
 
+from contextvars import Context
+
 import pytest
 from tornado.httputil import HTTPHeaders
 
@@ -92,6 +94,12 @@ def test_tracestate_beyond_its_length_is_dropped() -> None:
         ({"b3": f"{TRACE}-{SPAN}"}, Parent(TRACE, SPAN, None)),
         ({"b3": f"{TRACE[16:]}-{SPAN}-1"}, Parent("0" * 16 + TRACE[16:], SPAN, 1)),
         ({"b3": f"{TRACE.upper()}-{SPAN}-1"}, Parent(TRACE, SPAN, 1)),
+        # As OpenTelemetry's own propagator reads it.
+        ({"b3": f"{TRACE}-{SPAN}-True"}, Parent(TRACE, SPAN, 1)),
+        ({"b3": f"{TRACE}-{SPAN}-true-x"}, Parent(TRACE, SPAN, 1)),
+        ({"b3": f"{TRACE}-{SPAN}-false"}, Parent(TRACE, SPAN, 0)),
+        ({"b3": f"{TRACE}-{SPAN}-x"}, Parent(TRACE, SPAN, 0)),
+        ({"b3": "", "X-B3-TraceId": TRACE, "X-B3-SpanId": SPAN}, Parent(TRACE, SPAN, None)),
         ({"b3": "0"}, Parent("", "", 0)),
         ({"b3": "d"}, Parent("", "", 1)),
         (
@@ -124,8 +132,8 @@ def test_b3(name: str, headers: dict[str, str], parent: Parent) -> None:
         {},
         {"b3": ""},
         {"b3": "2"},
-        {"b3": f"{TRACE}-{SPAN}-x"},
         {"b3": f"{TRACE}-{SPAN}-1-{SPAN}-1"},
+        {"b3": f"{TRACE}-{SPAN}".replace("0", "\u0660")},
         {"b3": f"{TRACE}-{'0' * 16}-1"},
         {"b3": f"{'0' * 32}-{SPAN}-1"},
         {"b3": f"{TRACE[1:]}-{SPAN}-1"},
@@ -153,6 +161,40 @@ def test_last_of_several_counts() -> None:
     assert extract("tracecontext,b3", headers) == Parent("0" * 16 + SPAN, SPAN, 1)
     assert extract("tracecontext,b3", {"traceparent": headers["traceparent"]}) is not None
     assert inject("tracecontext,b3", Parent(TRACE, SPAN, 1)).keys() == {"traceparent", "b3"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ",".join(["no pair"] * 900),
+        ",".join(["key=\u00e4"] * 900),
+        "=;,=" * 2000,
+        "x" * 9000,
+        "key=" + "x" * 9000,
+        ",".join(f"key{number}={number}" for number in range(65)),
+    ],
+)
+def test_hostile_baggage_is_dropped_and_not_logged(
+    header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
+    def passed_on() -> dict[str, str]:
+        assert extract("baggage", {"baggage": header}) is None
+        return inject("baggage", Parent(TRACE, SPAN, 1))
+
+    assert Context().run(passed_on) == {}
+    assert caplog.records == []
+
+
+def test_baggage_within_the_limits_is_passed_on() -> None:
+    header = ",".join(f"key{number}={number}" for number in range(64))
+
+    def passed_on() -> dict[str, str]:
+        extract("baggage", {"baggage": header})
+        return inject("baggage", Parent(TRACE, SPAN, 1))
+
+    assert Context().run(passed_on) == {"baggage": header}
 
 
 def test_none_is_none() -> None:

@@ -8,7 +8,7 @@ from my_service.chassis.tracing.spans import Event, Link, Span
 
 def test_nothing_of_a_span_is_lost() -> None:
     ended: list[Span] = []
-    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("library", "1.2.3")
     state = trace.TraceState([("a", "b")])
     parent = trace.SpanContext(1, 2, True, trace.TraceFlags(1), state)
     span = tracer.start_span(
@@ -24,7 +24,8 @@ def test_nothing_of_a_span_is_lost() -> None:
     span.end(200)
 
     (ours,) = ended
-    assert (ours.name, ours.kind, ours.scope) == ("query", "CLIENT", "library")
+    assert (ours.name, ours.kind) == ("query", "CLIENT")
+    assert (ours.scope, ours.scope_version) == ("library", "1.2.3")
     assert (ours.trace_id, ours.parent_id) == (f"{1:032x}", f"{2:016x}")
     assert ours.span_id == f"{span.get_span_context().span_id:016x}"
     assert (ours.flags & 1, ours.tracestate) == (1, "a=b")
@@ -39,3 +40,14 @@ def test_ratio_of_traces() -> None:
     ended: list[Span] = []
     make_provider(False, 0.0, ended.append).get_tracer("library").start_span("query").end()
     assert ended == []
+
+
+def test_times_that_no_backend_takes() -> None:
+    ended: list[Span] = []
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    span = tracer.start_span("query", start_time=-5)
+    span.add_event("event", timestamp=-1)
+    span.end(1.5)  # type: ignore[arg-type]
+    (ours,) = ended
+    assert (ours.started, ours.ended, ours.events[0].time) == (0, 1, 0)
+    assert type(ours.ended) is int

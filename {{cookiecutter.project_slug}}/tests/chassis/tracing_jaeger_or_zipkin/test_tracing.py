@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 from unittest import mock
 
@@ -28,6 +29,11 @@ from .receiver import Received, receiving
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+SDK = {
+    "telemetry.sdk.name": tracing.__name__,
+    "telemetry.sdk.language": "python",
+    "telemetry.sdk.version": __version__,
+}
 UNSAMPLED = f"00-{TRACE}-{PARENT}-00"
 
 
@@ -101,7 +107,7 @@ class Work(RequestHandler):
     def library(self) -> dict[str, str]:
         headers: dict[str, str] = {}
         own = trace.get_current_span()
-        with trace.get_tracer("library").start_as_current_span(
+        with trace.get_tracer("library", "1.2.3").start_as_current_span(
             "query",
             kind=trace.SpanKind.PRODUCER,
             links=[trace.Link(own.get_span_context())],
@@ -309,6 +315,7 @@ class TestServerSpans(TracingTest):
         self.raw(b"BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         span = self.one()
         assert (span.name, span.attributes["http.request.method"]) == ("HTTP /", "_OTHER")
+        assert span.attributes["http.request.method_original"] == "BREW"
 
     def test_probes_and_what_they_lead_to_are_not_traced(self) -> None:
         headers = HTTPHeaders(json.loads(self.fetch("/probe").body))
@@ -367,7 +374,16 @@ class TestServerSpans(TracingTest):
             "service.name": SERVICE,
             "service.version": __version__,
             "deployment.environment.name": "development",
+            **SDK,
         }
+
+    def test_nothing_that_a_client_makes_up_is_kept(self) -> None:
+        method, host = "M" * 2000, "h" * 60_000
+        request = f"{method} / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        self.raw(request.encode())
+        span = self.one()
+        assert span.attributes["server.address"] == "h" * 255
+        assert span.attributes["http.request.method_original"] == "M" * 255
 
 
 class TestChildren(TracingTest):
@@ -398,6 +414,25 @@ class TestChildren(TracingTest):
         assert internal.status == "ERROR"
         for span in (missing, finished, server):
             assert (span.status, span.events) == ("UNSET", [])
+
+    def test_span_of_a_generator_that_is_closed_elsewhere(self) -> None:
+        async def rows() -> AsyncGenerator[int, None]:
+            with tracing.span("query"):
+                yield 1
+
+        async def begin(rows: AsyncGenerator[int, None]) -> int:
+            return await anext(rows)
+
+        async def close_elsewhere() -> None:
+            generator = rows()
+            assert await asyncio.create_task(begin(generator)) == 1
+            with self.assertNoLogs(), tracing.span("elsewhere") as elsewhere:
+                await generator.aclose()
+                assert tracing.current() is elsewhere
+                assert correlation.get() == elsewhere.ids()
+
+        self.run_async(close_elsewhere)
+        assert {span.name for span in self.spans()} == {"query", "elsewhere"}
 
     def test_span_outside_of_a_request_begins_a_trace(self) -> None:
         with tracing.span("alone") as alone:
@@ -459,7 +494,8 @@ class TestApi(TracingTest):
     def test_spans_of_a_library_join_the_trace(self) -> None:
         headers = self.work("library", traceparent=TRACEPARENT, tracestate="a=b")
         within, query, server = self.spans()
-        assert (query.name, query.kind, query.scope) == ("query", "PRODUCER", "library")
+        assert (query.name, query.kind) == ("query", "PRODUCER")
+        assert (query.scope, query.scope_version) == ("library", "1.2.3")
         assert (query.status, query.message) == ("ERROR", "too slow")
         assert query.attributes == {"rows": "3"}
         assert query.events == [("slow", {"by": "1.5"})]
@@ -468,12 +504,8 @@ class TestApi(TracingTest):
         assert headers["traceparent"] == f"00-{TRACE}-{query.span_id}-01"
         assert headers["tracestate"] == "a=b"
 
-    def test_baggage_is_passed_on(self) -> None:
-        assert self.work("baggage", baggage="tenant=a%20b") == {
-            "tenant": "a b",
-            "passed on": "tenant=a+b",
-        }
-        assert self.work("baggage") == {"passed on": None}
+    def test_baggage_is_not_passed_on(self) -> None:
+        assert self.work("baggage", baggage="tenant=a%20b") == {"passed on": None}
 
 
 class TestCalls(TracingTest):
@@ -521,6 +553,18 @@ class TestCalls(TracingTest):
         assert self.call("http://[half").endswith("ValueError")
         span = self.named("GET")
         assert (span.status, span.attributes["error.type"]) == ("ERROR", "ValueError")
+
+    def test_unknown_method_of_a_call(self) -> None:
+        async def brew() -> None:
+            request = HTTPRequest(
+                self.get_url("/headers"), method="BREW", allow_nonstandard_methods=True
+            )
+            await AsyncHTTPClient().fetch(request, raise_error=False)
+
+        self.run_async(brew)
+        call = next(span for span in self.spans() if span.kind == "CLIENT")
+        assert (call.name, call.attributes["http.request.method"]) == ("HTTP", "_OTHER")
+        assert call.attributes["http.request.method_original"] == "BREW"
 
     def test_redirect_belongs_to_the_call(self) -> None:
         self.call(self.get_url("/away"))
@@ -597,6 +641,14 @@ class TestSettings(TracingTest):
         self.configure(OTEL_TRACES_SAMPLER="parentbased_always_off")
         assert self.spans_of_a_library() == []
 
+    def test_baggage_is_passed_on(self) -> None:
+        self.configure(OTEL_PROPAGATORS="tracecontext,baggage")
+        assert self.work("baggage", baggage="tenant=a%20b") == {
+            "tenant": "a b",
+            "passed on": "tenant=a+b",
+        }
+        assert self.work("baggage") == {"passed on": None}
+
     def test_disabled(self) -> None:
         self.configure(OTEL_SDK_DISABLED="true")
         headers = self.work("library", traceparent=TRACEPARENT)
@@ -624,6 +676,7 @@ class TestSettings(TracingTest):
             "service.version": "7",
             "deployment.environment.name": "production",
             "team": "a b",
+            **SDK,
         }
 
     def test_service_name_among_the_attributes(self) -> None:

@@ -24,15 +24,18 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import Finish, HTTPError
 
 from .. import SERVICE, __version__
-from ..application import Exchange, Observer, correlation
+from ..application import METHODS, Exchange, Observer, correlation
 from ..settings import Settings
 from .backend import Backend
 from .export import Exporter
 from .propagation import KNOWN_FLAGS, SAMPLED, Parent, Propagation
-from .spans import Recurring, Span
+from .spans import Recurring, Span, well_formed
 
 NO_ANSWER = 599
 """Tornado's status for a call that failed before there was any."""
+
+CLIENT_CHARACTERS = 255
+"""How much is kept of a host or method that a client may have made up; no real one is longer."""
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +149,13 @@ class Tracing(Observer):
             exchange.status,
             error,
             request.protocol,
-            request.host,
+            request.host[:CLIENT_CHARACTERS],
             request.version,
         )
         span.name = span.name or name
         own = {"url.path": request.path, "client.address": request.remote_ip}
+        if exchange.method == "_OTHER":
+            own["http.request.method_original"] = str(request.method)[:CLIENT_CHARACTERS]
         if agent := request.headers.get_list("User-Agent"):
             own["user_agent.original"] = agent[0]
         if span.attributes:
@@ -174,7 +179,8 @@ class Client(SimpleAsyncHTTPClient):
             # request, the one that this one had to wait for.
             super().fetch_impl(request, callback)
             return
-        span = _tracer.start(request.method, "CLIENT")
+        name = request.method if request.method in METHODS else "HTTP"
+        span = _tracer.start(name, "CLIENT")
         _tracer.propagation.inject(span.as_parent(), request.headers)
 
         def end(response: HTTPResponse) -> None:
@@ -204,8 +210,11 @@ class _SpanScope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        correlation.reset(self._ids)
-        context.detach(self._token)
+        # In another context it is not the current span: one of a generator that another task, or
+        # the event loop, closes. OpenTelemetry's `detach` would log that.
+        with contextlib.suppress(ValueError):
+            correlation.reset(self._ids)
+            context.detach(self._token)
         if _is_failure(error):
             self._span.record_exception(error)
             self._span.set_status(trace.StatusCode.ERROR, f"{type(error).__qualname__}: {error}")
@@ -324,11 +333,16 @@ def _resource(settings: Settings) -> dict[str, str]:
         "service.name": SERVICE,
         "service.version": __version__,
         "deployment.environment.name": settings.environment,
+        # `opentelemetry` is the name of OpenTelemetry's own SDKs alone.
+        "telemetry.sdk.name": __name__,
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": __version__,
         **settings.otel_resource_attributes,
     }
     if settings.otel_service_name:
         resource["service.name"] = settings.otel_service_name
-    return resource
+    # Bytes of the environment that are no text would cost every span.
+    return {well_formed(name): well_formed(value) for name, value in resource.items()}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -356,7 +370,11 @@ def _describe(
 
 def _describe_call(span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
     """The same for a client's span; its URL is recorded without query and password."""
-    span.set_attribute("http.request.method", request.method)
+    if request.method in METHODS:
+        span.set_attribute("http.request.method", request.method)
+    else:
+        span.set_attribute("http.request.method", "_OTHER")
+        span.set_attribute("http.request.method_original", request.method)
     with contextlib.suppress(ValueError):  # not a URL, which is why the call failed
         url = urlsplit(request.url)
         netloc = url.netloc.rpartition("@")[2]

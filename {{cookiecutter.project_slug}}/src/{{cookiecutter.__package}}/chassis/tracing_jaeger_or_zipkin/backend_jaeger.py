@@ -58,7 +58,7 @@ class Backend:
         comma = "," if recurring and span.attributes else ""
         message = f',"message":{_quote(span.status_message)}' if span.status_message else ""
         return Encoded(
-            span.scope,
+            (span.scope, span.scope_version),
             '{"traceId":"'
             f'{span.trace_id}","spanId":"{span.span_id}",{parent}{state}'
             f'"flags":{span.flags},"name":{_quote(span.name)},"kind":{_KINDS[span.kind]},'
@@ -71,18 +71,23 @@ class Backend:
 
     def body(self, spans: Sequence[Encoded]) -> bytes:
         """The request that carries these."""
-        scopes: dict[str, list[str]] = {}
+        scopes: dict[tuple[str, str], list[str]] = {}
         for span in spans:
             scopes.setdefault(span.scope, []).append(span.text)
         scoped = ",".join(
             [
-                '{"scope":{"name":' + _quote(scope) + '},"spans":[' + ",".join(texts) + "]}"
+                '{"scope":' + _scope(*scope) + ',"spans":[' + ",".join(texts) + "]}"
                 for scope, texts in scopes.items()
             ]
         )
         resource = '{"resourceSpans":[{"resource":' + self._resource
         body = (resource + ',"scopeSpans":[' + scoped + "]}]}").encode()
         return gzip.compress(body, 1) if self._gzip else body
+
+
+def _scope(name: str, version: str) -> str:
+    shown = ',"version":' + _quote(version) if version else ""
+    return '{"name":' + _quote(name) + shown + "}"
 
 
 def _events(span: Span) -> str:

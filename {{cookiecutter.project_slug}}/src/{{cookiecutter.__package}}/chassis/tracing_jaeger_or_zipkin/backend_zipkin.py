@@ -56,8 +56,10 @@ class Backend:
         tags = [self._resource, recurring, _tags(span.attributes), _status(span)]
         if span.scope != SERVICE:
             tags.append(_tags({"otel.scope.name": span.scope}))
+            if span.scope_version:
+                tags.append(_tags({"otel.scope.version": span.scope_version}))
         return Encoded(
-            span.scope,
+            (span.scope, span.scope_version),
             '{"traceId":"'
             f'{span.trace_id}","id":"{span.span_id}",{parent}{kind}"name":{_quote(span.name)},'
             f'"timestamp":{span.started // 1000},'

@@ -5,12 +5,19 @@ the queue is bounded by, and no request has to wait while a whole batch is encod
 """
 
 import asyncio
+import functools
 import http.client
+import io
 import logging
 import random
+import re
+import socket
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import islice
+from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
 from .backend import Backend
@@ -34,6 +41,7 @@ MAX_DELAY_SECONDS = 30.0
 # A batch is given up after this many error responses: the batch itself may be their cause.
 MAX_REFUSALS = 8
 ANSWER_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +108,12 @@ class Exporter:
             with self._lock:
                 batch = list(islice(self._queue, BATCH))
             if batch:
-                if not self._deliver(batch):
-                    break
+                try:
+                    if not self._deliver(batch):
+                        break
+                except Exception:
+                    log.exception("Could not send %d spans", len(batch))
+                    self.failed += len(batch)
                 with self._lock:
                     for encoded in batch:
                         self._queue.popleft()
@@ -111,7 +123,7 @@ class Exporter:
 
     def _deliver(self, batch: list[Encoded]) -> bool:
         """Tries until the batch is accepted or given up; False where a stop comes first."""
-        body = self._backend.body(batch)
+        body = self._backend.body([Encoded(each.scope, _clean(each.text)) for each in batch])
         delay = FIRST_DELAY_SECONDS
         refusals = 0
         while True:
@@ -139,21 +151,88 @@ class Exporter:
 
     def _attempt(self, body: bytes) -> tuple[int, str]:
         """The status of the backend's answer, 0 for none, and what to log about it."""
+        deadline = monotonic() + self._backend.timeout
+
+        def remaining() -> float:
+            seconds = deadline - monotonic()
+            if seconds <= 0:
+                raise TimeoutError("timed out")
+            return seconds
+
         if self._connection is None:
             secure = self._url.scheme == "https"
             kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
             self._connection = kind(self._url.netloc, timeout=self._backend.timeout)
-        used = self._connection.sock is not None
+        connection = self._connection
+        used = connection.sock is not None
+        if used:
+            connection.sock.settimeout(remaining())
+        connection.response_class = functools.partial(_Response, remaining)  # type: ignore[assignment]
+        headers = {**self._backend.headers, "Content-Length": str(len(body))}
         try:
-            self._connection.request("POST", self._target, body, self._backend.headers)
-            response = self._connection.getresponse()
+            pieces = _pieces(body, connection, remaining)
+            connection.request("POST", self._target, pieces, headers)
+            response = connection.getresponse()
             response.read(ANSWER_BYTES)
             if not response.isclosed():
-                self._connection.close()
+                connection.close()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            self._connection.close()
+            connection.close()
             if used and isinstance(error, ConnectionError):
                 # The backend had closed it while it was idle.
                 return self._attempt(body)
             return 0, str(error) or type(error).__name__
         return response.status, f"{response.status} {response.reason}"
+
+
+def _pieces(
+    body: bytes, connection: http.client.HTTPConnection, remaining: Callable[[], float]
+) -> Iterator[bytes]:
+    for start in range(0, len(body), PIECE_BYTES):
+        connection.sock.settimeout(remaining())
+        yield body[start : start + PIECE_BYTES]
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that has to be complete in time, however few bytes come at once.
+
+    A socket's own time-out begins anew with each of them.
+    """
+
+    def __init__(
+        self, remaining: Callable[[], float], sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_Timed(raw, sock, remaining))
+
+
+class _Timed(io.RawIOBase):
+    def __init__(
+        self, raw: io.RawIOBase, sock: socket.socket, remaining: Callable[[], float]
+    ) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._remaining = remaining
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._remaining())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
+
+
+def _clean(encoded: str) -> str:
+    """The encoded span with U+FFFD for each lone surrogate, for which a backend may refuse the
+    whole batch."""
+    if "\\ud" not in encoded:
+        return encoded
+    return _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], encoded)

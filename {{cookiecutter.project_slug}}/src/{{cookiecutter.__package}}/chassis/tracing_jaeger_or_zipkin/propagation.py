@@ -2,6 +2,7 @@
 or in several. OTEL_PROPAGATORS chooses among them. Invalid headers begin a new trace.
 """
 
+import logging
 import re
 from collections.abc import Iterable, MutableMapping
 from typing import NamedTuple
@@ -16,11 +17,17 @@ KNOWN_FLAGS = 0x03
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE_LENGTH = 512
-_B3 = re.compile(r"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?")
+_B3 = re.compile(r"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([^-]*)(?:-[^-]*)?)?")
 # Some older libraries write the sampling decision as a word.
 _B3_FLAGS = {"1": SAMPLED, "true": SAMPLED, "d": SAMPLED, "0": 0, "false": 0}
 
+# W3C Baggage promises no more to be passed on.
+_BAGGAGE_CHARACTERS = 8192
+_BAGGAGE_MEMBERS = 64
+
 _baggage = W3CBaggagePropagator()
+# It would quote what callers send, and in a line for each member.
+logging.getLogger(W3CBaggagePropagator.__module__).setLevel(logging.ERROR)
 
 
 class Parent(NamedTuple):
@@ -48,8 +55,8 @@ class Propagation:
 
     def extract(self, headers: HTTPHeaders) -> Parent | None:
         """The caller's span, or None for no valid one; its baggage enters the context."""
-        if self._baggage and (baggage := headers.get_list("baggage")):
-            context.attach(_baggage.extract({"baggage": ",".join(baggage)}))
+        if self._baggage and (baggage := _baggage_of(headers)):
+            context.attach(_baggage.extract({"baggage": baggage}))
         for extract in self._extract:
             if parent := extract(headers):
                 return parent
@@ -61,6 +68,12 @@ class Propagation:
             inject(span, headers)
         if self._baggage:
             _baggage.inject(headers)
+
+
+def _baggage_of(headers: HTTPHeaders) -> str:
+    baggage = ",".join(headers.get_list("baggage"))
+    fits = len(baggage) <= _BAGGAGE_CHARACTERS and baggage.count(",") < _BAGGAGE_MEMBERS
+    return baggage if fits else ""
 
 
 def _from_tracecontext(headers: HTTPHeaders) -> Parent | None:
@@ -88,7 +101,7 @@ def _to_tracecontext(span: Parent, headers: MutableMapping[str, str]) -> None:
 
 
 def _from_b3(headers: HTTPHeaders) -> Parent | None:
-    if values := headers.get_list("b3"):
+    if (values := headers.get_list("b3")) and values[0]:
         value = values[0].lower()
     elif values := headers.get_list("X-B3-TraceId"):
         ids = [*values[:1], *headers.get_list("X-B3-SpanId")[:1]]
@@ -103,7 +116,8 @@ def _from_b3(headers: HTTPHeaders) -> Parent | None:
     trace_id, span_id, sampled = match.groups()
     if not int(trace_id, 16) or not int(span_id, 16):
         return None
-    return Parent(trace_id.zfill(32), span_id, _B3_FLAGS.get(sampled))
+    flags = None if sampled is None else _B3_FLAGS.get(sampled, 0)
+    return Parent(trace_id.zfill(32), span_id, flags)
 
 
 def _b3_decision(headers: HTTPHeaders) -> list[str]:

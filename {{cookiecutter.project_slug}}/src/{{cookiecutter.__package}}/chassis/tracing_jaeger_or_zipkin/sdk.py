@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 
 from .propagation import KNOWN_FLAGS
-from .spans import Event, Span, make_link
+from .spans import Event, Span, as_time, make_link, well_formed
 
 
 def make_provider(
@@ -44,11 +44,16 @@ def _converted(span: ReadableSpan) -> Span:
     ours = Span(span.name, span.kind.name, f"{ids.trace_id:032x}", parent, flags)
     ours.tracestate = ids.trace_state.to_header()
     ours.span_id = f"{ids.span_id:016x}"
-    ours.started, ours.ended = span.start_time or 0, span.end_time or 0
-    ours.scope = scope.name
+    ours.started, ours.ended = as_time(span.start_time), as_time(span.end_time)
+    ours.scope = well_formed(scope.name)
+    ours.scope_version = well_formed(scope.version or "")
     ours.attributes = dict(span.attributes or {})
-    ours.events = [Event(each.name, each.timestamp, each.attributes or {}) for each in span.events]
-    ours.links = [make_link(link.context, link.attributes) for link in span.links]
+    ours.events = [
+        Event(each.name, as_time(each.timestamp), each.attributes or {}) for each in span.events
+    ]
+    ours.links = [
+        make_link(link.context, link.attributes) for link in span.links if link.context.is_valid
+    ]
     ours.status = span.status.status_code.name
     ours.status_message = span.status.description or ""
     return ours

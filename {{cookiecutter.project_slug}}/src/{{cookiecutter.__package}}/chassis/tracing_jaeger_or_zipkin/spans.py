@@ -22,6 +22,12 @@ LIMIT = 128
 """How many attributes, events and links a span keeps of each, as in OpenTelemetry's SDK."""
 
 
+TEXT_CHARACTERS = 32 * 1024
+"""How long an exception's message and stack trace may be; what is longer is cut in its middle."""
+
+_TIME_END = 1 << 63
+
+
 class Event(NamedTuple):
     name: str
     #: Nanoseconds since 1970, as all times of a span.
@@ -38,7 +44,8 @@ class Link(NamedTuple):
 class Encoded(NamedTuple):
     """A span as it is sent."""
 
-    scope: str
+    #: Name and version of the library that made it.
+    scope: tuple[str, str]
     text: str
 
 
@@ -66,8 +73,9 @@ class Span(trace.Span):
     #: The name of an OpenTelemetry `StatusCode`.
     status = "UNSET"
     status_message = ""
-    #: Name of the library that made the span.
+    #: Name and version of the library that made the span.
     scope = SERVICE
+    scope_version = ""
 
     def __init__(
         self,
@@ -132,12 +140,12 @@ class Span(trace.Span):
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
         if self.recording and len(self.events) < LIMIT:
-            self.events = [*self.events, Event(name, timestamp or time_ns(), attributes or {})]
+            self.events = [*self.events, Event(name, as_time(timestamp), attributes or {})]
 
     def add_link(
         self, context: trace.SpanContext, attributes: Mapping[str, Any] | None = None
     ) -> None:
-        if self.recording and len(self.links) < LIMIT:
+        if self.recording and context.is_valid and len(self.links) < LIMIT:
             self.links = [*self.links, make_link(context, attributes)]
 
     def record_exception(
@@ -152,8 +160,8 @@ class Span(trace.Span):
             module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
             described = {
                 "exception.type": module + kind.__qualname__,
-                "exception.message": str(exception),
-                "exception.stacktrace": "".join(traceback.format_exception(exception)),
+                "exception.message": cut(str(exception)),
+                "exception.stacktrace": cut("".join(traceback.format_exception(exception))),
             }
             self.add_event("exception", {**described, **(attributes or {})}, timestamp)
 
@@ -165,14 +173,39 @@ class Span(trace.Span):
         # OK is final, and nothing goes back to unset.
         if self.recording and self.status != "OK" and not status.is_unset:
             self.status = status.status_code.name
-            self.status_message = status.description or ""
+            self.status_message = cut(status.description or "")
 
     def end(self, end_time: int | None = None) -> None:
         if self.recording and self._on_end:
             self.recording = False
-            self.ended = end_time or time_ns()
+            self.ended = as_time(end_time)
             self._on_end(self)
 
 
 def make_link(context: trace.SpanContext, attributes: Mapping[str, Any] | None) -> Link:
     return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", attributes or {})
+
+
+def as_time(given: Any) -> int:
+    """Nanoseconds since 1970, as backends take them; the current time for what is no number.
+
+    A backend refuses the whole batch for one time that is negative or has a fraction.
+    """
+    if given is None:
+        return time_ns()
+    try:
+        return min(max(int(given), 0), _TIME_END - 1)
+    except (TypeError, ValueError, OverflowError):
+        return time_ns()
+
+
+def well_formed(text: str) -> str:
+    """The text without lone surrogates, for which a backend may refuse the whole batch."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def cut(text: str) -> str:
+    if len(text) <= TEXT_CHARACTERS:
+        return text
+    kept = TEXT_CHARACTERS // 2 - 32
+    return f"{text[:kept]} ... {len(text) - 2 * kept} characters cut ... {text[-kept:]}"

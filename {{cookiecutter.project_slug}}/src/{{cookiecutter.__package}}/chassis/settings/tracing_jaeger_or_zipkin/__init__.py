@@ -44,4 +44,5 @@ class TracingSettings(BackendSettings):
 
     otel_propagators: tuple[str, ...] = setting(PROPAGATORS, parse=_propagators)
     """How traces cross between services: `tracecontext`, `baggage`, `b3`, `b3multi`, or several of
-    them, comma-separated; or `none`."""
+    them, comma-separated; or `none`. With `baggage`, what a caller sends reaches whoever is
+    called."""

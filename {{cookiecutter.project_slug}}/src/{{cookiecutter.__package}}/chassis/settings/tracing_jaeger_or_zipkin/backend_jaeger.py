@@ -9,7 +9,7 @@ from .. import parsing
 from ..server import ServerSettings
 from ..setting import setting
 
-PROPAGATORS = ("tracecontext", "baggage")
+PROPAGATORS = ("tracecontext",)
 
 
 def _headers(text: str) -> dict[str, str]:

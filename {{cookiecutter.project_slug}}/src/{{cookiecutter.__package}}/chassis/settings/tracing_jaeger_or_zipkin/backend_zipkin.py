@@ -6,7 +6,7 @@ from .. import parsing
 from ..server import ServerSettings
 from ..setting import setting
 
-PROPAGATORS = ("tracecontext", "baggage", "b3")
+PROPAGATORS = ("tracecontext", "b3")
 
 
 @dataclass(frozen=True, kw_only=True)
