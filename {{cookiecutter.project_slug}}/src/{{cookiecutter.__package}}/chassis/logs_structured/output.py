@@ -39,7 +39,7 @@ class Output:
         self.dropped = 0
         self._stream = stream
         self._loss = loss
-        self._poll = _poll(stream)
+        self._descriptor, self._poll = _polled(stream)
         self._encoding = stream.encoding or "utf-8"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forget()
@@ -112,8 +112,15 @@ class Output:
             self.dropped += len(lines)  # Nobody reads any more.
 
     def _write_pieces(self, lines: list[str], poll: Any) -> None:
-        self._drain(poll)
-        for line in lines:
+        data = "".join(lines).encode(self._encoding, "backslashreplace")
+        if self._waiting:
+            self._drain(poll)
+        if not (self._waiting or self._lost):
+            written = self._write_now(data, poll)
+            if written == len(data):
+                return
+            data = data[written:]
+        for line in data.splitlines(keepends=True):
             self._accept(line)
         self._drain(poll)
         if self._lost and not self._waiting:
@@ -127,45 +134,52 @@ class Output:
             except RuntimeError:  # closed
                 self._is_retrying = False
 
-    def _accept(self, line: str) -> None:
+    def _write_now(self, data: bytes, poll: Any) -> int:
+        """Writes whole lines in each piece, since others may write to the same pipe."""
+        start = 0
+        while start < len(data) and self._has_room(poll):
+            end = start + _PIECE_BYTES
+            if end < len(data):
+                end = data.rfind(b"\n", start, end) + 1 or end
+            written = self._write(data[start:end])
+            if not written:
+                break
+            start += written
+        return start
+
+    def _accept(self, line: bytes) -> None:
         # Once full, only when half of it is free again: not a line now and then.
         limit = WAITING_BYTES // 2 if self._lost else WAITING_BYTES
-        data = self._encoded(line)
-        if self._waiting and self._size + len(data) > limit:
+        if self._waiting and self._size + len(line) > limit:
             self._lost += 1
             self.dropped += 1
             return
         if self._lost:
             self._tell()
-        self._waiting.append(data)
-        self._size += len(data)
+        self._waiting.append(line)
+        self._size += len(line)
 
     def _tell(self) -> None:
-        data = self._encoded(self._loss(self._lost))
+        line = self._loss(self._lost).encode(self._encoding, "backslashreplace")
         self._lost = 0
-        self._waiting.append(data)
-        self._size += len(data)
-
-    def _encoded(self, line: str) -> bytes:
-        return line.encode(self._encoding, "backslashreplace")
+        self._waiting.append(line)
+        self._size += len(line)
 
     def _drain(self, poll: Any) -> None:
         waiting = self._waiting
         while waiting and self._has_room(poll):
-            piece = waiting.popleft()
-            # Whole lines where they fit, since others may write to the same pipe.
-            if len(piece) < _PIECE_BYTES and waiting:
-                lines, size = [piece], len(piece)
-                while waiting and size + len(waiting[0]) <= _PIECE_BYTES:
-                    size += len(waiting[0])
-                    lines.append(waiting.popleft())
-                piece = b"".join(lines)
-            rest = piece[self._write(piece[:_PIECE_BYTES]) :]
-            self._size -= len(piece) - len(rest)
-            if rest:
-                waiting.appendleft(rest)
-                if len(rest) == len(piece):
-                    return
+            lines = [waiting.popleft()]
+            size = len(lines[0])
+            while waiting and size + len(waiting[0]) <= _PIECE_BYTES:
+                size += len(waiting[0])
+                lines.append(waiting.popleft())
+            piece = b"".join(lines)
+            written = self._write(piece[:_PIECE_BYTES])
+            self._size -= written
+            if written < size:
+                waiting.appendleft(piece[written:])
+            if not written:
+                break
 
     def _has_room(self, poll: Any) -> bool:
         # Without a loop that serves there is nothing to hold up, but neither anything that would
@@ -179,7 +193,7 @@ class Output:
         """How many bytes have been dealt with."""
         try:
             self._stream.flush()  # what `print` has left there
-            return os.write(self._stream.fileno(), piece)
+            return os.write(self._descriptor, piece)
         except BlockingIOError:  # Whoever shares the pipe has set O_NONBLOCK.
             return 0
         except (OSError, ValueError):  # Nobody reads any more, or the disk is full.
@@ -203,14 +217,15 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_forget_all)
 
 
-def _poll(stream: TextIO) -> Any:
-    """What says whether the stream takes more; None where only writing to it can tell."""
+def _polled(stream: TextIO) -> tuple[int, Any]:
+    """The stream's descriptor, and what says whether it takes more; -1 and None where only writing
+    to it can tell."""
     if sys.platform == "win32" or not hasattr(select, "poll") or stream.isatty():
-        return None
+        return -1, None
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError, ValueError):
-        return None
+        return -1, None
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    return poll
+    return descriptor, poll
