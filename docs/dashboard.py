@@ -128,6 +128,7 @@ def measure(directory: Path) -> tuple[grafana.Dashboard, Answers]:
                 [f"127.0.0.1:{service.admin_port}" for service in services],
                 rule_files=[path / "deploy/prometheus/alerts.yml"],
                 job="order-desk",
+                labels={"namespace": "production"},
             )
         )
         begin = time.time() + WARM_UP_SECONDS

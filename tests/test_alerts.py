@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from .backends import prometheus
+from .backends import alertmanager, eventually, prometheus
 from .conftest import Generate
 
 # All that alerts depend on.
-HEALTH = pytest.mark.parametrize("health", ["probes", "none"])
+CHOICES = pytest.mark.parametrize(
+    ("health", "deployment"), [("probes", "kubernetes"), ("none", "docker"), ("none", "kubernetes")]
+)
+OF_KUBERNETES = {"RolloutStuck", "AutoscalerAtMaximum"}
 SEVERITIES = {"critical", "warning"}
 
 
@@ -24,24 +27,28 @@ def alerts(project: Path) -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
-@HEALTH
-def test_promtool_finds_nothing(generate: Generate, health: str) -> None:
-    rules = generate(metrics="prometheus", health=health).path / "deploy/prometheus/alerts.yml"
+@CHOICES
+def test_promtool_finds_nothing(generate: Generate, health: str, deployment: str) -> None:
+    project = generate(metrics="prometheus", health=health, deployment=deployment).path
+    rules = project / "deploy/prometheus/alerts.yml"
     output = prometheus.promtool("check", "rules", "--lint=all", "--lint-fatal", rules)
     assert "SUCCESS" in output
 
 
-@HEALTH
-def test_alerts_fire_when_they_must_and_only_then(generate: Generate, health: str) -> None:
-    tests = generate(metrics="prometheus", health=health).path / "deploy/prometheus/alerts_test.yml"
+@CHOICES
+def test_alerts_fire_when_they_must_and_only_then(
+    generate: Generate, health: str, deployment: str
+) -> None:
+    project = generate(metrics="prometheus", health=health, deployment=deployment).path
+    tests = project / "deploy/prometheus/alerts_test.yml"
     assert "SUCCESS" in prometheus.promtool("test", "rules", tests)
 
 
-@HEALTH
+@CHOICES
 def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_not(
-    generate: Generate, health: str
+    generate: Generate, health: str, deployment: str
 ) -> None:
-    project = generate(metrics="prometheus", health=health).path
+    project = generate(metrics="prometheus", health=health, deployment=deployment).path
     cases = [
         case
         for test in load(project / "deploy/prometheus/alerts_test.yml")["tests"]
@@ -54,11 +61,11 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_not(
         assert any(alert["labels"].items() <= each.items() for each in labels), alert
 
 
-@HEALTH
+@CHOICES
 def test_each_alert_says_what_it_is_and_leads_to_its_section_of_the_runbook(
-    generate: Generate, health: str
+    generate: Generate, health: str, deployment: str
 ) -> None:
-    project = generate(metrics="prometheus", health=health).path
+    project = generate(metrics="prometheus", health=health, deployment=deployment).path
     for alert in alerts(project):
         assert alert["labels"]["severity"] in SEVERITIES
         annotations = alert["annotations"]
@@ -68,3 +75,123 @@ def test_each_alert_says_what_it_is_and_leads_to_its_section_of_the_runbook(
     runbook = (project / "docs/runbook.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^## (.*)", runbook, re.MULTILINE)) == sorted(names)
     assert ("ReadinessFailing" in names) == (health == "probes")
+    assert (names & OF_KUBERNETES) == (OF_KUBERNETES if deployment == "kubernetes" else set())
+    for section in re.split(r"^## .*", runbook, flags=re.MULTILINE)[1:]:
+        assert re.findall(r"^\*\*([\w ]+)", section, re.MULTILINE) == [
+            "Users see",
+            "Look first",
+            "Act first",
+        ]
+
+
+@CHOICES
+def test_environments_do_not_blend(generate: Generate, health: str, deployment: str) -> None:
+    """Each aggregation keeps the label that tells environments apart."""
+    project = generate(metrics="prometheus", health=health, deployment=deployment).path
+    rules = load(project / "deploy/prometheus/alerts.yml")["groups"]
+    found = [
+        labels.split(", ")
+        for group in rules
+        for rule in group["rules"]
+        for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"])
+    ]
+    assert found
+    assert [labels for labels in found if "namespace" not in labels] == []
+
+
+@CHOICES
+def test_counters_are_each_read_at_one_moment(
+    generate: Generate, health: str, deployment: str
+) -> None:
+    """A difference to what was recorded before would fall, which `rate` takes for a restart."""
+    project = generate(metrics="prometheus", health=health, deployment=deployment).path
+    rules = load(project / "deploy/prometheus/alerts.yml")["groups"][0]["rules"]
+    counters = {rule["record"]: rule["expr"] for rule in rules if rule["record"].endswith(":sum")}
+    assert len(counters) == 3
+    for expr in counters.values():
+        assert not re.search(r"\w:", expr), expr
+
+
+# What fires at once, in one environment: names, and further labels.
+INCIDENTS = {
+    "down": [
+        ("ServiceDown", {"severity": "critical"}),
+        ("RestartLoop", {"severity": "critical"}),
+        ("RestartLoop", {"severity": "warning", "instance": "a"}),
+        ("InstanceDown", {"severity": "warning", "instance": "a"}),
+        ("AvailabilityBudgetBurn", {"severity": "critical", "window": "1h"}),
+    ],
+    "burning": [
+        ("AvailabilityBudgetBurn", {"severity": "critical", "window": "1h"}),
+        ("AvailabilityBudgetBurn", {"severity": "critical", "window": "6h"}),
+        ("AvailabilityBudgetBurn", {"severity": "warning", "window": "3d"}),
+        ("LatencyBudgetBurn", {"severity": "critical", "window": "1h"}),
+        ("InstanceFailing", {"severity": "warning", "instance": "a"}),
+    ],
+    "slow": [
+        ("LatencyBudgetBurn", {"severity": "critical", "window": "6h"}),
+        ("LatencyBudgetBurn", {"severity": "warning", "window": "3d"}),
+        ("EventLoopLag", {"severity": "warning", "instance": "a"}),
+    ],
+    "restarting": [
+        ("RestartLoop", {"severity": "critical"}),
+        ("RestartLoop", {"severity": "warning", "instance": "a"}),
+        ("InstanceDown", {"severity": "warning", "instance": "a"}),
+        ("AvailabilityBudgetBurn", {"severity": "critical", "window": "1h"}),
+    ],
+    "not ready": [
+        ("ReadinessFailing", {"severity": "critical"}),
+        ("ReadinessFailing", {"severity": "warning", "instance": "a"}),
+        ("NoRequests", {"severity": "critical"}),
+    ],
+}
+
+
+def test_one_incident_is_one_alert(generate: Generate, tmp_path: Path) -> None:
+    """Each in a namespace of its own, and beside it another where only what is minor fires."""
+    project = generate(metrics="prometheus", health="probes", project_slug="order-desk").path
+    config = project / "deploy/prometheus/alertmanager.yml"
+    known = {alert["alert"] for alert in alerts(project)}
+    with alertmanager.running(tmp_path, config) as server:
+        expected = []
+        for namespace, incident in INCIDENTS.items():
+            firing = [
+                {"alertname": name, "namespace": namespace, "job": "order-desk", **labels}
+                for name, labels in incident
+            ]
+            assert {alert["alertname"] for alert in firing} <= known
+            elsewhere = firing[-1] | {"namespace": f"{namespace} elsewhere"}
+            server.fire(*reversed(firing), elsewhere)
+            expected += [firing[0], elsewhere]
+
+        def only_one_each() -> bool:
+            return by_name(server.active()) == by_name(expected)
+
+        eventually(only_one_each, 10, "one alert for each incident")
+
+
+def by_name(alerts: list[dict[str, str]]) -> list[list[tuple[str, str]]]:
+    return sorted(sorted(alert.items()) for alert in alerts)
+
+
+@CHOICES
+def test_only_production_wakes_somebody_up(
+    generate: Generate, health: str, deployment: str
+) -> None:
+    project = generate(metrics="prometheus", health=health, deployment=deployment)
+    config = project.path / "deploy/prometheus/alertmanager.yml"
+    assert "SUCCESS" in alertmanager.amtool("check-config", config)
+    for severity, namespace, receiver in [
+        ("critical", project.slug, "on-call"),
+        ("warning", project.slug, "team"),
+        ("critical", "staging", "team"),
+    ]:
+        alertmanager.amtool(
+            "config",
+            "routes",
+            "test",
+            f"--config.file={config}",
+            f"--verify.receivers={receiver}",
+            f"severity={severity}",
+            f"namespace={namespace}",
+        )

@@ -13,7 +13,7 @@ from . import grafana
 from .backends import eventually, otlp, prometheus
 from .conftest import Generate
 from .project import Service
-from .test_alerts import alerts, load
+from .test_alerts import OF_KUBERNETES, alerts, load
 
 SLUG = "order-desk"
 BOOM = """\
@@ -22,11 +22,15 @@ class Boom(JsonHandler):
         raise ValueError("boom")
 """
 SLOW_SECONDS = 0.6
+NAMESPACE = "production"
 OBSERVED = {"metrics": "prometheus", "project_slug": SLUG}
 PROBES = {"/livez", "/readyz", "/health"}
 OF_PROMETHEUS_ITSELF = {"up", "ALERTS"}
 METRIC = re.compile(r"([a-zA-Z_:][\w:]*)\{")
-THRESHOLD = re.compile(r"(>|==) [\d.]+( \* [\d.]+)?")
+# What keeps an alert from having an answer while nothing is wrong: what it compares with, and when
+# it looks back further than this test has run.
+THRESHOLD = re.compile(r"(>=?|<|==) [\d.]+( \* [\d.]+)?| offset \w+")
+OPERATOR = re.compile(r"\b(?:and|or|unless)\b(?: on \([^)]*\))?")
 
 
 def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
@@ -48,20 +52,29 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
             DRAIN_DELAY_SECONDS="60", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
         ) as service,
         prometheus.running(
-            tmp_path, [f"127.0.0.1:{service.admin_port}"], rule_files=[rules], job=SLUG
+            tmp_path,
+            [f"127.0.0.1:{service.admin_port}"],
+            rule_files=[rules],
+            job=SLUG,
+            labels={"namespace": NAMESPACE},
         ) as server,
     ):
         server.wait_for("up")
         visit(service)
         server.wait_for('http_server_request_duration_seconds_count{http_route="/slow"}')
         values = dashboard.variables(server)
-        assert values["job"] == SLUG
+        assert (values["namespace"], values["job"]) == (NAMESPACE, SLUG)
         assert not [probe for probe in PROBES if probe in values["route"]]
 
         queries = {name: grafana.fill(query, values) for name, query in dashboard.queries().items()}
-        for alert in alerts(project.path):
+        ours = [each for each in alerts(project.path) if each["alert"] not in OF_KUBERNETES]
+        for alert in ours:
             labels = " ".join(alert["labels"].values())
-            queries[f"{alert['alert']} {labels}"] = THRESHOLD.sub("", alert["expr"])
+            first, *others = OPERATOR.split(THRESHOLD.sub("", alert["expr"]))
+            queries[f"{alert['alert']} {labels}"] = first
+            for number, other in enumerate(others):
+                if not other.strip().startswith("absent"):
+                    queries[f"{alert['alert']} {labels} {number}"] = other
 
         def without_answer() -> list[str]:
             visit(service)
@@ -92,7 +105,8 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         exported = set(
             re.findall(r"^[a-z_]+", service.get("/metrics", admin=True)[2], re.MULTILINE)
         )
-        recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
+        every = [rule for group in load(rules)["groups"] for rule in group["rules"]]
+        recorded = [rule for rule in every if rule.get("alert") not in OF_KUBERNETES]
         used = {name for query in queries.values() for name in METRIC.findall(query)}
         used |= {name for rule in recorded for name in METRIC.findall(rule["expr"])}
         names = {rule["record"] for rule in recorded if "record" in rule}
@@ -141,6 +155,22 @@ def test_dashboard_shows_what_was_chosen(generate: Generate, health: str, tracin
     ]
     assert exemplars == ([] if tracing == "none" else ["Duration", "Duration, heat map"])
     assert ("exemplar" in json.dumps(dashboard.json)) == (tracing != "none")
+
+
+def test_environments_do_not_blend(generate: Generate) -> None:
+    """Every series asked for is of one environment."""
+    dashboard = grafana.read(generate(**OBSERVED, health="probes", tracing="jaeger").path)
+    variables = dashboard.json["templating"]["list"]
+    queries = [
+        *dashboard.queries().values(),
+        *(each["expr"] for each in dashboard.json["annotations"]["list"]),
+        *(each["definition"] for each in variables if each["name"] in ("job", "instance", "route")),
+    ]
+    for query in queries:
+        selectors = re.findall(r"\w\{([^}]*)\}", query)
+        assert selectors, query
+        for selector in selectors:
+            assert 'namespace="$namespace"' in selector, query
 
 
 def test_panels_are_whole(generate: Generate) -> None:

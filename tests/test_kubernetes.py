@@ -15,7 +15,7 @@ from kubernetes_validate import SchemaNotFoundError, latest_version
 
 from . import combinations
 from .backends import answers as is_answered
-from .backends import free_port
+from .backends import crds, free_port
 from .backends.containers import containers
 from .backends.kubernetes import Manifest, kustomize, problem
 from .conftest import Generate
@@ -26,7 +26,10 @@ PRODUCTION = Path("deploy", "kubernetes", "overlays", "production")
 # The oldest that is tried has all fields that are used.
 VERSIONS = ("1.28", latest_version())
 # Of the Prometheus Operator.
-CUSTOM = {"ServiceMonitor"}
+CUSTOM = {"PrometheusRule", "ServiceMonitor"}
+# What the Prometheus and the Grafana of kube-prometheus-stack select by.
+SELECTED = {"release": "kube-prometheus-stack"}
+DASHBOARD = {"grafana_dashboard": "1"}
 NAME = "app.kubernetes.io/name"
 # The phases of a stop after the delay and the timeout, by the name of their bound in server.py and
 # how often it is waited for; waiting for idle connections is part of the timeout.
@@ -48,7 +51,8 @@ class Deployed:
         return self.project.name
 
     def all(self, *kinds: str) -> list[Manifest]:
-        return [each for each in self.manifests if each["kind"] in kinds]
+        """Those of these kinds, without the dashboard."""
+        return [each for each in self.manifests if each["kind"] in kinds and not is_dashboard(each)]
 
     def one(self, kind: str) -> Manifest:
         [manifest] = self.all(kind)
@@ -86,6 +90,10 @@ class Deployed:
         return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def is_dashboard(manifest: Manifest) -> bool:
+    return bool(DASHBOARD.items() <= manifest["metadata"].get("labels", {}).items())
+
+
 Check = Callable[[Deployed], Iterator[str]]
 
 
@@ -98,6 +106,8 @@ def schemas(deployed: Deployed) -> Iterator[str]:
             except SchemaNotFoundError:
                 if manifest["kind"] not in CUSTOM:
                     yield f"{version}: has no {manifest['apiVersion']} {manifest['kind']}"
+                elif found := crds.problem(manifest):
+                    yield found
 
 
 def labels(deployed: Deployed) -> Iterator[str]:
@@ -253,6 +263,28 @@ def scraping(deployed: Deployed) -> Iterator[str]:
             yield "the job has another name than the service"
 
 
+def observing(deployed: Deployed) -> Iterator[str]:
+    """Rules and dashboard are those of the files, and are found."""
+    rules, monitors = deployed.all("PrometheusRule"), deployed.all("ServiceMonitor")
+    dashboards = [each for each in deployed.manifests if is_dashboard(each)]
+    if len(rules) != len(monitors) or len(dashboards) != len(monitors):
+        yield f"{len(monitors)} monitors, {len(rules)} rules, {len(dashboards)} dashboards"
+    for each in rules + monitors:
+        if not SELECTED.items() <= each["metadata"]["labels"].items():
+            yield f"{each['kind']} is not selected"
+    for rule in rules:
+        path = deployed.project / "deploy" / "prometheus" / "alerts.yml"
+        if rule["spec"] != yaml.safe_load(path.read_text(encoding="utf-8")):
+            yield f"other rules than {path.name}"
+        selector = set(re.findall(r'job="([^"]+)"', str(rule["spec"])))
+        if selector != {deployed.slug}:
+            yield f"rules are about {selector}"
+    for dashboard in dashboards:
+        path = deployed.project / "deploy" / "grafana" / "dashboards" / f"{deployed.slug}.json"
+        if dashboard["data"] != {path.name: path.read_text(encoding="utf-8")}:
+            yield f"another dashboard than {path.name}"
+
+
 def stopping(deployed: Deployed) -> Iterator[str]:
     """All that a stop may take is over before the kernel ends the process."""
     bounds = {
@@ -339,6 +371,7 @@ CHECKS: list[Check] = [
     configuration,
     exposure,
     scraping,
+    observing,
     stopping,
     replicas,
     restrictions,
@@ -371,7 +404,7 @@ def test_manifests_agree(generate: Generate, answers: combinations.Answers) -> N
     assert production.settings["ENVIRONMENT"] == "production"
     assert production.container["image"] == f"registry.example.com/{project.name}:0.1.0"
     kinds = [each["kind"] for each in base.manifests]
-    custom = sorted(CUSTOM) if answers["metrics"] == "prometheus" else []
+    custom = [*CUSTOM, "ConfigMap"] if answers["metrics"] == "prometheus" else []
     assert sorted([*kinds, *custom]) == sorted(each["kind"] for each in production.manifests)
 
 
@@ -426,6 +459,13 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (scraping, "ServiceMonitor", "spec.endpoints.0.port", "http"),
     (scraping, "ServiceMonitor", "spec.endpoints.0.path", "/"),
     (scraping, "ServiceMonitor", "spec.jobLabel", "job"),
+    (schemas, "PrometheusRule", "spec.groups.0.rules.0.labels", {"severity": 1}),
+    (schemas, "PrometheusRule", "groups", []),
+    (schemas, "ServiceMonitor", "spec.endpoints.0.interval", "often"),
+    (observing, "PrometheusRule", "metadata.labels.release", "other"),
+    (observing, "PrometheusRule", "spec.groups.0.name", "other"),
+    (observing, "PrometheusRule", "kind", "Other"),
+    (observing, "ServiceMonitor", "metadata.labels.release", "other"),
     (stopping, "ConfigMap", "data.DRAIN_TIMEOUT_SECONDS", "25"),
     (stopping, "ConfigMap", "data.DRAIN_DELAY_SECONDS", "10"),
     (stopping, "Deployment", "spec.template.spec.terminationGracePeriodSeconds", 30),

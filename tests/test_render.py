@@ -28,7 +28,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 }
 
 # `${{ }}` is an expression of a pipeline, `{{ $value }}` one of an alert, `{{le}}` of a dashboard.
-TAG = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{(?! \$|\w+\}\})|cookiecutter\.")
+TAG = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{(?! \$| (?:with \$\S+|\.|end) |\w+\}\})|cookiecutter\.")
 
 # Words that stand in a project only with the choice, or with any choice but `none` of the prompt.
 WORDS = {

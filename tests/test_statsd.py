@@ -1,5 +1,6 @@
 """Metrics, received by a real StatsD daemon."""
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .backends import eventually, statsd
+from .backends import eventually, statsd, statsd_exporter
 from .conftest import Generate
 from .load import load
 from .project import Project, Service
@@ -49,11 +50,48 @@ def test_daemon_receives_what_is_measured(generate: Generate, tmp_path: Path) ->
         assert all(0 < value < 10_000 for values in server.timers().values() for value in values)
         assert server.counters()["shop.greetings.en"] == 3
         gauges = server.gauges()
-        assert gauges["shop.http_server_active_requests.GET.http"] == 0
-        assert 0 <= gauges["shop.event_loop_lag_seconds"] < 10
-        assert gauges["shop.process_resident_memory_bytes"] > MEBIBYTE
+        assert gauges[f"shop.http_server_active_requests.GET.http.{instance(service)}"] == 0
+        assert 0 <= gauges[f"shop.event_loop_lag_seconds.{instance(service)}"] < 10
+        assert gauges[f"shop.process_memory_usage_bytes.{instance(service)}"] > MEBIBYTE
         assert any(name.startswith(f"shop.build_info.{project.slug}.0_1_0.") for name in gauges)
         assert server.counters()["statsd.bad_lines_seen"] == 0
+
+
+def test_two_services_and_two_instances_keep_apart(generate: Generate, tmp_path: Path) -> None:
+    desk = with_a_counter(generate(metrics="statsd", project_slug="order-desk"))
+    shop = with_a_counter(generate(metrics="statsd", project_slug="shop"))
+    with statsd.running(tmp_path) as server:
+        settings = {"STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(server.port)}
+        with (
+            desk.start(**settings) as one,
+            desk.start(**settings) as other,
+            shop.start(**settings) as another,
+        ):
+            services = (one, other, another)
+            for service in services:
+                assert service.get("/hello/x")[0] == 200
+            for service in services:
+                assert service.terminate() == 0
+        server.wait_for(lambda it: it.counters().get("order-desk.greetings.en") == 2)
+        assert server.counters()["shop.greetings.en"] == 1
+        gauges = server.gauges()
+        for name in ("event_loop_lag_seconds", "process_cpu_time_seconds"):
+            assert {gauge for gauge in gauges if f".{name}." in gauge} == {
+                f"order-desk.{name}.{instance(one)}",
+                f"order-desk.{name}.{instance(other)}",
+                f"shop.{name}.{instance(another)}",
+            }
+
+
+def test_no_name_is_one_of_the_exporters_own(project: Project, tmp_path: Path) -> None:
+    """Or none of its metrics could be read: it has some about its own process."""
+    with statsd_exporter.running(tmp_path) as exporter:
+        own = exporter.names()
+        with project.start(STATSD_HOST="127.0.0.1", STATSD_PORT=str(exporter.port)) as service:
+            assert service.get("/hello/x")[0] == 200
+            assert service.terminate() == 0
+        names = eventually(lambda: exporter.names() - own, 10, "metrics")
+        assert {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"} <= names
 
 
 @pytest.mark.full
@@ -71,7 +109,7 @@ def test_a_hundred_thousand_paths_add_no_name(project: Project, tmp_path: Path) 
             while ends < len(paths):
                 ends += answers.readline() == b"\r\n"
         assert service.terminate() == 0
-        assert list(server.timers()) == [f"{DURATION}.HEAD.http.404.unmatched.none"]
+        assert list(server.timers()) == [f"{project.slug}.{DURATION}.HEAD.http.404.unmatched.none"]
 
 
 @pytest.mark.parametrize(("fault", "warnings"), [("refuses", 1), ("hangs", 0), ("unknown", 1)])
@@ -105,12 +143,20 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
             daemon.bind((host, port))
             daemon.settimeout(30)
-            line = f"{DURATION}.GET.http.200._hello_name_.none:".encode()
+            line = f"{project.slug}.{DURATION}.GET.http.200._hello_name_.none:".encode()
             received = b""
-            while received.count(line) < 3:
+            for _ in range(100):
                 received += daemon.recv(65536)
+                if received.count(line) == 3:
+                    break
+            assert received.count(line) == 3
         assert service.terminate() == 0
         assert service.output().count(f"{destination} works again") == 1
+
+
+def instance(service: Service) -> str:
+    """What gauges of this process have at the end of their names."""
+    return re.sub("[^A-Za-z0-9_-]+", "_", f"{socket.gethostname()}_{service.port}")
 
 
 def with_a_counter(project: Project) -> Project:

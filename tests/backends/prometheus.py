@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,16 @@ def running(
     scrape_interval: str = "1s",
     rule_files: Iterable[Path] = (),
     job: str = "test",
+    labels: Mapping[str, str] | None = None,
 ) -> Iterator[Prometheus]:
-    """Run a server that scrapes /metrics of `targets` ("host:port") as `job`.
+    """Run a server that scrapes /metrics of `targets` ("host:port") as `job`, with these labels.
 
     Rules are evaluated as often as targets are scraped. Its data and log are in `directory`.
     """
+    static = {"targets": targets, "labels": dict(labels or {})}
     config = {
         "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
-        "scrape_configs": [{"job_name": job, "static_configs": [{"targets": targets}]}],
+        "scrape_configs": [{"job_name": job, "static_configs": [static]}],
         "rule_files": [str(path.absolute()) for path in rule_files],
     }
     # JSON is YAML.

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import re
 import socket
 import threading
@@ -35,7 +36,7 @@ class Daemon:
         self.datagrams: list[bytes] = []
 
     def values(self, kind: str) -> dict[str, list[float]]:
-        """All values of a kind: `c`, `g` or `ms`."""
+        """All values of a kind, `c`, `g` or `ms`, by names without the service and the instance."""
         try:
             while True:
                 self.datagrams.append(self.socket.recv(65536))
@@ -46,6 +47,7 @@ class Daemon:
             name, _, rest = line.partition(":")
             value, _, its_kind = rest.partition("|")
             if its_kind == kind:
+                name = name.removeprefix(f"{SERVICE}.").removesuffix(metrics._outbox.suffix)
                 found.setdefault(name, []).append(float(value))
         return found
 
@@ -222,9 +224,9 @@ class TestMeasurements(StatsDTest):
         self.wait_for(lambda: self.daemon.values("g"))
         gauges = self.daemon.values("g")
         assert [gauges[name] for name in gauges if name.startswith(f"build_info.{SERVICE}.")]
-        assert gauges["process_cpu_seconds_total"][0] > 0
+        assert gauges["process_cpu_time_seconds"][0] > 0
         assert gauges["python_gc_collections.2"][0] <= gc.get_stats()[2]["collections"]
-        assert gauges["process_resident_memory_bytes"][0] > 1_000_000
+        assert gauges["process_memory_usage_bytes"][0] > 1_000_000
 
     def test_totals_of_other_features_are_sent_as_they_grow(self) -> None:
         def done() -> float:
@@ -235,6 +237,28 @@ class TestMeasurements(StatsDTest):
         self.working.total = 9
         self.wait_for(lambda: done() == 9)
         assert self.daemon.values("c")["work_done"] == [7, 2]
+
+
+class TestNames(StatsDTest):
+    def test_each_has_the_service_and_a_gauge_the_instance(self) -> None:
+        metrics.counter("greetings", "Greetings given.").inc()
+        self.wait_for(lambda: self.daemon.values("c"))
+        datagrams = filter(None, self.daemon.datagrams)  # an empty one is a probe
+        lines = b"\n".join(datagrams).decode().splitlines()
+        names = {line.partition("|")[2]: line.partition(":")[0] for line in lines}
+        assert names["c"] == f"{SERVICE}.greetings"
+        host = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
+        assert all(line.startswith(f"{SERVICE}.") for line in lines)
+        assert re.fullmatch(rf"{SERVICE}\..*\.{host}_\d+", names["g"])
+
+    def test_processes_on_one_host_differ(self) -> None:
+        def instance(**environ: str) -> str:
+            return metrics._instance(read(Settings, environ))
+
+        assert instance(PORT="8000") != instance(PORT="8001")
+        # One port has several processes, the other none yet.
+        for environ in ({"REUSE_PORT": "true"}, {"PORT": "0"}):
+            assert instance(**environ).endswith(f"_{os.getpid()}")
 
 
 class TestOwn(StatsDTest):
@@ -262,7 +286,9 @@ class TestOwn(StatsDTest):
     def test_gauge_below_zero_is_no_difference(self) -> None:
         metrics.gauge("temperature", "Degrees.").set(-2.25)
         self.wait_for(lambda: "temperature" in self.daemon.values("g"))
-        assert any(b"temperature:0|g\ntemperature:-2.250000|g" in d for d in self.daemon.datagrams)
+        name = f"temperature{metrics._outbox.suffix}"
+        lines = f"{SERVICE}.{name}:0|g\n{SERVICE}.{name}:-2.250000|g".encode()
+        assert any(lines in datagram for datagram in self.daemon.datagrams)
 
     def test_histogram(self) -> None:
         metrics.histogram("query_duration_seconds", "Duration of queries.").observe(0.2)

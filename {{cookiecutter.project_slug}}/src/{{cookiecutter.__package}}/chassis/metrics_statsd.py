@@ -2,8 +2,13 @@
 
 Names are those of OpenTelemetry's stable HTTP conventions. StatsD has no labels: their values are
 parts of the name, as in `http_server_request_duration_seconds.GET.http.200._hello_name_.none` for
-method, scheme, status, route and error. Durations are sent in milliseconds, as StatsD expects.
-Add your own with `counter`, `gauge` and `histogram`.
+method, scheme, status, route and error. Before each name stands that of the service, or
+`STATSD_PREFIX`. Behind that of a gauge stands the instance, since StatsD keeps only the last value
+of a name. Durations are sent in milliseconds, as StatsD expects. Add your own with `counter`,
+`gauge` and `histogram`.
+
+What is measured of the process has other names than with Prometheus: statsd_exporter has those
+itself, and could show nothing at all.
 
 Written by hand because `statsd.StatsClient` resolves its host in the constructor, which raises for
 an unknown host, and blocks the event loop while it sends.
@@ -58,6 +63,8 @@ class _Outbox:
         #: False without a host to send to: then nothing is kept.
         self.enabled = True
         self.prefix = ""
+        #: Of gauges.
+        self.suffix = ""
         self.datagrams: deque[bytes] = deque()
         #: By name and kind: `g` for a gauge, `c` for what was counted since the last `take()`.
         self.values: dict[tuple[str, str], float] = {}
@@ -69,10 +76,11 @@ class _Outbox:
         if not self.enabled or not math.isfinite(value):
             return
         number = str(int(value)) if value == int(value) else f"{value:.6f}"
-        line = f"{self.prefix}{name}:{number}|{kind}"
+        name = f"{self.prefix}{name}{self.suffix if kind == 'g' else ''}"
+        line = f"{name}:{number}|{kind}"
         if kind == "g" and value < 0:
             # StatsD adds a number with a sign to the value before it.
-            line = f"{self.prefix}{name}:0|g\n{line}"
+            line = f"{name}:0|g\n{line}"
         text = line.encode()
         with self.lock:
             if self.datagrams and len(self.datagrams[-1]) + len(text) < DATAGRAM_BYTES:
@@ -180,7 +188,8 @@ class Metrics(Observer):
         else:
             self._connection = _Connection(settings.statsd_host, settings.statsd_port)
         _outbox.enabled = self._connection is not None
-        _outbox.prefix = f"{settings.statsd_prefix}." if settings.statsd_prefix else ""
+        _outbox.prefix = f"{settings.statsd_prefix or SERVICE}."
+        _outbox.suffix = _dotted("", _instance(settings))
         self._active: dict[tuple[str, str], int] = {}
         self._totals: dict[str, int] = {}
         self._lags: deque[float] = deque(maxlen=LAG_TICKS)
@@ -234,10 +243,10 @@ class Metrics(Observer):
         for labels, active in self._active.items():
             write(_dotted("http_server_active_requests", *labels), "g", active)
         write("event_loop_lag_seconds", "g", max(self._lags, default=0.0))
-        write("process_cpu_seconds_total", "g", process_time())
+        write("process_cpu_time_seconds", "g", process_time())
         with suppress(OSError):  # only Linux has this file
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            write("process_resident_memory_bytes", "g", pages * os.sysconf("SC_PAGE_SIZE"))
+            write("process_memory_usage_bytes", "g", pages * os.sysconf("SC_PAGE_SIZE"))
         for generation, figures in enumerate(gc.get_stats()):
             write(_dotted("python_gc_collections", generation), "g", figures["collections"])
         write(_dotted("build_info", SERVICE, __version__, platform.python_version()), "g", 1)
@@ -350,6 +359,12 @@ class _Connection:
             probed.close()
             raise
         return probed
+
+
+def _instance(settings: Settings) -> str:
+    """The host, and what tells one process there from another."""
+    is_alone = settings.port and not settings.reuse_port
+    return f"{socket.gethostname()}_{settings.port if is_alone else os.getpid()}"
 
 
 @lru_cache(maxsize=MAX_SERIES)

@@ -23,4 +23,4 @@ class MetricSettings(ServerSettings):
     """The daemon's UDP port."""
 
     statsd_prefix: str | None = setting(None, parse=_prefix)
-    """Put before each name with a dot, as in `shop.checkout`."""
+    """Put before each name with a dot, as in `shop.checkout`; by default the service's name."""
