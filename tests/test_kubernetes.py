@@ -21,6 +21,7 @@ from .backends.containers import containers
 from .backends.kubernetes import Manifest, kustomize, problem
 from .conftest import Generate
 from .project import setting_fields
+from .test_container import lock
 
 BASE = Path("deploy", "kubernetes", "base")
 PRODUCTION = Path("deploy", "kubernetes", "overlays", "production")
@@ -629,6 +630,7 @@ def test_pod_really_runs(generate: Generate, tmp_path: Path, metrics: str) -> No
     deployed = Deployed(project, answers, kustomize(project / PRODUCTION))
     published = {name: free_port() for name in deployed.ports}
     with containers(tmp_path / "containers") as machine:
+        lock(project)
         machine.build(project, deployed.container["image"])
         manifest = tmp_path / "production.yaml"
         manifest.write_text(yaml.safe_dump_all(playable(deployed, published)), encoding="utf-8")

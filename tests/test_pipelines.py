@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -161,6 +163,47 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
     assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_audit_fails_where_nothing_could_be_looked_up(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    requirement = f"nobody-has-published-this==1.0 --hash=sha256:{'0' * 64}\n"
+    (project.path / "requirements.txt").write_text(requirement, encoding="utf-8")
+    [audit] = (each for each in commands(project, "audit") if each.startswith("uvx pip-audit"))
+    output = project.run("bash", "-ec", audit, env=with_uv(project), status=1)
+    assert "could not be audited" in output
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_jobs_say_what_to_do_where_there_is_no_lock(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    path = project.path / PIPELINES[ci][0]
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    locked = content["env" if ci == "github" else "variables"]["UV_LOCKED"]
+    environ = {**with_uv(project), "UV_LOCKED": locked, "UV_PYTHON": str(project.interpreter)}
+    for job in ("lint", "lint and types", "test", "audit"):
+        if job not in jobs(project):
+            continue
+        first = next(commands(project, job))
+        output = project.run("bash", "-ec", first, env=environ, status=1)
+        assert "create a lockfile, run `uv lock`" in " ".join(output.split()), job
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_what_is_locked_is_checked_every_week(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    path = project.path / PIPELINES[ci][0]
+    # `on` is true in YAML 1.1.
+    content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+    if ci == "github":
+        [schedule] = content["on"]["schedule"]
+        assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"])
+    else:
+        rules = [rule.get("if") for rule in content["workflow"]["rules"]]
+        assert '$CI_PIPELINE_SOURCE == "schedule"' in rules
+        assert "rules" not in content["audit"]
+
+
 @pytest.mark.parametrize("ci", PIPELINES)
 def test_newer_versions_are_proposed_on_a_branch(
     generate: Generate, tmp_path: Path, ci: str
@@ -175,10 +218,23 @@ def test_newer_versions_are_proposed_on_a_branch(
         assert git(remote, "show", "update-dependencies:uv.lock") == versions.strip()
         changed = git(remote, "diff", "--name-only", "main", "update-dependencies")
         assert changed.split() == ["uv.lock"]
+        assert not (tmp_path / "ran").exists(), "a command of the artifact ran with the token"
         # The next week finds a checkout of main.
         git(project.path, "checkout", "--quiet", "--detach", "main")
     if ci == "github":
         assert (tmp_path / "opened").read_text() == "opened\n", "the second one is a renewal"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_lock_that_is_a_link_is_not_proposed(generate: Generate, tmp_path: Path, ci: str) -> None:
+    """It could lead to the environment of the job, and so to its token."""
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    (tmp_path / "environ").write_text("secret")
+    (project.path / "uv.lock").symlink_to(tmp_path / "environ")
+    with pytest.raises(AssertionError, match="status 1"):
+        propose(project, tmp_path, remote)
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
 @pytest.mark.parametrize("ci", PIPELINES)
@@ -218,16 +274,20 @@ def propose(project: Project, tmp_path: Path, remote: Path) -> None:
     )
     gh.chmod(0o755)
     job = jobs(project)["propose"]
+    directory = unpacked(project, job, tmp_path, remote)
     own = next((step["env"] for step in job.get("steps", []) if "env" in step), {})
     variables = {
         **own,
         "GH_TOKEN": "secret",
         "GITHUB_SERVER_URL": "https://git.invalid",
         "GITHUB_REPOSITORY": "team/service",
+        "RUNNER_TEMP": str(tmp_path / "runner"),
         "UPDATE_TOKEN": "secret",
         "CI_SERVER_HOST": "git.invalid",
         "CI_PROJECT_PATH": "team/service",
         "CI_DEFAULT_BRANCH": "main",
+        "CI_COMMIT_BRANCH": "main",
+        "CI_REPOSITORY_URL": str(remote),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
@@ -236,7 +296,33 @@ def propose(project: Project, tmp_path: Path, remote: Path) -> None:
         "GIT_CONFIG_VALUE_1": "https://oauth2:secret@git.invalid/team/service.git",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
-    project.run("bash", "-ec", "\n".join(scripts(job)), env=variables)
+    script = "\n".join(["cd " + shlex.quote(str(directory)), *scripts(job)])
+    project.run("bash", "-ec", script, env=variables)
+
+
+def unpacked(project: Project, job: dict[str, Any], tmp_path: Path, remote: Path) -> Path:
+    """Unpacks an artifact as the platform does, and returns where the job begins.
+
+    It was made by a job that ran a new version of somebody's package: beside uv.lock it has what
+    takes the place of the checkout's own git configuration.
+    """
+    checkout = tmp_path / "builds"
+    shutil.rmtree(checkout, ignore_errors=True)
+    checkout.mkdir()
+    if job.get("variables", {}).get("GIT_STRATEGY") != "none":
+        git(checkout, "clone", "--quiet", "--branch=main", str(remote), ".")
+    artifact = checkout
+    for step in job.get("steps", []):
+        if step.get("uses", "").startswith("actions/download-artifact@"):
+            path = step["with"].get("path", ".")
+            artifact = checkout / path.replace("${{ runner.temp }}", str(tmp_path / "runner"))
+    shutil.copytree(project.path / ".git", artifact / ".git", dirs_exist_ok=True)
+    # Each `git add` runs what it names.
+    configuration = f"[core]\n\tfsmonitor = touch {tmp_path / 'ran'} #\n"
+    (artifact / ".git" / "config").write_text(configuration)
+    (artifact / "pyproject.toml").write_text("# Not the team's.\n")
+    shutil.copy(project.path / "uv.lock", artifact / "uv.lock", follow_symlinks=False)
+    return checkout
 
 
 @pytest.mark.parametrize("path", ["", "{{cookiecutter.project_slug}}"])
