@@ -22,6 +22,7 @@ from .backends.statsd import PRELOAD
 from .conftest import Generate
 from .load import load
 from .project import interpreter, render, setting_fields
+from .traced import of_trace, trace_id
 
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
@@ -206,7 +207,8 @@ def test_compose_fits_its_schema_and_the_project(
     tool("check-jsonschema", *schema, path)
     services = yaml.safe_load(path.read_text())["services"]
     for name, service in services.items():
-        assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+        is_own = service["image"] == project.slug
+        assert is_own or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         assert service["cap_drop"] == ["ALL"], name
         for volume in service.get("volumes", []):
@@ -224,11 +226,20 @@ def test_compose_fits_its_schema_and_the_project(
     configured += project.path.glob("deploy/grafana/provisioning/*/*.yaml")
     for source in filter(Path.exists, configured):
         named += re.findall(r'https?://\S+|(?<=")\w+:\d+(?=")', source.read_text())
-    hosts = {re.split(r"[:/]", each.rpartition("://")[2])[0] for each in named}
-    backends = {"prometheus": {"prometheus", "grafana"}, "statsd": {"statsd"}}
-    expected = {"service", *backends.get(project.answers["metrics"], set())}
+    configured = [*project.path.glob("deploy/fluent-bit/*.yaml")]
+    named += [
+        f"//{each}" for path in configured for each in re.findall(r"host: (.*)", path.read_text())
+    ]
+    backends = {
+        "prometheus": {"prometheus", "grafana", "loki", "collector"},
+        "statsd": {"statsd"},
+    }
+    expected = {"service", "load", *backends.get(project.answers["metrics"], set())}
     expected |= {project.answers["tracing"]} & {"jaeger", "zipkin"}
+    hosts = {re.split(r"[:/]", each.rpartition("//")[2])[0] for each in named}
     assert services.keys() == expected
+    # Only where a person asks for it.
+    assert {name for name, each in services.items() if "profiles" in each} == {"load"}
     assert hosts <= services.keys()
     assert {"jaeger", "zipkin", "statsd"} & services.keys() <= hosts
 
@@ -249,9 +260,48 @@ def test_grafana_is_configured_for_what_there_is(generate: Generate) -> None:
         [provider] = read(provisioning / "dashboards/dashboards.yaml")["providers"]
         assert list(inside(provider["options"]["path"]).glob("*.json"))
         sources = read(provisioning / "datasources/datasources.yaml")["datasources"]
-        assert {each["uid"] for each in sources} == {"prometheus", tracing} - {"stub"}
+        assert {each["uid"] for each in sources} == {"prometheus", "loki", tracing} - {"stub"}
         destinations = sources[0]["jsonData"].get("exemplarTraceIdDestinations", [])
         assert {each["datasourceUid"] for each in destinations} == {tracing} - {"stub"}
+
+
+@pytest.mark.parametrize("tracing", ["jaeger", "zipkin"])
+def test_a_line_of_the_log_leads_to_its_trace(generate: Generate, tracing: str) -> None:
+    project = generate(tracing=tracing)
+    path = project.path / "deploy/grafana/provisioning/datasources/datasources.yaml"
+    sources = {each["uid"]: each for each in read(path)["datasources"]}
+    [field] = sources["loki"]["jsonData"]["derivedFields"]
+    assert field["datasourceUid"] == tracing
+    back = sources[tracing]["jsonData"]["tracesToLogsV2"]
+    assert back["datasourceUid"] == "loki"
+    collector = read(project.path / "deploy/fluent-bit/fluent-bit.yaml")
+    [output] = collector["pipeline"]["outputs"]
+    name, _, value = output["labels"].partition("=")
+    assert f'{{{name}="{value}"}}' in back["query"]
+    trace = trace_id(1)
+    with project.start() as service:
+        service.get("/", of_trace(1))
+        assert service.terminate() == 0
+        lines = [line for line in service.output().splitlines() if trace in line]
+    assert [re.search(field["matcherRegex"], line)[1] for line in lines] == [trace]
+
+
+def test_load_asks_for_what_is_there(generate: Generate) -> None:
+    project = generate()
+    compose = read(project.path / "compose.yaml")["services"]
+    python, option, script = compose["load"]["command"]
+    assert (python, option) == ("python", "-c")
+    assert compose["load"]["image"] == compose["service"]["image"]
+    with project.start() as service:
+        script = script.replace("http://service:8000", service.url)
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as load:
+            eventually(lambda: service.output().count('"GET"') >= 6, 30, "six requests")
+            load.kill()
+            assert load.stdout is not None
+            assert load.stdout.read() == b""
+        assert service.terminate() == 0
+        answered = [json.loads(line) for line in service.output().splitlines() if '"GET"' in line]
+    assert {line["http.response.status_code"] for line in answered} == {200}
 
 
 def test_prometheus_takes_its_configuration(generate: Generate) -> None:
