@@ -1,6 +1,7 @@
 """The image, really built and run, and what stands around it for `docker compose`."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -11,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uv
 import yaml
 
 from . import combinations
 from .backends import answers, eventually, free_port, home, process, prometheus
-from .backends.containers import Container, Containers, containers
+from .backends.containers import BASE, Container, Containers, containers
 from .backends.statsd import PRELOAD
 from .conftest import Generate
 from .load import load
-from .project import render, setting_fields
+from .project import interpreter, render, setting_fields
+from .traced import of_trace, trace_id
 
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
@@ -38,6 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
     """The image `my-service`, of the default answers, and the project it was built of."""
     directory = tmp_path_factory.mktemp("image")
     project = render(directory / "project", directory / "home", {})
+    lock(project)
     with containers(directory) as found:
         found.build(project, "my-service")
         yield found, project
@@ -85,7 +89,7 @@ def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None
         argv = ("run", "--rm", "--user=0", "--network=none", image, "sh", "-c", script)
         return set(storage.podman(*argv).splitlines())
 
-    added = found("my-service") - found("docker.io/library/python:3.13-slim")
+    added = found("my-service") - found(BASE)
     assert "/app/bin/my-service" in added
     assert all(path.startswith("/app/") for path in added), added
     assert not {"uv", "uvx", "pip", "pytest", "ruff", "mypy"} & {Path(each).name for each in added}
@@ -117,6 +121,7 @@ def test_dependencies_are_built_again_only_when_they_change(
 
     pyproject = copy / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("tornado>=6.6", "tornado>=6.6.1"))
+    lock(copy)
     step = steps(storage.build(copy, "changed"))[f"RUN {DEPENDENCIES}"]
     assert "Using cache" not in step
 
@@ -124,7 +129,7 @@ def test_dependencies_are_built_again_only_when_they_change(
 @pytest.mark.full
 def test_lock_is_kept_to(built: tuple[Containers, Path], generate: Generate) -> None:
     project = generate()
-    project.uv("lock", "--quiet", f"--python={project.interpreter}")
+    lock(project.path)
     # An older one than would be taken without the lock.
     project.uv("lock", "--quiet", f"--python={project.interpreter}", "-P", "certifi==2025.8.3")
     built[0].build(project.path, "locked")
@@ -138,6 +143,21 @@ def test_lock_is_kept_to(built: tuple[Containers, Path], generate: Generate) -> 
         built[0].build(project.path, "locked")
 
 
+def test_image_is_not_built_of_versions_that_nobody_has_recorded(
+    built: tuple[Containers, Path], generate: Generate
+) -> None:
+    with pytest.raises(RuntimeError, match=r"There is no uv\.lock: run 'uv lock', and commit it"):
+        built[0].build(generate().path, "unlocked")
+
+
+def test_one_line_names_the_base_image_and_bots_can_read_it(generate: Generate) -> None:
+    dockerfile = (generate(deployment="docker").path / "Dockerfile").read_text()
+    first, *others = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", dockerfile, re.MULTILINE)
+    # Dependabot leaves out what has a variable.
+    assert re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", first[0])
+    assert [name for name, _ in others] == [first[1]] * 2
+
+
 @pytest.mark.full
 def test_every_choice_starts_and_stops(built: tuple[Containers, Path], generate: Generate) -> None:
     """The choices that the default image has not."""
@@ -148,6 +168,7 @@ def test_every_choice_starts_and_stops(built: tuple[Containers, Path], generate:
     environment = compose["services"]["service"]["environment"]
     env = {key: "" if value.startswith("$") else value for key, value in environment.items()}
     port = free_port()
+    lock(project.path)
     built[0].build(project.path, "other")
     [image] = json.loads(built[0].podman("inspect", "--type=image", "other"))
     assert "Healthcheck" not in image
@@ -186,7 +207,8 @@ def test_compose_fits_its_schema_and_the_project(
     tool("check-jsonschema", *schema, path)
     services = yaml.safe_load(path.read_text())["services"]
     for name, service in services.items():
-        assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+        is_own = service["image"] == project.slug
+        assert is_own or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         assert service["cap_drop"] == ["ALL"], name
         for volume in service.get("volumes", []):
@@ -204,11 +226,20 @@ def test_compose_fits_its_schema_and_the_project(
     configured += project.path.glob("deploy/grafana/provisioning/*/*.yaml")
     for source in filter(Path.exists, configured):
         named += re.findall(r'https?://\S+|(?<=")\w+:\d+(?=")', source.read_text())
-    hosts = {re.split(r"[:/]", each.rpartition("://")[2])[0] for each in named}
-    backends = {"prometheus": {"prometheus", "grafana"}, "statsd": {"statsd"}}
-    expected = {"service", *backends.get(project.answers["metrics"], set())}
+    configured = [*project.path.glob("deploy/fluent-bit/*.yaml")]
+    named += [
+        f"//{each}" for path in configured for each in re.findall(r"host: (.*)", path.read_text())
+    ]
+    backends = {
+        "prometheus": {"prometheus", "grafana", "loki", "collector"},
+        "statsd": {"statsd"},
+    }
+    expected = {"service", "load", *backends.get(project.answers["metrics"], set())}
     expected |= {project.answers["tracing"]} & {"jaeger", "zipkin"}
+    hosts = {re.split(r"[:/]", each.rpartition("//")[2])[0] for each in named}
     assert services.keys() == expected
+    # Only where a person asks for it.
+    assert {name for name, each in services.items() if "profiles" in each} == {"load"}
     assert hosts <= services.keys()
     assert {"jaeger", "zipkin", "statsd"} & services.keys() <= hosts
 
@@ -229,9 +260,48 @@ def test_grafana_is_configured_for_what_there_is(generate: Generate) -> None:
         [provider] = read(provisioning / "dashboards/dashboards.yaml")["providers"]
         assert list(inside(provider["options"]["path"]).glob("*.json"))
         sources = read(provisioning / "datasources/datasources.yaml")["datasources"]
-        assert {each["uid"] for each in sources} == {"prometheus", tracing} - {"stub"}
+        assert {each["uid"] for each in sources} == {"prometheus", "loki", tracing} - {"stub"}
         destinations = sources[0]["jsonData"].get("exemplarTraceIdDestinations", [])
         assert {each["datasourceUid"] for each in destinations} == {tracing} - {"stub"}
+
+
+@pytest.mark.parametrize("tracing", ["jaeger", "zipkin"])
+def test_a_line_of_the_log_leads_to_its_trace(generate: Generate, tracing: str) -> None:
+    project = generate(tracing=tracing)
+    path = project.path / "deploy/grafana/provisioning/datasources/datasources.yaml"
+    sources = {each["uid"]: each for each in read(path)["datasources"]}
+    [field] = sources["loki"]["jsonData"]["derivedFields"]
+    assert field["datasourceUid"] == tracing
+    back = sources[tracing]["jsonData"]["tracesToLogsV2"]
+    assert back["datasourceUid"] == "loki"
+    collector = read(project.path / "deploy/fluent-bit/fluent-bit.yaml")
+    [output] = collector["pipeline"]["outputs"]
+    name, _, value = output["labels"].partition("=")
+    assert f'{{{name}="{value}"}}' in back["query"]
+    trace = trace_id(1)
+    with project.start() as service:
+        service.get("/", of_trace(1))
+        assert service.terminate() == 0
+        lines = [line for line in service.output().splitlines() if trace in line]
+    assert [re.search(field["matcherRegex"], line)[1] for line in lines] == [trace]
+
+
+def test_load_asks_for_what_is_there(generate: Generate) -> None:
+    project = generate()
+    compose = read(project.path / "compose.yaml")["services"]
+    python, option, script = compose["load"]["command"]
+    assert (python, option) == ("python", "-c")
+    assert compose["load"]["image"] == compose["service"]["image"]
+    with project.start() as service:
+        script = script.replace("http://service:8000", service.url)
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as load:
+            eventually(lambda: service.output().count('"GET"') >= 6, 30, "six requests")
+            load.kill()
+            assert load.stdout is not None
+            assert load.stdout.read() == b""
+        assert service.terminate() == 0
+        answered = [json.loads(line) for line in service.output().splitlines() if '"GET"' in line]
+    assert {line["http.response.status_code"] for line in answered} == {200}
 
 
 def test_prometheus_takes_its_configuration(generate: Generate) -> None:
@@ -275,6 +345,13 @@ def test_devcontainer_forwards_the_ports(generate: Generate) -> None:
         assert container["forwardPorts"] == expected
 
 
+def lock(project: Path) -> None:
+    """Does with a project what the first `uv run` does."""
+    command = [uv.find_uv_bin(), "lock", "--quiet", f"--python={interpreter()}"]
+    environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    subprocess.run(command, cwd=project, env=environ, check=True)
+
+
 def is_passed(container: Container, check: list[str]) -> bool:
     try:
         container.execute(*check)
@@ -286,7 +363,7 @@ def is_passed(container: Container, check: list[str]) -> bool:
 def steps(output: str) -> dict[str, str]:
     """What a build has printed at each of its steps."""
     parts = re.split(r"^\[\d+/\d+\] STEP \d+/\d+: ", output, flags=re.MULTILINE)
-    return {re.sub(r"--mount=\S+\s+|\{.*\} && ", "", part.split("\n")[0]): part for part in parts}
+    return {re.sub(r"--mount=\S+\s+|\{.*\} &&\s+", "", part.split("\n")[0]): part for part in parts}
 
 
 def read(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import ast
 import copy
 import http.client
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .backends.containers import containers
 from .backends.kubernetes import Manifest, kustomize, problem
 from .conftest import Generate
 from .project import setting_fields
+from .test_container import lock
 
 BASE = Path("deploy", "kubernetes", "base")
 PRODUCTION = Path("deploy", "kubernetes", "overlays", "production")
@@ -36,6 +38,12 @@ NAME = "app.kubernetes.io/name"
 PHASES = {"CLOSE_SECONDS": 4, "FLUSH_SECONDS": 1, "IDLE_GRACE_SECONDS": 0}
 # For the service's own shutdown callbacks, and for the interpreter.
 SPARE_SECONDS = 5
+# What a service takes that has everything on and nothing to do: 45 MiB were measured.
+IDLE_MIB = 60
+# A body is received in parts and then put together, so that for a moment it is there twice.
+COPIES = 2
+# What a connection is read into before anybody knows what it sends.
+CHUNK_KIB = 64
 
 
 @dataclass
@@ -72,9 +80,15 @@ class Deployed:
     @property
     def settings(self) -> dict[str, str]:
         """The environment of a container, without what is known in a cluster only."""
-        variables = {each["name"]: each.get("value", "") for each in self.container.get("env", [])}
-        data: dict[str, str] = self.one("ConfigMap")["data"]
-        return data | variables
+        data: dict[str, str] = dict(self.one("ConfigMap")["data"])
+        for variable in self.container.get("env", []):
+            # As the kubelet does it: a reference may be to what is already there, by any name.
+            data[variable["name"]] = re.sub(
+                r"\$\((\w+)\)",
+                lambda match: data.get(match[1], match[0]),
+                variable.get("value", ""),
+            )
+        return data
 
     @property
     def ports(self) -> dict[str, int]:
@@ -83,6 +97,14 @@ class Deployed:
     @property
     def probes(self) -> dict[str, dict[str, Any]]:
         return {key: probe for key, probe in self.container.items() if key.endswith("Probe")}
+
+    def constant(self, name: str) -> int | None:
+        """A number that a module of the chassis names, wherever it stands; None if none does."""
+        for path in self.project.glob("src/*/chassis/**/*.py"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+                    return int(eval(compile(ast.Expression(node.value), name, "eval"), {}))
+        return None
 
     def source(self, name: str) -> ast.Module:
         """A module of the chassis."""
@@ -186,15 +208,21 @@ def probes(deployed: Deployed) -> Iterator[str]:
 def configuration(deployed: Deployed) -> Iterator[str]:
     """What the environment says is a setting, unless another variable is made of it."""
     fields = {field.upper() for field in setting_fields(deployed.project)}
-    used = re.findall(r"\$\((\w+)\)", " ".join(deployed.settings.values()))
+    variables = deployed.container.get("env", [])
+    used = re.findall(r"\$\((\w+)\)", " ".join(each.get("value", "") for each in variables))
     for name in deployed.settings.keys() - fields - set(used):
         yield f"{name} is no setting"
-    for name in set(used) - deployed.settings.keys():
+    for name in re.findall(r"\$\((\w+)\)", " ".join(deployed.settings.values())):
         yield f"there is no variable {name}"
+    for name, value in deployed.one("ConfigMap")["data"].items():
+        if value not in deployed.settings[name]:
+            yield f"what settings.env says of {name} is overridden"
     plain, secret = deployed.container["envFrom"]
     if plain["configMapRef"]["name"] != deployed.one("ConfigMap")["metadata"]["name"]:
         yield "the ConfigMap has another name"
-    if secret["secretRef"] != {"name": deployed.slug, "optional": True}:
+    # An overlay counts the versions of its Secret.
+    name = re.sub(r"-\d+$", "", secret.get("secretRef", {}).get("name", ""))
+    if name != deployed.slug or not secret["secretRef"].get("optional"):
         yield "a Secret that is not there would keep the pods from starting"
     if deployed.settings["HOST"] != "0.0.0.0":
         yield "nobody could connect"
@@ -221,10 +249,14 @@ def exposure(deployed: Deployed) -> Iterator[str]:
         yield "the main Service should have the main port, and no other"
 
 
+def cores(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)
+
+
 def reaches(deployed: Deployed, port: str, namespace: str) -> bool:
     """Whether the policy lets pods of a namespace connect to the port."""
     policy = deployed.one("NetworkPolicy")["spec"]
-    assert policy["policyTypes"] == ["Ingress"]
+    assert "Ingress" in policy["policyTypes"]
     for rule in policy["ingress"]:
         names = [
             peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
@@ -235,6 +267,49 @@ def reaches(deployed: Deployed, port: str, namespace: str) -> bool:
         if is_from and is_to:
             return True
     return False
+
+
+def connections(deployed: Deployed) -> Iterator[str]:
+    """The pods may connect to the cluster's DNS and to the chosen backends, and nowhere else."""
+    settings = deployed.settings
+    expected = {("kube-system", "UDP", 53), ("kube-system", "TCP", 53)}
+    expected |= {("169.254.20.10/32", "UDP", 53), ("169.254.20.10/32", "TCP", 53)}
+    if deployed.answers["metrics"] == "statsd":
+        expected.add(("monitoring", "UDP", int(settings.get("STATSD_PORT", "8125"))))
+    if deployed.answers["tracing"] in ("jaeger", "zipkin"):
+        expected.add(
+            ("monitoring", "TCP", {"jaeger": 4318, "zipkin": 9411}[deployed.answers["tracing"]])
+        )
+    if deployed.answers["error_tracking"] in ("sentry", "newrelic"):
+        expected.add(("0.0.0.0/0", "TCP", 443))
+        expected.add(("::/0", "TCP", 443))
+    policy = deployed.one("NetworkPolicy")["spec"]
+    if policy["policyTypes"] != ["Ingress", "Egress"]:
+        yield f"the policy is about {policy['policyTypes']}"
+        return
+    allowed = {
+        (place, each["protocol"], each["port"])
+        for rule in policy["egress"]
+        for peer in rule.get("to", [{}])
+        for place in [
+            peer["ipBlock"]["cidr"]
+            if "ipBlock" in peer
+            else peer.get("namespaceSelector", {})
+            .get("matchLabels", {})
+            .get("kubernetes.io/metadata.name")
+        ]
+        for each in rule.get("ports", [{"protocol": "any", "port": "any"}])
+    }
+    if allowed != expected:
+        yield f"connects to {allowed ^ expected}"
+    # Whom the settings name can be reached.
+    for name, value in settings.items():
+        if match := re.search(r"^(?:http://)?[\w-]+\.([\w-]+)(?::(\d+))?(?:/|$)", value):
+            if not name.endswith(("_HOST", "ENDPOINT")) or name == "ADMIN_HOST":
+                continue
+            places = {place for place, _, port in allowed if not match[2] or port == int(match[2])}
+            if match[1] not in places:
+                yield f"{name} is {value}, which the policy does not let through"
 
 
 def scraping(deployed: Deployed) -> Iterator[str]:
@@ -317,8 +392,16 @@ def replicas(deployed: Deployed) -> Iterator[str]:
     if not 2 <= scaler["minReplicas"] < scaler["maxReplicas"]:
         yield "there should be two replicas or more, and room to grow"
     [metric] = scaler["metrics"]
-    if metric["resource"]["name"] not in deployed.container["resources"]["requests"]:
+    requests = deployed.container["resources"]["requests"]
+    if metric["resource"]["name"] not in requests:
         yield "what it scales by is not requested"
+    else:
+        # On a busy node a pod has what it requests. Where that is less than the target (and the
+        # tenth by which an autoscaler tolerates to miss it), saturated pods look idle to it.
+        target = cores(metric["resource"]["target"]["averageValue"])
+        has = cores(requests[metric["resource"]["name"]])
+        if math.ceil(6 * has / target) <= 6 * 1.1:
+            yield f"six saturated pods of {has} would be scaled to {math.ceil(6 * has / target)}"
     budget = deployed.one("PodDisruptionBudget")["spec"]
     if not 1 <= budget.get("maxUnavailable", 0) < scaler["minReplicas"]:
         yield f"the budget keeps a node from being drained, or lets all pods go: {budget}"
@@ -345,8 +428,34 @@ def restrictions(deployed: Deployed) -> Iterator[str]:
             yield f"{field} is on"
     if {"hostNetwork", "hostPID", "hostIPC", "volumes"} & pod.keys():
         yield "the pod has something of its node"
-    if "memory" not in container["resources"]["limits"]:
-        yield "one pod may take all memory of a node"
+    for resource in ("memory", "ephemeral-storage"):
+        if resource not in container["resources"]["limits"]:
+            yield f"one pod may take all {resource} of a node"
+        if resource not in container["resources"]["requests"]:
+            yield f"a node may be full of pods that have been promised no {resource}"
+
+
+def memory(deployed: Deployed) -> Iterator[str]:
+    """What requests may bring along at once fits into the limit, with the service itself."""
+    limit = mebibytes(deployed.container["resources"]["limits"]["memory"])
+    bodies = deployed.constant("MAX_BODY_BYTES")
+    connections = deployed.settings.get("MAX_CONNECTIONS") or deployed.constant("MAX_CONNECTIONS")
+    if bodies is None or connections is None:
+        yield "nothing bounds what the bodies of all requests take together"
+        return
+    needed = IDLE_MIB + COPIES * bodies / 1024**2 + int(connections) * CHUNK_KIB / 1024
+    if needed > limit:
+        yield f"the limit is {limit} MiB, {needed:.0f} may be needed"
+    if mebibytes(deployed.container["resources"]["requests"]["memory"]) < IDLE_MIB:
+        yield "less is requested than the service takes when it has nothing to do"
+
+
+def mebibytes(quantity: str) -> float:
+    return (
+        float(quantity.removesuffix("Mi"))
+        if quantity.endswith("Mi")
+        else 1024 * float(quantity.removesuffix("Gi"))
+    )
 
 
 def image(deployed: Deployed) -> Iterator[str]:
@@ -370,11 +479,13 @@ CHECKS: list[Check] = [
     probes,
     configuration,
     exposure,
+    connections,
     scraping,
     observing,
     stopping,
     replicas,
     restrictions,
+    memory,
     image,
 ]
 
@@ -408,9 +519,50 @@ def test_manifests_agree(generate: Generate, answers: combinations.Answers) -> N
     assert sorted([*kinds, *custom]) == sorted(each["kind"] for each in production.manifests)
 
 
+def test_example_of_an_ingress_leads_to_the_service(generate: Generate) -> None:
+    project = generate().path
+    kustomization = project / PRODUCTION / "kustomization.yaml"
+    text = kustomization.read_text(encoding="utf-8")
+    without = kustomize(project / PRODUCTION)
+    kustomization.write_text(text.replace("  # - ingress.yaml", "  - ingress.yaml"))
+    deployed = Deployed(project, FAULTY, kustomize(project / PRODUCTION))
+    assert len(deployed.manifests) == len(without) + 1
+    assert list(schemas(deployed)) == []
+    [rule] = deployed.one("Ingress")["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    backend = path["backend"]["service"]
+    [service] = [
+        each for each in deployed.all("Service") if each["metadata"]["name"] == backend["name"]
+    ]
+    assert backend["port"]["name"] in [each["name"] for each in service["spec"]["ports"]]
+    [tls] = deployed.one("Ingress")["spec"]["tls"]
+    assert tls["hosts"] == [rule["host"]]
+
+
+def test_changed_secret_and_changed_setting_are_rolled_out(generate: Generate) -> None:
+    project = generate().path
+    deployed = Deployed(project, FAULTY, kustomize(project / PRODUCTION))
+    pods = [deployed.pod]
+    for name, old, new in (
+        ("kustomization.yaml", f"{project.name}-1", f"{project.name}-2"),
+        ("settings.env", "ENVIRONMENT=production", "ENVIRONMENT=other"),
+    ):
+        path = project / PRODUCTION / name
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        deployed = Deployed(project, FAULTY, kustomize(project / PRODUCTION))
+        assert deployed.pod not in pods, f"{name}: no pod would be replaced"
+        pods.append(deployed.pod)
+    # The page has the name that the overlay has.
+    assert f"create secret generic {project.name}-1 " in (
+        project / "docs" / "deployment.md"
+    ).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("slug", ["null", "yes", "x", "a" * 32])
 def test_any_slug_is_a_name(generate: Generate, slug: str) -> None:
-    answers = {"health": "probes", "metrics": "prometheus"}
+    answers = FAULTY
     project = generate(project_slug=slug, **answers).path
     deployed = Deployed(project, answers, kustomize(project / PRODUCTION))
     problems = [found for check in CHECKS for found in check(deployed)]
@@ -424,6 +576,13 @@ def test_nothing_without_kubernetes(generate: Generate, choice: str) -> None:
     assert not (generate(deployment=choice).path / "deploy" / "kubernetes").exists()
 
 
+FAULTY = {
+    "health": "probes",
+    "metrics": "prometheus",
+    "tracing": "jaeger",
+    "error_tracking": "sentry",
+}
+OVERRIDING = {"name": "LOG_LEVEL", "value": "DEBUG"}
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 # A way to the place in a manifest, and what it should not be: the checks must find it.
 FAULTS: list[tuple[Check, str, str, Any]] = [
@@ -448,6 +607,7 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (configuration, "ConfigMap", "data.ENVIRONMENT", "$(CLUSTER)"),
     (configuration, "ConfigMap", "metadata.name", "other"),
     (configuration, "Deployment", "spec.template.spec.containers.0.envFrom.1.secretRef", {}),
+    (configuration, "Deployment", "spec.template.spec.containers.0.env", [OVERRIDING]),
     (exposure, "NetworkPolicy", "spec.ingress.1.from", []),
     (exposure, "NetworkPolicy", "spec.ingress.0.ports", []),
     (exposure, "NetworkPolicy", "spec.ingress.0.ports.0.port", "admin"),
@@ -455,6 +615,12 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (exposure, "ConfigMap", "data.ADMIN_HOST", "127.0.0.1"),
     (exposure, "Service", "spec.type", "LoadBalancer"),
     (exposure, "Service", "spec.ports.0.targetPort", "admin"),
+    (connections, "NetworkPolicy", "spec.policyTypes", ["Ingress"]),
+    (connections, "NetworkPolicy", "spec.egress.0.to", []),
+    (connections, "NetworkPolicy", "spec.egress.0.ports.0.port", 54),
+    (connections, "NetworkPolicy", "spec.egress.1", {}),
+    (connections, "NetworkPolicy", "spec.egress.2", {"to": [MONITORING], "ports": []}),
+    (connections, "ConfigMap", "data.OTEL_EXPORTER_OTLP_ENDPOINT", "http://jaeger.other:4318"),
     (scraping, "ServiceMonitor", "spec.selector.matchLabels", {NAME: "my-service"}),
     (scraping, "ServiceMonitor", "spec.endpoints.0.port", "http"),
     (scraping, "ServiceMonitor", "spec.endpoints.0.path", "/"),
@@ -472,6 +638,8 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (replicas, "HorizontalPodAutoscaler", "spec.scaleTargetRef.name", "other"),
     (replicas, "HorizontalPodAutoscaler", "spec.minReplicas", 1),
     (replicas, "HorizontalPodAutoscaler", "spec.metrics.0.resource.name", "gpu"),
+    (replicas, "HorizontalPodAutoscaler", "spec.metrics.0.resource.target.averageValue", "700m"),
+    (replicas, "Deployment", "spec.template.spec.containers.0.resources.requests.cpu", "250m"),
     (replicas, "PodDisruptionBudget", "spec.maxUnavailable", 0),
     (replicas, "PodDisruptionBudget", "spec.maxUnavailable", 3),
     (replicas, "Deployment", "spec.replicas", 3),
@@ -481,13 +649,17 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (restrictions, "Deployment", "spec.template.spec.enableServiceLinks", True),
     (restrictions, "Deployment", "spec.template.spec.hostNetwork", True),
     (restrictions, "Deployment", "spec.template.spec.containers.0.resources.limits", {}),
+    (restrictions, "Deployment", "spec.template.spec.containers.0.resources.requests", {}),
+    (memory, "Deployment", "spec.template.spec.containers.0.resources.limits.memory", "200Mi"),
+    (memory, "Deployment", "spec.template.spec.containers.0.resources.requests.memory", "32Mi"),
+    (memory, "ConfigMap", "data.MAX_CONNECTIONS", "2000"),
     (image, "Deployment", "spec.template.spec.securityContext.runAsUser", 1000),
     (image, "Deployment", "spec.template.spec.containers.0.image", "my-service:latest"),
 ]
 
 
 def test_each_check_finds_its_fault(generate: Generate) -> None:
-    answers = {"health": "probes", "metrics": "prometheus"}
+    answers = FAULTY
     project = generate(**answers).path
     deployed = Deployed(project, answers, kustomize(project / PRODUCTION))
     for check in CHECKS:
@@ -498,7 +670,9 @@ def test_each_check_finds_its_fault(generate: Generate) -> None:
         *steps, last = way.split(".")
         for step in steps:
             place = place[int(step) if step.isdigit() else step]
-        if value is None:
+        if last.isdigit():
+            place[int(last)] = value
+        elif value is None:
             del place[last]
         else:
             place[last] = value
@@ -537,6 +711,7 @@ def test_pod_really_runs(generate: Generate, tmp_path: Path, metrics: str) -> No
     deployed = Deployed(project, answers, kustomize(project / PRODUCTION))
     published = {name: free_port() for name in deployed.ports}
     with containers(tmp_path / "containers") as machine:
+        lock(project)
         machine.build(project, deployed.container["image"])
         manifest = tmp_path / "production.yaml"
         manifest.write_text(yaml.safe_dump_all(playable(deployed, published)), encoding="utf-8")

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +16,8 @@ import pytest
 import uv
 import yaml
 
+from .backends import home
+from .backends.kubernetes import kustomize
 from .conftest import Generate
 from .project import NEWEST, OLDEST, TEMPLATE, Project, git
 
@@ -22,6 +26,9 @@ PIPELINES = {
     "github": [".github/workflows/ci.yml", ".github/workflows/dependencies.yml"],
     "gitlab": [".gitlab-ci.yml"],
 }
+#: What a tag starts; in GitLab's one file, they are the jobs with a rule about a tag.
+RELEASE = ".github/workflows/release.yml"
+WRITES = {"packages": "write"}
 #: Where the commands stand that a person runs by hand.
 DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
 #: Beside those of the documents: a report that GitLab draws in merge requests.
@@ -29,6 +36,8 @@ ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
 WORKFLOWS = sorted(
     each for root in ("", "*/") for each in TEMPLATE.glob(f"{root}.github/workflows/*")
 )
+#: Run from another workflow, of the same commit.
+OWN = "$/.github/workflows/ci.yml"
 PINNED = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 
 
@@ -68,7 +77,7 @@ def test_no_pipeline_without_one(generate: Generate) -> None:
 def test_actions_are_pinned_by_a_commit_and_tell_its_version(path: Path) -> None:
     used = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
     assert used
-    assert [each for each in used if not PINNED.fullmatch(each)] == []
+    assert [each for each in used if not PINNED.fullmatch(each) and each != OWN] == []
 
 
 def test_one_action_is_used_in_one_version() -> None:
@@ -80,28 +89,37 @@ def test_one_action_is_used_in_one_version() -> None:
     assert {action: found for action, found in versions.items() if len(found) > 1} == {}
 
 
-def test_only_the_job_that_proposes_may_write(generate: Generate) -> None:
+def test_only_the_jobs_that_propose_and_push_may_write(generate: Generate) -> None:
+    project = generate(ci="github").path
     workflows = [
-        yaml.safe_load((generate(ci="github").path / path).read_text(encoding="utf-8"))
-        for path in PIPELINES["github"]
+        yaml.safe_load((project / path).read_text(encoding="utf-8"))
+        for path in [*PIPELINES["github"], RELEASE]
     ]
-    assert [workflow["permissions"] for workflow in workflows] == [{}, {}]
+    assert [workflow["permissions"] for workflow in workflows] == [{}, {}, {}]
     allowed = {
         name: job["permissions"] for workflow in workflows for name, job in workflow["jobs"].items()
     }
-    proposes = allowed.pop("propose")
-    assert proposes == {"contents": "write", "pull-requests": "write"}
+    for name in ("propose", "propose-release"):
+        assert allowed.pop(name) == {"contents": "write", "pull-requests": "write"}
+    assert allowed.pop("candidate") == {"contents": "read", **WRITES}
+    assert allowed.pop("publish") == WRITES
     assert allowed
     assert all(permissions == {"contents": "read"} for permissions in allowed.values())
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(TEMPLATE)))
 def test_jobs_end_in_time_and_leave_no_token_in_the_checkout(path: Path) -> None:
+    # A file that is left out without a deployment begins with its condition.
     for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
+        if job.get("uses") == OWN:
+            continue
         assert job["timeout-minutes"], name
-        checkout = job["steps"][0]
-        assert checkout["uses"].startswith("actions/checkout@"), name
-        assert checkout["with"]["persist-credentials"] is False, name
+        checkouts = [
+            step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")
+        ]
+        assert job["steps"][:1] == checkouts or name == "publish", name
+        for checkout in checkouts:
+            assert checkout["with"]["persist-credentials"] is False, name
 
 
 @pytest.mark.parametrize("ci", PIPELINES)
@@ -124,14 +142,14 @@ def test_commands_are_those_of_the_documents(generate: Generate, ci: str, deploy
     documented = set(documented_commands(project))
     for job in jobs(project):
         for command in commands(project, job):
-            if re.match(r"(uv|uvx|docker|buildah) ", command):
+            if re.match(r"(uv|uvx|docker|buildah|kubectl) ", command):
                 assert command in documented | ONLY_IN_A_PIPELINE, job
 
 
 def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
     ran = [
         {
-            command.replace("buildah build", "docker build")
+            as_on_github(command)
             for job in jobs(project)
             if job != "propose"
             for command in commands(project, job)
@@ -139,6 +157,62 @@ def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
         for project in (generate(ci=ci) for ci in PIPELINES)
     ]
     assert ran[0] == ran[1] - ONLY_IN_A_PIPELINE
+
+
+def as_on_github(command: str) -> str:
+    """Where GitLab runs a job in an image of the tool, GitHub's machines have it, or Docker."""
+    command = command.replace("buildah build", "docker build")
+    command = command.replace("kustomize build", "kubectl kustomize")
+    if command.startswith("promtool"):
+        run = "docker compose run --rm --no-deps --entrypoint promtool prometheus"
+        command = command.replace("promtool", run).replace(" deploy/", " /etc/")
+    return command
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_what_is_deployed_is_checked(generate: Generate, ci: str, deployment: str) -> None:
+    """By the commands as they stand there, with the tools that are here."""
+    for metrics in ("prometheus", "statsd"):
+        project = generate(ci=ci, deployment=deployment, metrics=metrics)
+        found = {"alerts", "manifests"} & jobs(project).keys()
+        expected = set()
+        if deployment != "none" and metrics == "prometheus":
+            expected.add("alerts")
+        if deployment == "kubernetes":
+            expected.add("manifests")
+        assert found == expected
+        for job in sorted(found | ({"schemas"} & jobs(project).keys())):
+            for command in commands(project, job):
+                tried(project, command)
+
+
+def tried(project: Project, command: str) -> None:
+    name, *argv = shlex.split(command)
+    if name == "docker":
+        argv = [each.replace("/etc/prometheus/", "deploy/prometheus/") for each in argv]
+        service = argv.index("prometheus")
+        assert argv[:service] == "compose run --rm --no-deps --entrypoint promtool".split()
+        name, argv = "promtool", argv[service + 1 :]
+        compose = yaml.safe_load((project.path / "compose.yaml").read_text(encoding="utf-8"))
+        mounts = compose["services"]["prometheus"]["volumes"]
+        assert "./deploy/prometheus:/etc/prometheus:ro" in mounts
+    elif (name, argv[0]) == ("kubectl", "kustomize"):
+        name, argv[0] = "kustomize", "build"
+    programs = {
+        "promtool": home("prometheus") / "bin/promtool",
+        "kustomize": home("kubernetes") / "bin/kustomize",
+        # `uvx` would fetch it.
+        "uvx": Path(sysconfig.get_path("scripts"), argv[0]),
+    }
+    project.run(programs[name], *argv[1 if name == "uvx" else 0 :])
+
+
+def test_gitlab_tries_alerts_in_the_version_of_the_local_stack(generate: Generate) -> None:
+    project = generate(ci="gitlab")
+    compose = yaml.safe_load((project.path / "compose.yaml").read_text(encoding="utf-8"))
+    image = jobs(project)["alerts"]["image"]["name"]
+    assert image == compose["services"]["prometheus"]["image"]
 
 
 @pytest.mark.full
@@ -150,7 +224,8 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
     ran = {
         command: None
         for job in jobs(project)
-        if job not in ("build", "propose")
+        # Those have tests of their own, with the tools that are here.
+        if job not in ("build", "propose", "alerts", "manifests", "schemas")
         for command in commands(project, job)
     }
     for command in ran:
@@ -159,6 +234,47 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
         dry = " --dry-run" if command.startswith("uvx pip-audit") else ""
         shell(project, command + dry)
     assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_audit_fails_where_nothing_could_be_looked_up(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    requirement = f"nobody-has-published-this==1.0 --hash=sha256:{'0' * 64}\n"
+    (project.path / "requirements.txt").write_text(requirement, encoding="utf-8")
+    [audit] = (each for each in commands(project, "audit") if each.startswith("uvx pip-audit"))
+    output = project.run("bash", "-ec", audit, env=with_uv(project), status=1)
+    assert "could not be audited" in output
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_jobs_say_what_to_do_where_there_is_no_lock(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    path = project.path / PIPELINES[ci][0]
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    locked = content["env" if ci == "github" else "variables"]["UV_LOCKED"]
+    environ = {**with_uv(project), "UV_LOCKED": locked, "UV_PYTHON": str(project.interpreter)}
+    for job in ("lint", "lint and types", "test", "audit"):
+        if job not in jobs(project):
+            continue
+        first = next(commands(project, job))
+        output = project.run("bash", "-ec", first, env=environ, status=1)
+        assert "create a lockfile, run `uv lock`" in " ".join(output.split()), job
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_what_is_locked_is_checked_every_week(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    path = project.path / PIPELINES[ci][0]
+    # `on` is true in YAML 1.1.
+    content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+    if ci == "github":
+        [schedule] = content["on"]["schedule"]
+        assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"])
+    else:
+        rules = [rule.get("if") for rule in content["workflow"]["rules"]]
+        assert '$CI_PIPELINE_SOURCE == "schedule"' in rules
+        assert "rules" not in content["audit"]
 
 
 @pytest.mark.parametrize("ci", PIPELINES)
@@ -175,10 +291,23 @@ def test_newer_versions_are_proposed_on_a_branch(
         assert git(remote, "show", "update-dependencies:uv.lock") == versions.strip()
         changed = git(remote, "diff", "--name-only", "main", "update-dependencies")
         assert changed.split() == ["uv.lock"]
+        assert not (tmp_path / "ran").exists(), "a command of the artifact ran with the token"
         # The next week finds a checkout of main.
         git(project.path, "checkout", "--quiet", "--detach", "main")
     if ci == "github":
         assert (tmp_path / "opened").read_text() == "opened\n", "the second one is a renewal"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_lock_that_is_a_link_is_not_proposed(generate: Generate, tmp_path: Path, ci: str) -> None:
+    """It could lead to the environment of the job, and so to its token."""
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    (tmp_path / "environ").write_text("secret")
+    (project.path / "uv.lock").symlink_to(tmp_path / "environ")
+    with pytest.raises(AssertionError, match="status 1"):
+        propose(project, tmp_path, remote)
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
 @pytest.mark.parametrize("ci", PIPELINES)
@@ -188,6 +317,117 @@ def test_nothing_newer_proposes_nothing(generate: Generate, tmp_path: Path, ci: 
     remote = committed(project, tmp_path)
     propose(project, tmp_path, remote)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_release_is_there_where_there_is_something_to_deploy(
+    generate: Generate, ci: str, deployment: str
+) -> None:
+    project = generate(ci=ci, deployment=deployment)
+    if deployment == "none":
+        if ci == "github":
+            assert not (project.path / RELEASE).exists()
+        else:
+            assert release_jobs(project) == {}
+            assert "CI_COMMIT_TAG" not in (project.path / ".gitlab-ci.yml").read_text()
+        return
+    found = release_jobs(project)
+    assert ("propose-release" in found) == (deployment == "kubernetes")
+    assert {"candidate", "publish"} <= found.keys()
+    # Nothing gets its name that has not run and been scanned on both.
+    order = {name: job.get("needs") for name, job in found.items()}
+    if ci == "github":
+        assert order["candidate"] == "checks"
+        assert order["publish"] == "candidate"
+        architectures = [
+            each["architecture"] for each in found["candidate"]["strategy"]["matrix"]["include"]
+        ]
+        assert architectures == ["amd64", "arm64"]
+    else:
+        assert (order["try"], order["publish"]) == (["candidate"], ["try"])
+        for name in ("candidate", "try"):
+            assert found[name]["parallel"]["matrix"] == [{"ARCHITECTURE": ["amd64", "arm64"]}]
+    if deployment == "kubernetes":
+        assert order["propose-release"] in ("publish", ["publish"])
+    assert "imagetools create" not in str({**found, "publish": None})
+
+
+@pytest.mark.parametrize("health", ["probes", "none"])
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_release_asks_what_the_service_answers(generate: Generate, ci: str, health: str) -> None:
+    project = generate(ci=ci, health=health)
+    path = {"probes": "/livez", "none": "/"}[health]
+    if ci == "github":
+        content = yaml.safe_load((project.path / RELEASE).read_text(encoding="utf-8"))
+        assert content["env"]["PROBE"] == path
+    else:
+        [asks] = (each for each in release_jobs(project)["try"]["script"] if "wget" in each)
+        assert f" http://service:8000{path};" in asks
+
+
+@pytest.mark.parametrize("path", [RELEASE, ".gitlab-ci.yml"])
+def test_images_that_a_release_runs_are_pinned_by_digest(path: str) -> None:
+    text = (TEMPLATE / "{{cookiecutter.project_slug}}" / path).read_text(encoding="utf-8")
+    release = text.partition("# For a tag such as")[2]
+    images = re.findall(
+        r"(?:moby|aquasec|docker)[/:][\w./-]*:?v?\d[\w.-]*\S*|docker/\S+:\S+", release
+    )
+    assert len(images) >= 3
+    for image in images:
+        assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image), image
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_release_with_another_version_than_the_tag_ends_at_once(
+    generate: Generate, tmp_path: Path, ci: str
+) -> None:
+    project = generate(ci=ci)
+    [check] = (each for each in scripts(release_jobs(project)["candidate"]) if "grep" in each)
+    for tag, status in (("v0.1.0", 0), ("v0.1.1", 1), ("v0.1", 1)):
+        environ = {"GITHUB_REF_NAME": tag, "CI_COMMIT_TAG": tag}
+        output = project.run("bash", "-ec", check, env=environ, status=status)
+        assert ("another one than the tag's" in output) == bool(status)
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_release_proposes_its_digest_in_the_overlay(
+    generate: Generate, tmp_path: Path, ci: str
+) -> None:
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    overlay = "deploy/kubernetes/overlays/production/kustomization.yaml"
+    for version, digit in (("1.0.0", "a"), ("1.10", "b")):
+        digest = f"sha256:{digit * 64}"
+        checkout = tmp_path / version
+        git(tmp_path, "clone", "--quiet", "--branch=main", str(remote), str(checkout))
+        (checkout / "digest").write_text(f"{digest}\n")
+        image = "registry.invalid/team/service"
+        run_job(
+            project,
+            release_jobs(project)["propose-release"],
+            checkout,
+            tmp_path,
+            remote,
+            GITHUB_REF_NAME=f"v{version}",
+            CI_COMMIT_TAG=f"v{version}",
+            IMAGE=image,
+            DIGEST=digest,
+            CI_REGISTRY_IMAGE=image,
+        )
+        branch = f"release-{version}"
+        changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
+        [(added, removed, path)] = (line.split() for line in changed)
+        assert path == overlay
+        assert int(added) <= 3
+        assert int(removed) <= 3
+        # It is merged, and the next one is made on top of it.
+        git(checkout, "push", "--quiet", str(remote), "HEAD:main")
+        [deployment] = (
+            each for each in kustomize((checkout / overlay).parent) if each["kind"] == "Deployment"
+        )
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"{image}:{version}@{digest}"
 
 
 def committed(project: Project, tmp_path: Path) -> Path:
@@ -205,7 +445,20 @@ def committed(project: Project, tmp_path: Path) -> Path:
 
 
 def propose(project: Project, tmp_path: Path, remote: Path) -> None:
-    """Runs the job's script with what a runner sets, and a remote that is a directory."""
+    """Runs the job that proposes newer versions, in a directory as a runner would leave it."""
+    job = jobs(project)["propose"]
+    run_job(project, job, unpacked(project, job, tmp_path, remote), tmp_path, remote)
+
+
+def run_job(
+    project: Project,
+    job: dict[str, Any],
+    directory: Path,
+    tmp_path: Path,
+    remote: Path,
+    **settings: str,
+) -> None:
+    """Runs a job's script with what a runner sets, and a remote that is a directory."""
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
     # What the pull request is opened by; it counts those that it has opened.
@@ -217,17 +470,19 @@ def propose(project: Project, tmp_path: Path, remote: Path) -> None:
         f' "pr create") echo opened >>{opened} ;; *) exit 2 ;; esac\n'
     )
     gh.chmod(0o755)
-    job = jobs(project)["propose"]
     own = next((step["env"] for step in job.get("steps", []) if "env" in step), {})
     variables = {
         **own,
         "GH_TOKEN": "secret",
         "GITHUB_SERVER_URL": "https://git.invalid",
         "GITHUB_REPOSITORY": "team/service",
+        "RUNNER_TEMP": str(tmp_path / "runner"),
         "UPDATE_TOKEN": "secret",
         "CI_SERVER_HOST": "git.invalid",
         "CI_PROJECT_PATH": "team/service",
         "CI_DEFAULT_BRANCH": "main",
+        "CI_COMMIT_BRANCH": "main",
+        "CI_REPOSITORY_URL": str(remote),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
@@ -235,8 +490,35 @@ def propose(project: Project, tmp_path: Path, remote: Path) -> None:
         "GIT_CONFIG_KEY_1": f"url.{remote}.insteadOf",
         "GIT_CONFIG_VALUE_1": "https://oauth2:secret@git.invalid/team/service.git",
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        **settings,
     }
-    project.run("bash", "-ec", "\n".join(scripts(job)), env=variables)
+    script = "\n".join(["cd " + shlex.quote(str(directory)), *scripts(job)])
+    project.run("bash", "-ec", script, env=variables)
+
+
+def unpacked(project: Project, job: dict[str, Any], tmp_path: Path, remote: Path) -> Path:
+    """Unpacks an artifact as the platform does, and returns where the job begins.
+
+    It was made by a job that ran a new version of somebody's package: beside uv.lock it has what
+    takes the place of the checkout's own git configuration.
+    """
+    checkout = tmp_path / "builds"
+    shutil.rmtree(checkout, ignore_errors=True)
+    checkout.mkdir()
+    if job.get("variables", {}).get("GIT_STRATEGY") != "none":
+        git(checkout, "clone", "--quiet", "--branch=main", str(remote), ".")
+    artifact = checkout
+    for step in job.get("steps", []):
+        if step.get("uses", "").startswith("actions/download-artifact@"):
+            path = step["with"].get("path", ".")
+            artifact = checkout / path.replace("${{ runner.temp }}", str(tmp_path / "runner"))
+    shutil.copytree(project.path / ".git", artifact / ".git", dirs_exist_ok=True)
+    # Each `git add` runs what it names.
+    configuration = f"[core]\n\tfsmonitor = touch {tmp_path / 'ran'} #\n"
+    (artifact / ".git" / "config").write_text(configuration)
+    (artifact / "pyproject.toml").write_text("# Not the team's.\n")
+    shutil.copy(project.path / "uv.lock", artifact / "uv.lock", follow_symlinks=False)
+    return checkout
 
 
 @pytest.mark.parametrize("path", ["", "{{cookiecutter.project_slug}}"])
@@ -264,9 +546,26 @@ def test_pre_commit_hooks_pass_in_a_fresh_project(generate: Generate, tmp_path: 
 
 
 def jobs(project: Project) -> dict[str, Any]:
-    """The jobs of the project's pipelines by name."""
+    """The jobs of the project's pipelines by name, without those of a release."""
+    found = all_jobs(project, PIPELINES[project.answers["ci"]])
+    return {name: job for name, job in found.items() if not is_for_a_tag(job)}
+
+
+def release_jobs(project: Project) -> dict[str, Any]:
+    """The jobs that a tag starts beside the others."""
+    if project.answers["ci"] == "github":
+        return all_jobs(project, [RELEASE])
+    found = all_jobs(project, PIPELINES["gitlab"])
+    return {name: job for name, job in found.items() if is_for_a_tag(job)}
+
+
+def is_for_a_tag(job: dict[str, Any]) -> bool:
+    return job.get("rules") == [{"if": "$CI_COMMIT_TAG =~ /^v/"}]
+
+
+def all_jobs(project: Project, paths: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for path in PIPELINES[project.answers["ci"]]:
+    for path in paths:
         content = yaml.safe_load((project.path / path).read_text(encoding="utf-8"))
         if "jobs" in content:
             content = content["jobs"]

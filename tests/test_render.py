@@ -48,7 +48,8 @@ WORDS = {
     ("deployment", ""): r"deploy(?!ment\.env)|docker|(?<!wsgi)container|compose\.yaml"
     r"|\bimage\b(?!/|: py)",
     ("deployment", "kubernetes"): r"kubernetes|kubectl|kustom|\bpods?\b",
-    ("ci", ""): r"\bci\b|pipeline",
+    # `pipeline:` is a key of the local stack's collector.
+    ("ci", ""): r"\bci\b|pipeline(?!:$)",
     # cruft's pages are at github.io.
     ("ci", "github"): r"github(?!\.io)",
     ("ci", "gitlab"): r"gitlab",

@@ -19,6 +19,7 @@ from . import LOG_TAIL_CHARACTERS, NotInstalled, eventually, home
 
 START_SECONDS = 60.0
 COMMAND_SECONDS = 300.0
+BASE = "docker.io/library/python:3.13-slim"
 # podman's defaults are more than a process in a sandbox may ask for.
 ULIMITS = ["nofile=4096:4096", "nproc=4096:4096"]
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -33,11 +34,12 @@ class Containers:
     def build(self, context: Path, name: str, **arguments: str) -> str:
         """Builds the Dockerfile in `context`, and returns what was printed.
 
-        The image is `localhost/NAME`. Packages come from where this machine's pip has them from.
+        The image is `localhost/NAME`. It begins with the one that is here, whichever the first line
+        of the Dockerfile names, and packages come from where this machine's pip has them from.
         """
         return self.run(
             *("buildah", "build", "--format=docker", "--isolation=chroot", "--network=host"),
-            *("--pull=never", "--layers", f"--tag={name}"),
+            *("--pull=never", "--layers", f"--from={BASE}", f"--tag={name}"),
             *(f"--build-arg={key}={value}" for key, value in arguments.items()),
             *(f"--volume={source}:{target}:ro" for source, target in self._package_index()),
             str(context),
