@@ -44,6 +44,9 @@ WORDS = {
     ("tracing", ""): r"tracing|tracer|traces\b|trace_?(id|parent|state)|\bspans?\b|span_id",
     ("tracing", "jaeger"): r"jaeger|exporter_otlp",
     ("tracing", "zipkin"): r"zipkin",
+    # A format of the logs and an entry in `[project.scripts]` are called so too.
+    ("console", "page"): r"\bthe console\b(?!\.$)|console_token|console\.md|chassis[./]console"
+    r"|\bConsole\b|\bpage\.(html|css|js)\b",
     # `image: python:3.13` is what GitLab runs a job in; a `WSGIContainer` is Tornado's.
     ("deployment", ""): r"deploy(?!ment\.env)|docker|(?<!wsgi)container|compose\.yaml"
     r"|\bimage\b(?!/|: py)",
