@@ -119,6 +119,13 @@ class Observer:
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
 
+    def span_ended(self, span: Any) -> None:
+        """Called for each span within an exchange that ends: of `tracing.span`, of a call.
+
+        It has a name, a kind, ids, a start and an end, in nanoseconds since 1970; an end of 0 is
+        now. Not called for the exchange's own.
+        """
+
     def totals(self) -> Iterable[tuple[str, str, int]]:
         """What the feature has counted of its own work: name, description and total of each."""
         return ()
@@ -150,6 +157,7 @@ class Application(web.Application):
         self._on_start = _overridden(observers, "request_started")
         self._on_failure = _overridden(observers, "request_failed")
         self._on_end = _overridden(observers, "request_ended")[::-1]
+        self._on_span_end = _overridden(observers, "span_ended")
         for observer in observers:
             observer.attach(self)
 
@@ -198,6 +206,11 @@ class Application(web.Application):
     def report_background_failure(self, name: str, error: BaseException) -> None:
         """Notifies the observers of an exception that ended background work."""
         _notify([each.background_failed for each in self.observers], name, error)
+
+    def span_reporter(self) -> Callable[[Any], None] | None:
+        """What notifies the observers of a span that has ended; None where none of them minds."""
+        hooks = self._on_span_end
+        return (lambda span: _notify(hooks, span)) if hooks else None
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1
@@ -298,6 +311,11 @@ def _name_routes(router: Any) -> None:
             _name_routes(rule.target)
         elif isinstance(rule.target, type) and issubclass(rule.target, web.RequestHandler):
             rule.target_kwargs = {**(rule.target_kwargs or {}), _ROUTE: _template(rule.matcher)}
+
+
+def route_of(rule: Any) -> str:
+    """The template of a rule's route; empty where it has none."""
+    return str((rule.target_kwargs or {}).get(_ROUTE, ""))
 
 
 def _template(matcher: Matcher) -> str:

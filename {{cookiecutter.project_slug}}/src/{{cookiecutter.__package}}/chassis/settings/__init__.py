@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from . import parsing
+# {% if cookiecutter.console != "none" %}
+from .console import ConsoleSettings
+# {% endif %}
 # {% if cookiecutter.error_tracking != "none" %}
 from .errors import ErrorSettings
 # {% endif %}
@@ -36,6 +39,9 @@ EX_CONFIG = 78
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(
+    # {% if cookiecutter.console != "none" %}
+    ConsoleSettings,
+    # {% endif %}
     # {% if cookiecutter.error_tracking != "none" %}
     ErrorSettings,
     # {% endif %}
