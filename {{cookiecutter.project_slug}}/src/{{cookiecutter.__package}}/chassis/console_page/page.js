@@ -60,8 +60,8 @@ const quiet = (text) => h("span", { class: "quiet" }, text);
 function duration(value) {
   if (value === null || value === undefined) return "–";
   if (value < 0.001) return `${(value * 1e6).toFixed(0)} µs`;
-  if (value < 1) return `${(value * 1e3).toPrecision(3).replace(/\.?0+$/, "")} ms`;
-  if (value < 60) return `${value.toPrecision(3)} s`;
+  if (value < 1) return `${Number((value * 1e3).toPrecision(3))} ms`;
+  if (value < 60) return `${Number(value.toPrecision(3))} s`;
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
   if (value < 86400) return `${Math.floor(value / 3600)} h ${Math.floor((value % 3600) / 60)} min`;
   return `${Math.floor(value / 86400)} d ${Math.floor((value % 86400) / 3600)} h`;
@@ -114,9 +114,11 @@ function chart(title, now, lines, format, scale) {
   const width = 900, height = 90;
   const end = latest.time;
   const most = Math.max(scale || 0, ...lines.flatMap(([, value]) => seconds.map(value).filter((each) => each !== null)));
-  const x = (time) => width - (end - time) * (width / KEPT);
+  const span = Math.min(Math.max(end - (seconds.length ? seconds[0].time : end), 60), KEPT);
+  const begin = `${Math.round(span / 60)} min ago`;
+  const x = (time) => width - (end - time) * (width / span);
   const y = (value) => height - (most ? value / most : 0) * (height - 4);
-  const label = `${title}: now ${now}, at most ${format(most)} in the last 15 minutes`;
+  const label = `${title}: now ${now}, at most ${format(most)} since ${begin}`;
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label });
   svg.append(s("line", { class: "chart-base", x1: 0, x2: width, y1: height, y2: height }));
   lines.forEach(([, value], index) => {
@@ -129,19 +131,19 @@ function chart(title, now, lines, format, scale) {
     svg.append(s("polyline", { class: `chart-line ${["", "second", "third"][index]}`, points: points.join(" ") }));
   });
   const names = lines.length > 1 && h("span", { class: "legend" }, lines.map(([name]) => h("span", { class: name }, name)));
-  const value = h("p", { class: "value" }, now);
-  const when = h("span", {}, "15 min ago");
+  const value = h("p", { class: lines.length > 1 ? "value small" : "value" }, now);
+  const when = h("span", {}, begin);
   const cursor = s("line", { class: "chart-cursor", y1: 0, y2: height, visibility: "hidden" });
   svg.append(cursor);
   const leave = () => {
     cursor.setAttribute("visibility", "hidden");
     value.textContent = now;
-    when.textContent = "15 min ago";
+    when.textContent = begin;
   };
   svg.addEventListener("pointerleave", leave);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
-    const time = end - KEPT * (1 - (event.clientX - box.left) / box.width);
+    const time = end - span * (1 - (event.clientX - box.left) / box.width);
     const near = seconds.reduce((best, each) => Math.abs(each.time - time) < Math.abs(best.time - time) ? each : best, seconds[0]);
     if (!near) return;
     for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(near.time));
@@ -220,7 +222,6 @@ const VIEWS = {
       mono(each.ids.trace_id || each.ids.request_id),
     ]);
     return [
-      h("h2", {}, "Requests"),
       quiet(`${inFlight.length} in flight, then the last ${body.requests.length}; probes are left out.`),
       table("Requests", [["Started", "time"], ["Request"], ["Status"], ["Took", "number"], ["Trace or request id", "wide"]], rows, "None yet, or none that matches."),
     ];
@@ -229,7 +230,7 @@ const VIEWS = {
   async errors() {
     const body = await ask("errors.json");
     return [h("h2", {}, "Errors"), body.errors.length ? null : h("p", { class: "quiet" }, "None since the start."),
-      body.errors.map((each) => h("section", { class: "card" },
+      body.errors.map((each) => h("section", { class: "card group" },
         h("h3", {}, badge(`${count(each.count)} ×`, "bad"), " ", each.type, ": ", each.message),
         facts([["In", each.where], ["At", mono(each.place)], ["First", at(each.first)], ["Last", at(each.last)],
           ["Request", each.number ? link(`requests/${each.number}`, each.request_id) : each.request_id]]),
@@ -265,7 +266,7 @@ const VIEWS = {
     const query = new URLSearchParams([...filters("logs")].filter(([, value]) => value));
     const [body, levels] = await Promise.all([ask(`logs.json?${query}`), ask("levels.json")]);
     return [
-      h("h2", {}, "Logs"), table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), "None yet, or none that matches."),
+      table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), "None yet, or none that matches."),
       h("h3", {}, "Levels"),
       table("Levels of loggers", [["Logger"], ["Level"], ["Change", ""]], levels.loggers.filter((each) => !each.logger.startsWith("concurrent")).map(levelRow), "None."),
     ];
@@ -339,7 +340,7 @@ async function oneRequest(number) {
     h("p", {}, link("requests", "← Requests")),
     h("h2", {}, `${each.method} ${each.path} `, statusBadge(each)),
     each.errors.map((error) => [h("h3", {}, `${error.type}: ${error.message}`), h("p", { class: "quiet" }, "at ", mono(error.place)), h("pre", { class: "stack" }, error.stack)]),
-    each.stack ? [h("h3", {}, `Running for ${duration(each.duration)}. Where it stands, the innermost call last:`), h("pre", {}, each.stack.join("\n") || "unknown")] : null,
+    each.stack ? [h("h3", {}, `Running for ${duration(each.duration)}. Where it stands, the innermost call last:`), h("pre", {}, each.stack.join("\n") || "No task that works on it was found.")] : null,
     h("h3", {}, "Timeline"),
     h("div", { class: "card timeline" }, bar(`${each.method} ${each.route || "unmatched"}`, 0, each.duration, isFailed ? "failed" : "", 0), bars),
     h("h3", {}, "Log lines"),
@@ -494,7 +495,7 @@ async function refresh() {
     if (shown !== place) {
       const form = FIELDS[section] && !number ? filterForm(section) : null;
       if (!(form && document.getElementById("filter"))) {
-        main.replaceChildren(...(form ? [form] : []), h("div", { id: "content" }));
+        main.replaceChildren(...(form ? [h("h2", {}, SECTIONS[section]), form] : []), h("div", { id: "content" }));
         if (shown) window.scrollTo(0, 0);
       }
       shown = place;
