@@ -3,8 +3,8 @@
 A file `metrics_prometheus.py`, `test_metrics_prometheus.py` or `metrics_prometheus.md` is kept as
 `metrics.py`, `test_metrics.py` or `metrics.md` where the answer to the prompt `metrics` is
 `prometheus`, and dropped otherwise; a folder `tracing_jaeger_or_zipkin` is kept as `tracing` for
-both. Within such a folder a file may be for one of its choices alone: `backend_zipkin.py` is kept as
-`backend.py`. Nothing else is known of the variants: a new one needs its files, its tests and a
+both. Within such a folder a file may be for one of its choices alone: `backend_zipkin.py` is kept
+as `backend.py`. Nothing else is known of the variants: a new one needs its files, its tests and a
 choice in cookiecutter.json.
 
 A file of which its conditions leave nothing, such as a `Dockerfile` that stands between an `if` and
