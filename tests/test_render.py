@@ -46,15 +46,7 @@ WORDS = {
     ("tracing", "zipkin"): r"zipkin",
     # A format of the logs and an entry in `[project.scripts]` are called so too.
     ("console", "page"): r"\bthe console\b(?!\.$)|console_token|console\.md|chassis[./]console"
-    r"|\bConsole\b|\bpage\.(html|css|js)\b",
-    # `image: python:3.13` is what GitLab runs a job in; a `WSGIContainer` is Tornado's.
-    ("deployment", ""): r"deploy(?!ment\.env)|docker|(?<!wsgi)container|compose\.yaml"
-    r"|\bimage\b(?!/|: py)",
-    ("deployment", "kubernetes"): r"kubernetes|kubectl|kustom|\bpods?\b",
-    ("ci", ""): r"\bci\b|pipeline",
-    # cruft's pages are at github.io.
-    ("ci", "github"): r"github(?!\.io)",
-    ("ci", "gitlab"): r"gitlab",
+    r"|\bConsole\(|import Console|\bpage\.(html|css|js)\b",
 }
 
 # A feature's own module, tests or page, or a folder of them: it is written for one backend, in its

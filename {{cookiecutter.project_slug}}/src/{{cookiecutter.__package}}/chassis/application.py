@@ -119,11 +119,12 @@ class Observer:
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
 
-    def span_ended(self, span: Any) -> None:
-        """Called for each span within an exchange that ends: of `tracing.span`, of a call.
+    def span_ended(self, part: Any) -> None:
+        """Called for each part of the work that ends, where parts are followed: a call, a step.
 
-        It has a name, a kind, ids, a start and an end, in nanoseconds since 1970; an end of 0 is
-        now. Not called for the exchange's own.
+        It has a `name`, a `kind`, ids of its own and of what it is a part of, and the times when
+        it `started` and `ended`, in nanoseconds since 1970; an end of 0 is now. Not called for a
+        whole exchange.
         """
 
     def totals(self) -> Iterable[tuple[str, str, int]]:
@@ -208,9 +209,9 @@ class Application(web.Application):
         _notify([each.background_failed for each in self.observers], name, error)
 
     def span_reporter(self) -> Callable[[Any], None] | None:
-        """What notifies the observers of a span that has ended; None where none of them minds."""
+        """What notifies the observers by their `span_ended`; None where none of them has it."""
         hooks = self._on_span_end
-        return (lambda span: _notify(hooks, span)) if hooks else None
+        return (lambda part: _notify(hooks, part)) if hooks else None
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1

@@ -17,7 +17,7 @@ from tests.chassis.testing import ChassisTest
 HOSTILE = "<img src=x onerror=alert(1)>"
 JSON = {"Content-Type": "application/json"}
 
-log = logging.getLogger("my_service.orders")
+log = logging.getLogger("shop.orders")
 
 
 class Exporter(Observer):
@@ -31,8 +31,6 @@ class Exporter(Observer):
 
 
 class TestConsole(ChassisTest):
-    environ = {"LOG_LEVEL": "INFO"}  # noqa: RUF012 (as its base)
-
     def get_app(self) -> Application:
         super().get_app()
         return self.observed_by(Exporter())
@@ -234,19 +232,19 @@ class TestConsole(ChassisTest):
         assert self.ask("logs.json")["lines"][0]["request_id"] == "abc"
 
     def test_level_is_changed_and_changed_back(self) -> None:
-        body = {"logger": "my_service.orders", "level": "debug", "seconds": 60}
+        body = {"logger": "shop.orders", "level": "debug", "seconds": 60}
         assert self.send("levels.json", "PUT", body)[0] == 200
         assert log.getEffectiveLevel() == logging.DEBUG
         levels = {each["logger"]: each for each in self.ask("levels.json")["loggers"]}
-        assert levels["my_service.orders"]["level"] == "DEBUG"
-        assert 0 < levels["my_service.orders"]["seconds_left"] <= 60
+        assert levels["shop.orders"]["level"] == "DEBUG"
+        assert 0 < levels["shop.orders"]["seconds_left"] <= 60
         # Once more, as to go back to what was there before both.
         self.send("levels.json", "PUT", {**body, "level": "ERROR", "seconds": 0.01})
         self.run_async(lambda: self.until(lambda: log.level == logging.NOTSET))
         assert self.console.changed_levels == {}
 
     def test_stop_changes_levels_back(self) -> None:
-        body = {"logger": "my_service.orders", "level": "ERROR", "seconds": 60}
+        body = {"logger": "shop.orders", "level": "ERROR", "seconds": 60}
         self.send("levels.json", "PUT", body)
         self.run_async(self.console.shutdown)
         assert log.level == logging.NOTSET

@@ -10,7 +10,7 @@ from typing import Any
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from my_service.chassis.application import Exchange
-from my_service.chassis.console.recorder import LINES, SECONDS, SPANS, Histogram, Recorder, Tail
+from my_service.chassis.console import recorder
 
 MEBIBYTE = 1024 * 1024
 LIMIT = 4 * MEBIBYTE
@@ -38,7 +38,7 @@ def test_all_of_it_takes_four_mebibytes() -> None:
         return "".join(chr(random.randint(0x1F300, 0x1F5FF)) for _ in range(2000))
 
     long = [text() for _ in range(40)]
-    recorder, tail = Recorder(), Tail(None)
+    memory, tail = recorder.Recorder(), recorder.Tail(None)
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -47,11 +47,11 @@ def test_all_of_it_takes_four_mebibytes() -> None:
         own = long[number % 40][1:] + str(number)
         each = exchange(f"/{own}", **{"User-Agent": own, "X-Request-ID": f"{number:0128}"})
         each.ids.update(trace_id=f"{number:032x}", span_id=f"{number:016x}", trace_flags="01")
-        recorder.request_started(each)
+        memory.request_started(each)
         each.status, each.duration = 500, 0.01 * (number + 1)
-        recorder.request_ended(each)
-        recorder.failed(failing(own), f"GET /{number}", number, each.request_id)
-        recorder.span_ended(
+        memory.request_ended(each)
+        memory.failed(failing(own), f"GET /{number}", number, each.request_id)
+        memory.span_ended(
             SimpleNamespace(
                 name=own,
                 kind="INTERNAL",
@@ -62,14 +62,14 @@ def test_all_of_it_takes_four_mebibytes() -> None:
                 ended=10**18 + 2 * number,
             )
         )
-        recorder.end_second(number / 7)
+        memory.end_second(number / 7)
         tail.handle(line(own, (ValueError, failing(own), None)))
     del own, each
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert len(recorder.spans) == SPANS
-    assert len(recorder.seconds) == SECONDS
+    assert len(memory.spans) == recorder.SPANS
+    assert len(memory.seconds) == recorder.SECONDS
     assert taken < LIMIT, f"{taken / MEBIBYTE:.1f} MiB"
     assert taken > MEBIBYTE  # or nothing has been measured
 
@@ -79,14 +79,14 @@ def line(text: str, error: Any = None) -> logging.LogRecord:
 
 
 def test_last_lines_are_kept() -> None:
-    tail = Tail(None)
-    for number in range(LINES + 10):
+    tail = recorder.Tail(None)
+    for number in range(recorder.LINES + 10):
         tail.handle(line(str(number)))
-    assert (len(tail.lines), tail.lines[0].message) == (LINES, "10")
+    assert (len(tail.lines), tail.lines[0].message) == (recorder.LINES, "10")
 
 
 def test_lines_that_do_not_fit_their_arguments_are_kept() -> None:
-    tail = Tail(None)
+    tail = recorder.Tail(None)
     record = line("%d orders")
     record.args = ("no number",)
     tail.handle(record)
@@ -98,31 +98,31 @@ def test_errors_that_cannot_be_told_are_kept() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    recorder = Recorder()
-    recorder.failed(Mute(), "GET /", 1, "")
-    assert recorder.failures[0].type.endswith("Mute")
+    memory = recorder.Recorder()
+    memory.failed(Mute(), "GET /", 1, "")
+    assert memory.failures[0].type.endswith("Mute")
 
 
 def test_request_that_is_kept_keeps_nothing_else_alive() -> None:
-    recorder = Recorder()
+    memory = recorder.Recorder()
     each = exchange("/a")
-    recorder.request_started(each)
-    recorder.request_ended(each)
+    memory.request_started(each)
+    memory.request_ended(each)
     del each
     gc.collect()
     assert not [obj for obj in gc.get_objects() if isinstance(obj, Exchange)]
 
 
 def test_quantiles_are_right_to_15_percent() -> None:
-    recorder = Recorder()
+    memory = recorder.Recorder()
     for number in range(1, 1001):
         each = exchange("/a")
-        recorder.request_started(each)
+        memory.request_started(each)
         each.duration = number / 1000
-        recorder.request_ended(each)
-    [histogram] = recorder.routes.values()
+        memory.request_ended(each)
+    [histogram] = memory.routes.values()
     for share in (0.5, 0.95, 0.99):
         found = histogram.quantile(share)
         assert found is not None
         assert abs(found / share - 1) < 0.15
-    assert Histogram().quantile(0.5) is None
+    assert recorder.Histogram().quantile(0.5) is None

@@ -104,8 +104,8 @@ class Console(Observer):
     def background_failed(self, name: str, error: BaseException) -> None:
         self.recorder.failed(error, f"background work {name}", 0, "")
 
-    def span_ended(self, span: Any) -> None:
-        self.recorder.span_ended(span)
+    def span_ended(self, part: Any) -> None:
+        self.recorder.span_ended(part)
 
     def set_level(self, name: str, level: int, seconds: float) -> None:
         """Changes a logger's level, and changes it back after this time."""

@@ -222,7 +222,7 @@ const VIEWS = {
       mono(each.ids.trace_id || each.ids.request_id),
     ]);
     return [
-      quiet(`${inFlight.length} in flight, then the last ${body.requests.length}; probes are left out.`),
+      quiet(`${inFlight.length} in flight, then the last ${body.requests.length}.`),
       table("Requests", [["Started", "time"], ["Request"], ["Status"], ["Took", "number"], ["Trace or request id", "wide"]], rows, "None yet, or none that matches."),
     ];
   },
