@@ -27,6 +27,7 @@ PROMPTS = {
     "metrics": "metrics",
     "errors": "error_tracking",
     "tracing": "tracing",
+    "console": "console",
 }
 # The folders of the template's own. What stands elsewhere is the team's, and may have any name.
 CHASSIS = [

@@ -53,6 +53,9 @@ WORDS = {
     # cruft's pages are at github.io.
     ("ci", "github"): r"github(?!\.io)",
     ("ci", "gitlab"): r"gitlab",
+    # A format of the logs and an entry in `[project.scripts]` are called so too.
+    ("console", "page"): r"\bthe console\b(?!\.$)|console_token|console\.md|chassis[./]console"
+    r"|\bConsole\(|import Console|\bpage\.(html|css|js)\b",
 }
 
 # A feature's own module, tests or page, or a folder of them: it is written for one backend, in its

@@ -119,6 +119,14 @@ class Observer:
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
 
+    def span_ended(self, part: Any) -> None:
+        """Called for each part of the work that ends, where parts are followed: a call, a step.
+
+        It has a `name`, a `kind`, ids of its own and of what it is a part of, and the times when
+        it `started` and `ended`, in nanoseconds since 1970; an end of 0 is now. Not called for a
+        whole exchange.
+        """
+
     def totals(self) -> Iterable[tuple[str, str, int]]:
         """What the feature has counted of its own work: name, description and total of each."""
         return ()
@@ -150,6 +158,7 @@ class Application(web.Application):
         self._on_start = _overridden(observers, "request_started")
         self._on_failure = _overridden(observers, "request_failed")
         self._on_end = _overridden(observers, "request_ended")[::-1]
+        self._on_span_end = _overridden(observers, "span_ended")
         for observer in observers:
             observer.attach(self)
 
@@ -198,6 +207,11 @@ class Application(web.Application):
     def report_background_failure(self, name: str, error: BaseException) -> None:
         """Notifies the observers of an exception that ended background work."""
         _notify([each.background_failed for each in self.observers], name, error)
+
+    def span_reporter(self) -> Callable[[Any], None] | None:
+        """What notifies the observers by their `span_ended`; None where none of them has it."""
+        hooks = self._on_span_end
+        return (lambda part: _notify(hooks, part)) if hooks else None
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1
@@ -298,6 +312,11 @@ def _name_routes(router: Any) -> None:
             _name_routes(rule.target)
         elif isinstance(rule.target, type) and issubclass(rule.target, web.RequestHandler):
             rule.target_kwargs = {**(rule.target_kwargs or {}), _ROUTE: _template(rule.matcher)}
+
+
+def route_of(rule: Any) -> str:
+    """The template of a rule's route; empty where it has none."""
+    return str((rule.target_kwargs or {}).get(_ROUTE, ""))
 
 
 def _template(matcher: Matcher) -> str:

@@ -10,6 +10,9 @@ from tornado.log import enable_pretty_logging
 # {% endif %}
 from .application import Application, Observer
 from .background import Background
+# {% if cookiecutter.console != "none" %}
+from .console import Console
+# {% endif %}
 # {% if cookiecutter.error_tracking != "none" %}
 from .errors import Errors
 # {% endif %}
@@ -68,6 +71,11 @@ class Service:
             # {% endif %}
             # {% if cookiecutter.health != "none" %}
             self.health,
+            # {% endif %}
+            # {% if cookiecutter.console != "none" and cookiecutter.health != "none" %}
+            Console(settings, lambda: self.background_work.works, self.health.results),
+            # {% elif cookiecutter.console != "none" %}
+            Console(settings, lambda: self.background_work.works),
             # {% endif %}
         ]
         # Features first: a probe must not be compared with every route of the service's own.

@@ -10,13 +10,15 @@ import random
 import re
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
+from time import time_ns
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from .application import Exchange, Observer, correlation
+from .application import Application, Exchange, Observer, correlation
 from .settings import Settings
 
 SAMPLED = 0x01
@@ -31,7 +33,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Span:
     """A piece of work within a trace. Ids are lower-case hexadecimal."""
 
-    __slots__ = ("flags", "parent_id", "span_id", "trace_id", "tracestate")
+    __slots__ = (
+        "ended",
+        "flags",
+        "kind",
+        "name",
+        "parent_id",
+        "span_id",
+        "started",
+        "trace_id",
+        "tracestate",
+    )
+    # Set where somebody minds only. Times are in nanoseconds since 1970.
+    name: str
+    kind: str
+    started: int
+    ended: int
 
     def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
         self.trace_id = trace_id
@@ -58,6 +75,9 @@ class Span:
 
 _current: ContextVar[Span | None] = ContextVar("span", default=None)
 
+# What is called with each span that ends, the exchanges' own aside; None where nobody minds.
+_report: Callable[[Span], None] | None = None
+
 
 def current() -> Span | None:
     """The span of the current work; None where there is no trace."""
@@ -78,7 +98,7 @@ def span(name: str) -> "_SpanScope":
     Log lines and outgoing calls within it carry its ids. Spans of one name are compared with each
     other: what differs between them belongs in attributes.
     """
-    return _SpanScope()
+    return _SpanScope(name)
 
 
 def inject(headers: MutableMapping[str, str]) -> None:
@@ -99,6 +119,10 @@ class Tracing(Observer):
     def __init__(self, settings: Settings) -> None:
         AsyncHTTPClient.configure(Client)
 
+    def attach(self, application: Application) -> None:
+        global _report
+        _report = application.span_reporter()
+
     def request_started(self, exchange: Exchange) -> None:
         if exchange.is_probe:
             return
@@ -114,18 +138,29 @@ class Client(SimpleAsyncHTTPClient):
 
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
         inject(request.headers)
-        super().fetch_impl(request, callback)
+        if _report and not hasattr(request, "original_request"):  # which a redirect has
+            call = _child()
+            _begin(call, f"{request.method} {_host(request.url)}", "CLIENT")
+
+            def end(response: HTTPResponse) -> None:
+                _end(call)
+                callback(response)
+
+            super().fetch_impl(request, end)
+        else:
+            super().fetch_impl(request, callback)
 
 
 class _SpanScope:
     """See `span`."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+
     def __enter__(self) -> Span:
-        parent = _current.get()
-        if parent is None:
-            child = _root()
-        else:
-            child = Span(parent.trace_id, parent.span_id, parent.flags, parent.tracestate)
+        self._span = child = _child()
+        if _report:
+            _begin(child, self._name, "INTERNAL")
         self._token = _current.set(child)
         self._ids = correlation.set({**correlation.get(), **child.ids()})
         return child
@@ -136,19 +171,47 @@ class _SpanScope:
         with contextlib.suppress(ValueError):
             correlation.reset(self._ids)
             _current.reset(self._token)
+        _end(self._span)
 
     def __call__(self, function: Function) -> Function:
         @functools.wraps(function)
         def traced(*args: Any, **kwargs: Any) -> Any:
-            with _SpanScope():
+            with _SpanScope(self._name):
                 return function(*args, **kwargs)
 
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with _SpanScope():
+            with _SpanScope(self._name):
                 return await function(*args, **kwargs)
 
         return cast(Function, awaited if inspect.iscoroutinefunction(function) else traced)
+
+
+def _child() -> Span:
+    """A child of the current span, or the first of a new trace."""
+    parent = _current.get()
+    if parent is None:
+        return _root()
+    return Span(parent.trace_id, parent.span_id, parent.flags, parent.tracestate)
+
+
+def _begin(span: Span, name: str, kind: str) -> None:
+    span.name, span.kind, span.started = name, kind, time_ns()
+
+
+def _end(span: Span) -> None:
+    # It began without a time where nobody minded then.
+    if _report and hasattr(span, "started"):
+        span.ended = time_ns()
+        _report(span)
+
+
+def _host(url: str) -> str:
+    """Host and port of a URL, without what else it may hold."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def _root() -> Span:

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from . import parsing
+# {% if cookiecutter.console != "none" %}
+from .console import ConsoleSettings
+# {% endif %}
 # {% if cookiecutter.error_tracking != "none" %}
 from .errors import ErrorSettings
 # {% endif %}
@@ -47,6 +50,9 @@ class AdminSettings(ServerSettings):
 # {% endif %}
 @dataclass(frozen=True, kw_only=True)
 class Settings(
+    # {% if cookiecutter.console != "none" %}
+    ConsoleSettings,
+    # {% endif %}
     # {% if cookiecutter.error_tracking != "none" %}
     ErrorSettings,
     # {% endif %}

@@ -24,7 +24,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import Finish, HTTPError
 
 from .. import SERVICE, __version__
-from ..application import METHODS, Exchange, Observer, correlation
+from ..application import METHODS, Application, Exchange, Observer, correlation
 from ..settings import Settings
 from .backend import Backend
 from .export import Exporter
@@ -46,6 +46,9 @@ _NO_PARENT = Parent("", "", None)
 # Where OpenTelemetry's context holds the span. Its own functions for reading and writing it take as
 # long as everything else about a span.
 (_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
+
+# What is called with each span that ends, the exchanges' own aside; None where nobody minds.
+_report: Callable[[Span], None] | None = None
 
 _of_exchange: ContextVar[Span | None] = ContextVar("span", default=None)
 
@@ -106,6 +109,10 @@ class Tracing(Observer):
         AsyncHTTPClient.configure(Client)
         if not isinstance(trace.get_tracer_provider(), _Provider):
             trace.set_tracer_provider(_Provider())
+
+    def attach(self, application: Application) -> None:
+        global _report
+        _report = application.span_reporter()
 
     async def startup(self) -> None:
         if self._exporter:
@@ -187,6 +194,7 @@ class Client(SimpleAsyncHTTPClient):
             if span.recording:
                 _describe_call(span, request, response)
                 span.end()
+            _notify(span)
             callback(response)
 
         super().fetch_impl(request, end)
@@ -219,6 +227,7 @@ class _SpanScope:
             self._span.record_exception(error)
             self._span.set_status(trace.StatusCode.ERROR, f"{type(error).__qualname__}: {error}")
         self._span.end()
+        _notify(self._span)
 
     def __call__(self, function: Function) -> Function:
         @functools.wraps(function)
@@ -232,6 +241,12 @@ class _SpanScope:
                 return await function(*args, **kwargs)
 
         return cast(Function, awaited if inspect.iscoroutinefunction(function) else traced)
+
+
+def _notify(span: Span) -> None:
+    # Where a trace is not recorded, this is the span around it.
+    if _report and span.flags & SAMPLED:
+        _report(span)
 
 
 def _is_failure(error: BaseException | None) -> TypeGuard[Exception]:

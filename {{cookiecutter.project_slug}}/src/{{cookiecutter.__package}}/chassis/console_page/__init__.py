@@ -1,0 +1,160 @@
+"""The console: a page of the admin port that shows what the service does, and what went wrong.
+
+It observes the service as any feature does. Who looks at it finds the same as JSON.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from time import time
+from typing import Any
+
+from ..application import Application, Exchange, Observer
+from ..settings import Settings
+from . import handlers
+from .access import Access
+from .profile import Profile
+from .recorder import Recorder, Tail
+
+TICKS = 10
+"""How often a second it is looked how late the event loop is."""
+
+CHECK_SECONDS = 15
+"""How often the checks are run for their history, where nobody else has them run."""
+
+HISTORY = 20
+
+log = logging.getLogger(__name__)
+
+
+class Console(Observer):
+    """`works` returns the background work, and `checks` the result of each check, by its name."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        works: Callable[[], Iterable[Any]] = tuple,
+        checks: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.works = works
+        self.checks = checks
+        self.started = time()
+        self.access = Access(settings.console_token, getattr(settings, "admin_allowed_hosts", ()))
+        self.recorder = Recorder()
+        self.tail = Tail(settings.console_token)
+        self.application: Application
+        #: The latest.
+        self.profile: Profile | None = None
+        #: Level to go back to, and what does so, by the name of the logger.
+        self.changed_levels: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        #: The latest results of each check, those alone that differ from the one before.
+        self.history: dict[str, list[Mapping[str, Any]]] = {}
+        #: Of each exporter's total: its value, and when it last changed.
+        self.exported: dict[str, tuple[str, int, float | None]] = {}
+        self.refused: dict[str, int] = {}
+        self.blocked: list[Any] = []
+        self._ticks = 0
+        self._lag = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def attach(self, application: Application) -> None:
+        self.application = application
+        root = logging.getLogger()
+        for each in root.handlers[:]:
+            if isinstance(each, Tail):
+                root.removeHandler(each)
+        root.addHandler(self.tail)
+
+    def admin_routes(self) -> list[Any]:
+        return handlers.routes(self)
+
+    async def startup(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(1 / TICKS, self._tick, loop.time() + 1 / TICKS)
+        if self.settings.environment == "development" and self.settings.admin_port:
+            host = self.settings.admin_host
+            # From all addresses, the one to open; and the token, which no other line shows.
+            host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
+            token = self.settings.console_token
+            query = f"?token={token}" if token else ""
+            log.info("Console: http://%s:%d/%s", host, self.settings.admin_port, query)
+
+    async def shutdown(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        for name in list(self.changed_levels):
+            self.restore_level(name)
+        if self.profile:
+            self.profile.stopping.set()
+        logging.getLogger().removeHandler(self.tail)
+
+    def request_started(self, exchange: Exchange) -> None:
+        if not exchange.is_probe:
+            self.recorder.request_started(exchange)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        number = self.recorder.in_flight.get(exchange, 0)
+        self.recorder.failed(error, str(exchange), number, exchange.request_id)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        if not exchange.is_probe:
+            self.recorder.request_ended(exchange)
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        self.recorder.failed(error, f"background work {name}", 0, "")
+
+    def span_ended(self, part: Any) -> None:
+        self.recorder.span_ended(part)
+
+    def set_level(self, name: str, level: int, seconds: float) -> None:
+        """Changes a logger's level, and changes it back after this time."""
+        logger = logging.getLogger(name)
+        before = self.changed_levels.pop(name, None)
+        if before:
+            before[1].cancel()
+        back = before[0] if before else logger.level
+        timer = asyncio.get_running_loop().call_later(seconds, self.restore_level, name)
+        self.changed_levels[name] = back, timer
+        logger.setLevel(level)
+        shown = name or "root"
+        log.info("Level of %s: %s for %g s", shown, logging.getLevelName(level), seconds)
+
+    def restore_level(self, name: str) -> None:
+        if name in self.changed_levels:
+            level, timer = self.changed_levels.pop(name)
+            timer.cancel()
+            logging.getLogger(name).setLevel(level)
+            log.info("Level of %s: %s again", name or "root", logging.getLevelName(level))
+
+    async def check(self) -> Mapping[str, Any]:
+        """The result of each check; what differs from the one before is added to its history."""
+        results = await self.checks() if self.checks else {}
+        for name, result in results.items():
+            history = self.history.setdefault(name, [])
+            known = history[-1] if history else {}
+            if any(known.get(key) != result.get(key) for key in ("status", "output")):
+                self.history[name] = [*history, result][-HISTORY:]
+        return results
+
+    def _tick(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._lag = max(self._lag, now - due)
+        self._ticks += 1
+        if self._ticks % TICKS == 0:
+            self.recorder.end_second(self._lag)
+            self._lag = 0.0
+            self._read_totals()
+        if self.checks and self._ticks % (TICKS * CHECK_SECONDS) == 0:
+            self._checking = loop.create_task(self.check(), name="console checks")
+        self._timer = loop.call_at(now + 1 / TICKS, self._tick, now + 1 / TICKS)
+
+    def _read_totals(self) -> None:
+        for observer in self.application.observers:
+            for name, description, total in observer.totals():
+                known = self.exported.get(name)
+                changed = known[2] if known else None
+                if total != (known[1] if known else 0):
+                    changed = time()
+                self.exported[name] = description, total, changed

@@ -1,0 +1,527 @@
+// The console's page. All that comes from outside becomes a text node: there is no markup in a string.
+
+const EVERY = 1000; // milliseconds
+const LONG = 5; // seconds that a request may take before it is pointed out
+const KEPT = 15 * 60; // seconds that the charts show
+const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+const SVG = "http://www.w3.org/2000/svg";
+
+const SECTIONS = {
+  now: "Now", requests: "Requests", errors: "Errors", routes: "Routes", checks: "Checks",
+  logs: "Logs", work: "Work", exports: "Exports", settings: "Settings", profile: "Profile",
+};
+
+const main = document.getElementById("main");
+let seconds = [];
+let latest = null;
+let checks = [];
+let isPaused = false;
+let shown = ""; // what the section was last made of
+let turn = 0;
+
+// Elements
+
+function element(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== undefined && value !== null) node.setAttribute(name, value);
+  }
+  node.append(...children.flat(Infinity).filter((each) => each !== null && each !== undefined));
+  return node;
+}
+
+const h = (tag, attributes, ...children) =>
+  element(document.createElement(tag), attributes, children);
+const s = (tag, attributes, ...children) =>
+  element(document.createElementNS(SVG, tag), attributes, children);
+
+function table(caption, columns, rows, empty) {
+  if (!rows.length) return h("div", { class: "table" }, h("p", { class: "empty" }, empty));
+  const head = columns.map(([name, kind]) => h("th", { scope: "col", class: kind || null }, name));
+  const body = rows.map((cells) =>
+    h("tr", {}, cells.map((cell, index) => h("td", { class: columns[index][1] || null }, cell))));
+  return h("div", { class: "table", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
+}
+
+function facts(entries) {
+  return h("dl", { class: "facts" },
+    entries.filter(([, value]) => value !== "" && value !== null && value !== undefined)
+      .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+const badge = (text, kind) => h("span", { class: `badge ${kind}` }, text);
+const mono = (text) => h("span", { class: "mono break" }, text);
+const quiet = (text) => h("span", { class: "quiet" }, text);
+
+// Figures
+
+function duration(value) {
+  if (value === null || value === undefined) return "–";
+  if (value < 0.001) return `${(value * 1e6).toFixed(0)} µs`;
+  if (value < 1) return `${Number((value * 1e3).toPrecision(3))} ms`;
+  if (value < 60) return `${Number(value.toPrecision(3))} s`;
+  if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
+  if (value < 86400) return `${Math.floor(value / 3600)} h ${Math.floor((value % 3600) / 60)} min`;
+  return `${Math.floor(value / 86400)} d ${Math.floor((value % 86400) / 3600)} h`;
+}
+
+const count = (value) => value.toLocaleString("en");
+const share = (value) => `${(100 * value).toFixed(value && value < 0.1 ? 1 : 0)} %`;
+const mebibytes = (value) => `${(value / 1048576).toFixed(1)} MiB`;
+
+// In the reader's zone; the title has the day and the zone's name.
+function at(value) {
+  const date = new Date(value * 1000);
+  const clock = date.toLocaleTimeString("en-GB", { hour12: false });
+  const isToday = date.toDateString() === new Date().toDateString();
+  const day = isToday ? "" : `${date.toLocaleDateString("en-CA")} `;
+  return h("time", { datetime: date.toISOString(), title: date.toString() }, day + clock);
+}
+
+function statusBadge(request) {
+  if (!request.status) return badge("running", request.duration > LONG ? "bad" : "warn");
+  const kind = request.status >= 500 ? "bad" : request.status >= 400 ? "warn" : "good";
+  return badge(String(request.status), kind);
+}
+
+const levelBadge = (level) =>
+  badge(level, ["ERROR", "CRITICAL"].includes(level) ? "bad" : level === "WARNING" ? "warn" : "");
+
+// What the service says
+
+async function ask(path, options) {
+  const response = await fetch(`/console/${path}`, options);
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.title || `${response.status} ${response.statusText}`);
+  return body;
+}
+
+const send = (path, method, body) =>
+  ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+function complain(error) {
+  const problem = document.getElementById("problem");
+  problem.hidden = !error;
+  const isAway = error instanceof TypeError;
+  problem.textContent = error ? (isAway ? "The service does not answer. Trying again…" : error.message) : "";
+}
+
+// Charts
+
+function chart(title, now, lines, format, scale) {
+  const width = 900, height = 90;
+  const end = latest.time;
+  const most = Math.max(scale || 0, ...lines.flatMap(([, value]) => seconds.map(value).filter((each) => each !== null)));
+  const span = Math.min(Math.max(end - (seconds.length ? seconds[0].time : end), 60), KEPT);
+  const begin = `${Math.round(span / 60)} min ago`;
+  const x = (time) => width - (end - time) * (width / span);
+  const y = (value) => height - (most ? value / most : 0) * (height - 4);
+  const label = `${title}: now ${now}, at most ${format(most)} since ${begin}`;
+  const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label });
+  svg.append(s("line", { class: "chart-base", x1: 0, x2: width, y1: height, y2: height }));
+  lines.forEach(([, value], index) => {
+    const points = seconds.filter((each) => value(each) !== null).map((each) => `${x(each.time).toFixed(1)},${y(value(each)).toFixed(1)}`);
+    if (!points.length) return;
+    if (lines.length === 1) {
+      const first = points[0].split(",")[0], last = points.at(-1).split(",")[0];
+      svg.append(s("polygon", { class: "chart-area", points: `${first},${height} ${points.join(" ")} ${last},${height}` }));
+    }
+    svg.append(s("polyline", { class: `chart-line ${["", "second", "third"][index]}`, points: points.join(" ") }));
+  });
+  const names = lines.length > 1 && h("span", { class: "legend" }, lines.map(([name]) => h("span", { class: name }, name)));
+  const value = h("p", { class: lines.length > 1 ? "value small" : "value" }, now);
+  const when = h("span", {}, begin);
+  const cursor = s("line", { class: "chart-cursor", y1: 0, y2: height, visibility: "hidden" });
+  svg.append(cursor);
+  const leave = () => {
+    cursor.setAttribute("visibility", "hidden");
+    value.textContent = now;
+    when.textContent = begin;
+  };
+  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const time = end - span * (1 - (event.clientX - box.left) / box.width);
+    const near = seconds.reduce((best, each) => Math.abs(each.time - time) < Math.abs(best.time - time) ? each : best, seconds[0]);
+    if (!near) return;
+    for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(near.time));
+    cursor.setAttribute("visibility", "visible");
+    value.textContent = lines.map(([, of]) => of(near) === null ? "–" : format(of(near))).join(" / ");
+    when.replaceChildren(at(near.time));
+  });
+  return h("section", { class: "card" }, h("h3", {}, title, " ", names || null), value, svg,
+    h("div", { class: "axis" }, when, h("span", {}, `at most ${format(most)}`), h("span", {}, "now")));
+}
+
+function notes(requests) {
+  const found = [];
+  if (latest.state !== "ready") found.push(["warn", `The service is ${latest.state}.`]);
+  for (const each of requests.in_flight.filter((each) => each.duration > LONG).slice(0, 5))
+    found.push(["bad", [link(`requests/${each.number}`, `${each.method} ${each.path}`), ` has been running for ${duration(each.duration)}.`]]);
+  for (const each of checks.filter((each) => each.status !== "pass"))
+    found.push([each.status === "fail" ? "bad" : "warn", [link("checks", each.name), `: ${each.output || each.status}`]]);
+  const failed = requests.requests.filter((each) => (each.error || each.status >= 500) && latest.time - each.started < 300);
+  if (failed.length)
+    found.push(["bad", [`${failed.length} of the last ${requests.requests.length} requests failed within 5 minutes. The latest: `,
+      link(`requests/${failed[0].number}`, `${failed[0].method} ${failed[0].path}`), ` ${failed[0].error || failed[0].status}`]]);
+  for (const each of latest.blocked.slice(-3))
+    found.push(["warn", `The event loop was blocked: ${Object.entries(each).map(([name, value]) => `${name} ${value}`).join(", ")}`]);
+  const refused = Object.entries(latest.refused);
+  if (refused.length) found.push(["warn", `Refused before a handler: ${refused.map(([reason, number]) => `${count(number)} ${reason}`).join(", ")}.`]);
+  if (!found.length) found.push(["good", "Nothing calls for attention."]);
+  return h("ul", { class: "notes" }, found.map(([kind, text]) => h("li", { class: kind }, text)));
+}
+
+const link = (hash, text) => h("a", { href: `#${hash}` }, text);
+
+// Sections: each returns what is to be shown, or null where nothing has changed.
+
+const VIEWS = {
+  async now() {
+    const requests = await ask("requests.json");
+    checks = (await ask("checks.json")).checks;
+    const recent = seconds.slice(-10);
+    const rate = recent.reduce((sum, each) => sum + each.requests, 0) / (recent.length || 1);
+    const total = recent.reduce((sum, each) => sum + each.requests, 0);
+    const errors = total ? recent.reduce((sum, each) => sum + each.errors, 0) / total : 0;
+    const measured = recent.filter((each) => each.p99 !== null).at(-1) || {};
+    const last = seconds.at(-1) || { lag: 0, memory: 0 };
+    const perSecond = (value) => `${value.toFixed(value < 10 ? 1 : 0)}/s`;
+    return [
+      h("h2", {}, "Now"),
+      notes(requests),
+      h("div", { class: "charts" },
+        chart("Requests", perSecond(rate), [["rate", (each) => each.requests]], perSecond),
+        chart("Errors", share(errors), [["share", (each) => each.requests ? each.errors / each.requests : 0]], share),
+        chart("Duration", [measured.p50, measured.p95, measured.p99].map(duration).join(" / "),
+          [["p50", (each) => each.p50], ["p95", (each) => each.p95], ["p99", (each) => each.p99]], duration),
+        chart("In flight", count(latest.in_flight), [["in flight", (each) => each.in_flight]], count),
+        chart("Event loop late by", duration(last.lag), [["lag", (each) => each.lag]], duration, 0.01),
+        chart("Memory", mebibytes(last.memory), [["memory", (each) => each.memory]], mebibytes)),
+      h("h3", {}, "Process"),
+      facts([["Service", `${latest.service} ${latest.version}`], ["Environment", latest.environment],
+        ["Host", `${latest.host}, process ${latest.process}`], ["Python", latest.python],
+        ["Started", at(latest.started)], ["Requests", count(latest.requests)], ["Exceptions", count(latest.errors)]]),
+    ];
+  },
+
+  async requests(number) {
+    if (number) return oneRequest(number);
+    const query = new URLSearchParams([...filters("requests")].filter(([, value]) => value));
+    const body = await ask(`requests.json?${query}`);
+    const inFlight = body.in_flight.sort((one, other) => other.duration - one.duration);
+    const rows = [...inFlight, ...body.requests].map((each) => [
+      at(each.started),
+      [h("a", { class: "mono break", href: `#requests/${each.number}`, "data-key": each.number }, `${each.method} ${each.path}`),
+        h("div", { class: "second" }, each.route || "unmatched"),
+        each.error ? h("div", { class: "failure" }, each.error) : null],
+      statusBadge(each),
+      duration(each.duration),
+      mono(each.ids.trace_id || each.ids.request_id),
+    ]);
+    return [
+      quiet(`${inFlight.length} in flight, then the last ${body.requests.length}.`),
+      table("Requests", [["Started", "time"], ["Request"], ["Status"], ["Took", "number"], ["Trace or request id", "wide"]], rows, "None yet, or none that matches."),
+    ];
+  },
+
+  async errors() {
+    const body = await ask("errors.json");
+    return [h("h2", {}, "Errors"), body.errors.length ? null : h("p", { class: "quiet" }, "None since the start."),
+      body.errors.map((each) => h("section", { class: "card group" },
+        h("h3", {}, badge(`${count(each.count)} ×`, "bad"), " ", each.type, ": ", each.message),
+        facts([["In", each.where], ["At", mono(each.place)], ["First", at(each.first)], ["Last", at(each.last)],
+          ["Request", each.number ? link(`requests/${each.number}`, each.request_id) : each.request_id]]),
+        h("details", { "data-key": `${each.type} ${each.where} ${each.place}` }, h("summary", {}, "Stack of the latest"), h("pre", { class: "stack" }, each.stack))))];
+  },
+
+  async routes() {
+    const body = await ask("routes.json");
+    const rows = body.routes.map((each) => [
+      [mono(`${each.method} ${each.route || "unmatched"}`), h("div", { class: "second" }, each.handler)],
+      count(each.count), each.errors ? badge(count(each.errors), "bad") : "0", duration(each.p50), duration(each.p99)]);
+    return [h("h2", {}, "Routes"), table("Routes", [["Route, handler"], ["Requests", "number"], ["Errors", "number"], ["p50", "number wide"], ["p99", "number"]], rows, "None.")];
+  },
+
+  async checks() {
+    const body = await ask("checks.json");
+    checks = body.checks;
+    const kind = { pass: "good", warn: "warn", fail: "bad" };
+    const rows = checks.map((each) => [
+      mono(each.name), badge(each.status, kind[each.status] || ""),
+      [each.output ? h("div", { class: "failure" }, each.output) : `${each.observedValue} ${each.observedUnit || ""}`],
+      each.history.slice(-5).reverse().map((entry) => h("div", {}, at(Date.parse(entry.time) / 1000), ` ${entry.status} `, quiet(entry.output || "")))]);
+    return [h("h2", {}, "Checks"), table("Checks", [["Check"], ["Status"], ["Value or reason"], ["Changes, latest first", "wide"]], rows, "The service has none.")];
+  },
+
+  async settings() {
+    const rows = (await ask("settings.json")).settings.map((each) => [
+      [mono(each.name), h("div", { class: "second" }, each.meaning)], mono(each.value), each.source === "default" ? quiet(each.source) : badge(each.source, "")]);
+    return [h("h2", {}, "Settings"), table("Settings", [["Setting"], ["Value"], ["From"]], rows, "None.")];
+  },
+
+  async logs() {
+    const query = new URLSearchParams([...filters("logs")].filter(([, value]) => value));
+    const [body, levels] = await Promise.all([ask(`logs.json?${query}`), ask("levels.json")]);
+    return [
+      table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), "None yet, or none that matches."),
+      h("h3", {}, "Levels"),
+      table("Levels of loggers", [["Logger"], ["Level"], ["Change", ""]], levels.loggers.filter((each) => !each.logger.startsWith("concurrent")).map(levelRow), "None."),
+    ];
+  },
+
+  async work() {
+    const body = await ask("work.json");
+    const stack = (lines) => h("pre", {}, lines.join("\n") || "not started");
+    return [
+      h("h2", {}, "Background work"),
+      table("Background work", [["Name"], ["State"], ["Failures", "number"], ["Where it stands"]],
+        body.work.map((each) => [each.name, badge(each.state, each.state === "failed" ? "bad" : each.state === "running" ? "good" : ""), count(each.failures), stack(each.stack)]), "There is none."),
+      h("h3", {}, `asyncio tasks: ${body.count}`),
+      table("Tasks", [["Task"], ["Where it stands, the innermost call last"]],
+        body.tasks.map((each) => [[each.name, h("div", { class: "second" }, each.function), h("div", { class: "second" }, each.request_id)], stack(each.stack)]), "None."),
+    ];
+  },
+
+  async exports() {
+    const rows = (await ask("exports.json")).exports.map((each) => [
+      [mono(each.name), h("div", { class: "second" }, each.description)], count(each.total), each.changed ? at(each.changed) : "never"]);
+    return [h("h2", {}, "Exports"), table("Exports", [["What"], ["Total", "number"], ["Last changed", "time"]], rows, "Nothing is sent to anywhere, or nothing counts it.")];
+  },
+
+  profile() {
+    if (main.querySelector("#flames")) return null;
+    const flames = h("div", { id: "flames" });
+    const run = async (event) => {
+      event.preventDefault();
+      const button = event.target.querySelector("button");
+      const seconds = Number(event.target.elements.seconds.value);
+      button.disabled = true;
+      flames.replaceChildren(h("p", { class: "quiet", role: "status" }, `Sampling for ${seconds} s…`));
+      try {
+        const body = await send("profile.json", "POST", { seconds });
+        flames.replaceChildren(
+          h("p", {}, `${count(body.samples)} samples in ${seconds} s. `, h("a", { href: "/console/profile.json", download: "" }, "File for speedscope.app")),
+          flameGraph(body.tree));
+      } catch (error) {
+        flames.replaceChildren(h("p", { role: "alert" }, error.message));
+      }
+      button.disabled = false;
+    };
+    return [h("h2", {}, "Profile"),
+      h("p", { class: "quiet" }, "Looks a hundred times a second where each thread is, which takes about 1 % of a core meanwhile."),
+      h("form", { onsubmit: run },
+        h("label", {}, "Seconds", h("input", { name: "seconds", type: "number", min: 1, max: 60, value: 10, required: true })),
+        h("button", { type: "submit" }, "Sample")), flames];
+  },
+};
+
+async function oneRequest(number) {
+  const each = await ask(`requests/${encodeURIComponent(number)}.json`);
+  const whole = Math.max(each.duration, ...each.spans.map((span) => span.offset + span.duration), 1e-6);
+  const bar = (name, offset, took, kind, depth) => {
+    const mark = h("div", { class: `bar ${kind}` });
+    mark.style.left = `${(100 * Math.max(offset, 0)) / whole}%`;
+    mark.style.width = `${(100 * took) / whole}%`;
+    const label = h("div", { class: "name", title: name }, name);
+    label.style.paddingLeft = `${depth * 14}px`;
+    return [label, h("div", { class: "track" }, mark), h("div", { class: "took" }, duration(took))];
+  };
+  const depths = new Map();
+  const bars = each.spans.map((span) => {
+    const depth = (depths.get(span.parent_id) ?? 0) + 1;
+    depths.set(span.span_id, depth);
+    return bar(span.name, span.offset, span.duration, span.kind.toLowerCase(), depth);
+  });
+  const isFailed = each.errors.length || each.status >= 500;
+  return [
+    h("p", {}, link("requests", "← Requests")),
+    h("h2", {}, `${each.method} ${each.path} `, statusBadge(each)),
+    each.errors.map((error) => [h("h3", {}, `${error.type}: ${error.message}`), h("p", { class: "quiet" }, "at ", mono(error.place)), h("pre", { class: "stack" }, error.stack)]),
+    each.stack ? [h("h3", {}, `Running for ${duration(each.duration)}. Where it stands, the innermost call last:`), h("pre", {}, each.stack.join("\n") || "No task that works on it was found.")] : null,
+    h("h3", {}, "Timeline"),
+    h("div", { class: "card timeline" }, bar(`${each.method} ${each.route || "unmatched"}`, 0, each.duration, isFailed ? "failed" : "", 0), bars),
+    h("h3", {}, "Log lines"),
+    table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(each.logs, each.errors.length), "It logged nothing that is still here."),
+    h("h3", {}, "Request"),
+    facts([["Started", at(each.started)], ["Took", duration(each.duration)], ["Route", mono(each.route || "unmatched")],
+      ["Client", mono(each.client)], ["User agent", mono(each.user_agent)],
+      ...Object.entries(each.ids).map(([name, value]) => [name.replace("_", " "), mono(value)])]),
+  ];
+}
+
+function lines(rows, isShownAbove) {
+  return rows.map((each) => [
+    at(each.time), levelBadge(each.level),
+    [h("span", { class: "break" }, each.message), each.fields ? h("div", { class: "second" }, each.fields) : null,
+      each.stack && !isShownAbove ? h("details", { "data-key": `line ${each.number}` }, h("summary", {}, "Stack"), h("pre", {}, each.stack)) : null],
+    quiet(each.logger),
+  ]);
+}
+
+function levelRow(each) {
+  const change = async (event) => {
+    const { level } = event.target.elements;
+    event.preventDefault();
+    try {
+      await send("levels.json", "PUT", { logger: each.logger, level: level.value, seconds: 600 });
+      shown = "";
+      await refresh();
+    } catch (error) {
+      complain(error);
+    }
+  };
+  const left = each.seconds_left === null ? null : quiet(` for ${Math.ceil(each.seconds_left / 60)} min more`);
+  const options = LEVELS.map((level) => h("option", { selected: level === (each.level === "DEBUG" ? "INFO" : "DEBUG") }, level));
+  return [mono(each.logger), [each.is_own ? badge(each.level, "") : quiet(each.level), left],
+    h("form", { onsubmit: change }, h("select", { name: "level", "aria-label": `Level of ${each.logger}`, "data-key": `level ${each.logger}` }, options),
+      h("button", { type: "submit", "data-key": `set ${each.logger}`, "aria-label": `Set level of ${each.logger} for 10 minutes` }, "Set for 10 min"))];
+}
+
+// Filters stand outside of what is drawn anew, and in the address, so that a view can be passed on.
+
+const FIELDS = {
+  requests: [["text", "Text"], ["route", "Route"], ["status", "Status"], ["slower", "Slower than, s"], ["trace", "Trace id"]],
+  logs: [["text", "Text"], ["level", "Level"]],
+};
+
+function filterForm(section) {
+  const given = filters(section);
+  const change = (event) => {
+    const query = new URLSearchParams([...new FormData(event.currentTarget)].filter(([, value]) => value));
+    history.replaceState(null, "", `#${section}${query.size ? `?${query}` : ""}`);
+    shown = "";
+    refresh();
+  };
+  const field = ([name, label]) => {
+    if (name === "level") {
+      return h("label", {}, label, h("select", { name }, h("option", { value: "" }, "all"),
+        LEVELS.map((level) => h("option", { selected: given.get(name) === level }, level))));
+    }
+    return h("label", {}, label, h("input", { name, value: given.get(name) || "", size: name === "slower" || name === "status" ? 6 : 16,
+      placeholder: { status: "404, 5xx", route: "/hello/{name}" }[name] || "", autocomplete: "off" }));
+  };
+  return h("form", { id: "filter", role: "search", oninput: change, onsubmit: (event) => event.preventDefault() }, FIELDS[section].map(field));
+}
+
+function filters(section) {
+  const [name, query] = location.hash.slice(1).split("?");
+  return new URLSearchParams(name === section ? query : "");
+}
+
+// Flame graph: a click, or Enter, makes a frame as wide as the page.
+
+function flameGraph(root) {
+  const height = 18, width = 1200;
+  const draw = (top) => {
+    const svg = s("svg", { class: "flames", role: "group", "aria-label": "Flame graph" });
+    let depth = 0;
+    const add = (node, x, level) => {
+      const wide = (node.value / top.value) * width;
+      if (wide < 1) return;
+      depth = Math.max(depth, level);
+      const title = `${node.name}: ${share(node.value / root.value)} of all samples`;
+      const zoom = () => svg.replaceWith(draw(node === top ? root : node));
+      const hue = 20 + ([...node.name].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % 35);
+      const color = node.name === "(waiting)" ? "#c5ccd4" : `hsl(${hue} 75% 68%)`;
+      svg.append(s("g", { tabindex: "0", role: "button", "aria-label": title, onclick: zoom, onkeydown: (event) => event.key === "Enter" && zoom() },
+        s("title", {}, title), s("rect", { x, y: level * height, width: wide, height, fill: color }),
+        wide > 40 ? s("text", { x: x + 4, y: level * height + 13 }, node.name.slice(0, Math.floor(wide / 7))) : null));
+      let left = x;
+      for (const child of node.children) {
+        add(child, left, level + 1);
+        left += (child.value / top.value) * width;
+      }
+    };
+    add(top, 0, 0);
+    svg.setAttribute("viewBox", `0 0 ${width} ${(depth + 1) * height}`);
+    return svg;
+  };
+  return root.value ? draw(root) : h("p", { class: "quiet" }, "No samples.");
+}
+
+// The frame around it
+
+function drawFrame() {
+  document.title = `${latest.service}: console`;
+  document.getElementById("service").textContent = latest.service;
+  document.getElementById("version").textContent = `${latest.version}, ${latest.environment}`;
+  const state = document.getElementById("state");
+  if (state.textContent !== latest.state) state.textContent = latest.state;
+  state.className = `badge ${latest.state === "ready" ? "good" : "warn"}`;
+  document.getElementById("uptime").textContent = `up ${duration(latest.time - latest.started)}`;
+  const [section] = current();
+  const items = Object.entries(SECTIONS).map(([name, title]) =>
+    h("li", {}, h("a", { href: `#${name}`, "aria-current": name === section ? "page" : null, "data-key": `nav ${name}` }, title,
+      name === "errors" && latest.errors ? h("span", { class: "count" }, ` ${count(latest.errors)}`) : null)));
+  replace(document.getElementById("sections"), items);
+}
+
+// Keeps the focus, and what is open, where they were.
+function replace(parent, children) {
+  const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  const open = new Set([...parent.querySelectorAll("details[open]")].map((each) => each.dataset.key));
+  const chosen = new Map([...parent.querySelectorAll("select[data-key]")].map((each) => [each.dataset.key, each.value]));
+  parent.replaceChildren(...children.flat(Infinity).filter((each) => each !== null && each !== undefined));
+  for (const each of parent.querySelectorAll("[data-key]")) {
+    if (open.has(each.dataset.key)) each.open = true;
+    if (chosen.has(each.dataset.key)) each.value = chosen.get(each.dataset.key);
+    if (key && each.dataset.key === key) each.focus({ preventScroll: true });
+  }
+}
+
+function current() {
+  const [name, number] = location.hash.slice(1).split("?")[0].split("/");
+  return name in SECTIONS ? [name, number] : ["now"];
+}
+
+async function refresh() {
+  const mine = ++turn;
+  try {
+    const since = seconds.length ? seconds.at(-1).time : 0;
+    const body = await ask(`now.json?since=${since}`);
+    if (latest && latest.started !== body.started) seconds = [];
+    latest = body;
+    seconds = [...seconds.filter((each) => each.time > body.time - KEPT), ...body.seconds.filter((each) => each.time > since)];
+    const [section, number] = current();
+    const place = `${section}/${number || ""}`;
+    const content = await VIEWS[section](number);
+    if (mine !== turn) return; // Another section has been asked for meanwhile.
+    drawFrame();
+    complain(null);
+    if (content === null || (shown === place && isSelecting())) return;
+    if (shown !== place) {
+      const form = FIELDS[section] && !number ? filterForm(section) : null;
+      if (!(form && document.getElementById("filter"))) {
+        main.replaceChildren(...(form ? [h("h2", {}, SECTIONS[section]), form] : []), h("div", { id: "content" }));
+        if (shown) window.scrollTo(0, 0);
+      }
+      shown = place;
+    }
+    replace(document.getElementById("content"), content);
+  } catch (error) {
+    if (mine === turn) complain(error);
+  }
+}
+
+const isSelecting = () => !document.getSelection().isCollapsed || (document.activeElement && document.activeElement.matches("#content select"));
+
+async function live() {
+  if (!isPaused && !document.hidden) await refresh();
+  setTimeout(live, EVERY);
+}
+
+addEventListener("hashchange", () => {
+  shown = "";
+  main.replaceChildren();
+  refresh();
+});
+document.getElementById("pause").addEventListener("click", (event) => {
+  isPaused = !isPaused;
+  event.target.setAttribute("aria-pressed", isPaused);
+  event.target.textContent = isPaused ? "Go on" : "Pause";
+});
+document.addEventListener("visibilitychange", () => isPaused || document.hidden || refresh());
+live();

@@ -1,0 +1,389 @@
+"""What each part of the page shows, put together when somebody looks."""
+
+import ast
+import asyncio
+import inspect
+import logging
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from tornado.routing import RuleRouter
+from tornado.web import RequestHandler
+
+from .. import SERVICE, __version__
+from ..application import Exchange, correlation, route_of
+from .recorder import Line, Request, Span, short
+
+if TYPE_CHECKING:
+    from . import Console
+
+HIDDEN = "••••••"
+TASKS = 200
+FRAMES = 30
+
+Arguments = Mapping[str, str]
+
+_SECRET = re.compile(r"passw|secret|token|credential|api_?key|private|_dsn$|(^|_)key$")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+
+
+def now(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    recorder, application = console.recorder, console.application
+    since = _number(arguments.get("since")) or 0.0
+    return {
+        "service": SERVICE,
+        "version": __version__,
+        "environment": console.settings.environment,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "python": platform.python_version(),
+        "time": time.time(),
+        "started": console.started,
+        "state": application.state,
+        "in_flight": len(recorder.in_flight),
+        "requests": recorder.total,
+        "errors": sum(entry[0] for entry in recorder.errors.values()),
+        "refused": console.refused,
+        "blocked": console.blocked,
+        "seconds": [each._asdict() for each in recorder.seconds if each.time > since],
+    }
+
+
+def requests(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    limit = int(_number(arguments.get("limit")) or 500)
+    in_flight = [_in_flight(*each) for each in console.recorder.in_flight.items()]
+    ended = [_ended(Request._make(each)) for each in reversed(console.recorder.requests)]
+    failed = {each.number: each for each in console.recorder.failures if each.number}
+    for each in ended:
+        failure = failed.get(each["number"])
+        each["error"] = f"{failure.type}: {failure.message}"[:200] if failure else ""
+    return {
+        "time": time.time(),
+        "in_flight": [each for each in in_flight if _matches(each, arguments)],
+        "requests": [each for each in ended if _matches(each, arguments)][:limit],
+    }
+
+
+def request(console: "Console", number: int) -> dict[str, Any] | None:
+    """One request; None where it is not among the last."""
+    recorder = console.recorder
+    for exchange, its in recorder.in_flight.items():
+        if its == number:
+            found = _in_flight(exchange, its)
+            found["stack"] = _stack_of_exchange(exchange)
+            break
+    else:
+        for each in recorder.requests:
+            if each[0] == number:
+                found = _ended(Request._make(each))
+                break
+        else:
+            return None
+    begun = found["started"]
+    spans = [_span(each, begun) for each in recorder.spans_of(found["ids"])]
+    request_id = found["ids"]["request_id"]
+    found["spans"] = spans
+    found["logs"] = [_line(each) for each in console.tail.lines if each.request_id == request_id]
+    found["errors"] = [
+        each._asdict()
+        for each in recorder.failures
+        if each.number == number or (not each.number and each.request_id == request_id)
+    ]
+    return found
+
+
+def errors(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    groups = [
+        {"count": count, "first": first, "last": latest.time, **latest._asdict()}
+        for count, first, latest in reversed(console.recorder.errors.values())
+    ]
+    return {"errors": groups}
+
+
+def routes(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    handlers = dict(_handlers(console.application.default_router))
+    measured = console.recorder.routes
+    rows = []
+    for (method, route), histogram in measured.items():
+        rows.append(
+            {
+                "method": method,
+                "route": route,
+                "handler": handlers.get(route, ""),
+                "count": histogram.count,
+                "errors": histogram.errors,
+                "p50": histogram.quantile(0.5),
+                "p99": histogram.quantile(0.99),
+            }
+        )
+    asked = {route for _, route in measured}
+    idle = {"method": "", "count": 0, "errors": 0, "p50": None, "p99": None}
+    rows += [
+        {**idle, "route": route, "handler": name}
+        for route, name in handlers.items()
+        if route not in asked
+    ]
+    return {"routes": sorted(rows, key=lambda row: -int(row["count"]))}
+
+
+async def checks(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    results = await console.check()
+    rows = [
+        {"name": name, **result, "history": console.history.get(name, [])}
+        for name, result in results.items()
+    ]
+    return {"state": console.application.state, "checks": rows}
+
+
+def settings(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    known, dotenv = console.settings, _dotenv()
+    meanings = _docstrings(type(known))  # type: ignore[arg-type]
+    rows = []
+    for field in fields(known):
+        name, value = field.name.upper(), getattr(known, field.name)
+        is_secret = field.metadata.get("secret") or _SECRET.search(field.name)
+        if os.environ.get(name, "").strip():
+            source = "environment"
+        elif dotenv.get(name):
+            source = ".env"
+        else:
+            source = "default" if field.default is MISSING or value == field.default else "code"
+        shown = "" if value in (None, "", ()) else _PASSWORD.sub(rf"\1{HIDDEN}", _shown(value))
+        rows.append(
+            {
+                "name": name,
+                "value": HIDDEN if is_secret and shown else shown,
+                "source": source,
+                "meaning": meanings.get(field.name, ""),
+            }
+        )
+    return {"settings": rows}
+
+
+def logs(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    least = logging.getLevelNamesMapping().get(arguments.get("level", "").upper(), 0)
+    text, limit = arguments.get("text", "").lower(), int(_number(arguments.get("limit")) or 200)
+    lines = [
+        _line(each)
+        for each in reversed(console.tail.lines)
+        if each.level >= least
+        and text in f"{each.message} {each.fields} {each.logger} {each.request_id}".lower()
+    ]
+    return {"lines": lines[:limit]}
+
+
+def levels(console: "Console") -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    rows = []
+    for name in loggers():
+        logger = logging.getLogger("" if name == "root" else name)
+        changed = console.changed_levels.get("" if name == "root" else name)
+        rows.append(
+            {
+                "logger": name,
+                "level": logging.getLevelName(logger.getEffectiveLevel()),
+                "is_own": logger.level != logging.NOTSET,
+                "seconds_left": max(changed[1].when() - loop.time(), 0.0) if changed else None,
+            }
+        )
+    return {"loggers": rows}
+
+
+def loggers() -> list[str]:
+    known = logging.root.manager.loggerDict
+    return [
+        "root",
+        *sorted(name for name, each in known.items() if isinstance(each, logging.Logger)),
+    ]
+
+
+def work(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    rows = []
+    for each in console.works():
+        is_alive = each.task is not None and not each.task.done()
+        rows.append(
+            {
+                "name": each.name,
+                "state": each.state,
+                "restart": each.restart,
+                "failures": each.failures,
+                "stack": stack_of_task(each.task) if is_alive else [],
+            }
+        )
+    tasks = sorted(asyncio.all_tasks(), key=lambda task: task.get_name())
+    shown = [
+        {
+            "name": task.get_name(),
+            "function": getattr(task.get_coro(), "__qualname__", ""),
+            "request_id": _ids_of(task).get("request_id", ""),
+            "stack": stack_of_task(task),
+        }
+        for task in tasks[:TASKS]
+    ]
+    return {"work": rows, "tasks": shown, "count": len(tasks)}
+
+
+def exports(console: "Console", arguments: Arguments) -> dict[str, Any]:
+    rows = [
+        {"name": name, "description": description, "total": total, "changed": changed}
+        for name, (description, total, changed) in console.exported.items()
+    ]
+    return {"exports": rows}
+
+
+VIEWS: dict[str, Callable[["Console", Arguments], Any]] = {
+    "now": now,
+    "requests": requests,
+    "errors": errors,
+    "routes": routes,
+    "checks": checks,
+    "settings": settings,
+    "logs": logs,
+    "work": work,
+    "exports": exports,
+}
+
+
+def stack_of_task(task: "asyncio.Task[Any]") -> list[str]:
+    """Where a task stands, the innermost await last."""
+    stack: list[str] = []
+    awaited: Any = task.get_coro()
+    while awaited is not None and len(stack) < FRAMES:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break  # What it waits for is no coroutine.
+        code = frame.f_code
+        stack.append(f"{short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}")
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return stack
+
+
+def _stack_of_exchange(exchange: Exchange) -> list[str]:
+    for task in asyncio.all_tasks():
+        if _ids_of(task).get("request_id") == exchange.request_id:
+            return stack_of_task(task)
+    return []
+
+
+def _ids_of(task: "asyncio.Task[Any]") -> Mapping[str, str]:
+    if not hasattr(task, "get_context"):  # before Python 3.12
+        return {}
+    ids: Mapping[str, str] = task.get_context().get(correlation, {})
+    return ids
+
+
+def _in_flight(exchange: Exchange, number: int) -> dict[str, Any]:
+    age = perf_counter() - exchange.started
+    request = exchange.request
+    agent = request.headers.get("User-Agent", "")
+    return {
+        "number": number,
+        "started": time.time() - age,
+        "method": exchange.method,
+        "route": exchange.route,
+        "path": request.path[:1000],
+        "status": 0,
+        "duration": age,
+        "ids": exchange.ids,
+        "client": request.remote_ip,
+        "user_agent": agent[:1000],
+        "error": "",
+    }
+
+
+def _ended(request: Request) -> dict[str, Any]:
+    shown = request._asdict()
+    shown["started"] = shown.pop("time") - request.duration
+    return shown
+
+
+def _matches(request: dict[str, Any], arguments: Arguments) -> bool:
+    status, text = arguments.get("status", ""), arguments.get("text", "").lower()
+    slower, trace = _number(arguments.get("slower")), arguments.get("trace", "")
+    return (
+        arguments.get("route", "") in ("", request["route"] or "unmatched")
+        and str(request["status"]).startswith(status.rstrip("xX"))
+        and (slower is None or request["duration"] >= slower)
+        and request["ids"].get("trace_id", "").startswith(trace)
+        and text in _searched(request)
+    )
+
+
+def _searched(request: dict[str, Any]) -> str:
+    names = "method", "path", "route", "client", "user_agent", "error"
+    return " ".join([*(str(request[name]) for name in names), *request["ids"].values()]).lower()
+
+
+def _span(span: Span, begun: float) -> dict[str, Any]:
+    return {
+        "name": span.name,
+        "kind": span.kind,
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "offset": span.started / 1e9 - begun,
+        "duration": (span.ended - span.started) / 1e9,
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {**line._asdict(), "level": logging.getLevelName(line.level)}
+
+
+def _handlers(router: Any) -> Iterator[tuple[str, str]]:
+    for rule in router.rules:
+        if isinstance(rule.target, RuleRouter):
+            yield from _handlers(rule.target)
+        elif isinstance(rule.target, type) and issubclass(rule.target, RequestHandler):
+            target = rule.target
+            yield route_of(rule), f"{target.__module__}.{target.__qualname__}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+@cache
+def _dotenv() -> dict[str, str | None]:
+    if not Path(".env").exists():
+        return {}
+    from dotenv import dotenv_values
+
+    return dict(dotenv_values(".env"))
+
+
+@cache
+def _docstrings(kind: type[Any]) -> dict[str, str]:
+    """What stands below each field of a class and of those that it extends."""
+    found: dict[str, str] = {}
+    for each in kind.__mro__[:-1]:
+        try:
+            (definition,) = ast.parse(inspect.getsource(each)).body
+        except (OSError, SyntaxError, TypeError, ValueError):
+            continue  # There is no source to read.
+        assert isinstance(definition, ast.ClassDef)
+        for field, docstring in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
+                text = ast.literal_eval(docstring.value)
+                found.setdefault(ast.unparse(field.target), " ".join(str(text).split()))
+    return found
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if abs(number) < 1e12 else None

@@ -1,0 +1,339 @@
+"""What the console knows of the service, as JSON."""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from my_service.chassis.application import Application, Observer, correlation
+from my_service.chassis.console import Console
+from my_service.chassis.console.recorder import REQUESTS
+from tests.chassis.routes import Slow
+from tests.chassis.testing import ChassisTest
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+JSON = {"Content-Type": "application/json"}
+
+log = logging.getLogger("shop.orders")
+
+
+class Exporter(Observer):
+    """Has sent some, and logs what comes."""
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        yield "parcels_sent", "Parcels that have left.", 7
+
+    def request_started(self, exchange: Any) -> None:
+        log.warning("Saw %s", exchange.request.path, extra={"order": 5})
+
+
+class TestConsole(ChassisTest):
+    def get_app(self) -> Application:
+        super().get_app()
+        return self.observed_by(Exporter())
+
+    @property
+    def console(self) -> Console:
+        [console] = (each for each in self.app.observers if isinstance(each, Console))
+        return console
+
+    def ask(self, path: str) -> Any:
+        answer = self.fetch_admin(f"/console/{path}")
+        assert answer.code == 200, answer.body
+        assert answer.headers["Content-Type"] == "application/json"
+        return json.loads(answer.body)
+
+    def send(self, path: str, method: str, body: object) -> tuple[int, Any]:
+        answer = self.fetch_admin(
+            f"/console/{path}", method=method, body=json.dumps(body), headers=JSON
+        )
+        return answer.code, json.loads(answer.body)
+
+    def latest(self) -> Any:
+        return self.ask("requests.json")["requests"][0]
+
+    def test_root_lists_what_there_is(self) -> None:
+        answer = self.fetch_admin("/", headers={"Accept": "*/*"})
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        paths = [word for word in answer.body.decode().split() if word.startswith("/console/")]
+        assert len(paths) == 12
+        for path in paths:
+            if "NUMBER" not in path and "profile" not in path:
+                self.ask(path.removeprefix("/console/"))
+
+    def test_browser_gets_the_page(self) -> None:
+        answer = self.fetch_admin("/", headers={"Accept": "text/html,*/*;q=0.8"})
+        assert b"<!doctype html>" in answer.body
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        for name, kind in (("page.css", "text/css"), ("page.js", "text/javascript")):
+            answer = self.fetch_admin(f"/console/{name}")
+            assert answer.headers["Content-Type"].startswith(kind)
+            assert len(answer.body) > 1000
+
+    def test_request_shows_up(self) -> None:
+        self.fetch("/hello/x?token=in-the-query", headers={"User-Agent": "curl"})
+        latest = self.latest()
+        assert (latest["method"], latest["route"], latest["path"], latest["status"]) == (
+            "GET",
+            "/hello/{name}",
+            "/hello/x",
+            200,
+        )
+        assert (latest["client"], latest["user_agent"]) == ("127.0.0.1", "curl")
+        assert 0 < latest["duration"] < 10
+        assert "in-the-query" not in json.dumps(self.ask(f"requests/{latest['number']}.json"))
+
+    def test_failing_request_leads_to_its_stack_and_lines(self) -> None:
+        self.fetch("/hello/another")
+        request_id = self.fetch("/boom").headers["X-Request-ID"]
+        latest = self.latest()
+        assert latest["error"] == "ValueError: boom"
+        found = self.ask(f"requests/{latest['number']}.json")
+        assert found["ids"]["request_id"] == request_id
+        [error] = found["errors"]
+        assert 'raise ValueError("boom")' in error["stack"]
+        messages = [line["message"] for line in found["logs"]]
+        assert messages == ["Saw /boom", "Unhandled exception in GET /boom"]
+        assert found["logs"][0]["fields"] == "order=5"
+
+    def test_errors_are_grouped(self) -> None:
+        for path in ("/boom", "/boom", "/status/503", "/status/404"):
+            self.fetch(path)
+        groups = self.ask("errors.json")["errors"]
+        assert [(each["type"], each["where"], each["count"]) for each in groups] == [
+            ("HTTPError", r"GET /status/{1}", 1),
+            ("ValueError", "GET /boom", 2),
+        ]
+        assert groups[1]["first"] < groups[1]["last"]
+        assert "routes.py" in groups[1]["place"]
+
+    def test_failed_background_work_is_an_error(self) -> None:
+        self.app.report_background_failure("mail", ValueError("no route"))
+        [group] = self.ask("errors.json")["errors"]
+        assert (group["where"], group["message"]) == ("background work mail", "no route")
+
+    def test_request_in_flight_shows_where_it_stands(self) -> None:
+        async def look() -> Any:
+            request = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
+            await Slow.entered.wait()
+            base = f"http://127.0.0.1:{self.admin_port}/console"
+            answer = await self.http_client.fetch(f"{base}/requests.json")
+            [slow] = json.loads(answer.body)["in_flight"]
+            answer = await self.http_client.fetch(f"{base}/requests/{slow['number']}.json")
+            Slow.release.set()
+            await request
+            return slow, json.loads(answer.body)
+
+        slow, found = self.run_async(look)
+        assert (slow["path"], slow["status"]) == ("/slow", 0)
+        assert found["duration"] >= slow["duration"] > 0
+        if sys.version_info >= (3, 12):  # with which a task's context can be read
+            assert any("in Slow.get" in line for line in found["stack"])
+        assert self.ask("requests.json")["in_flight"] == []
+
+    def test_requests_are_filtered(self) -> None:
+        for path in ("/hello/x", "/boom", "/status/404", "/nowhere"):
+            self.fetch(path)
+        paths = {
+            query: [each["path"] for each in self.ask(f"requests.json?{query}")["requests"]]
+            for query in (
+                "status=4xx",
+                "status=500",
+                "route=/hello/%7Bname%7D",
+                "route=unmatched",
+                "text=BOOM",
+                "slower=60",
+                "limit=1",
+            )
+        }
+        assert paths == {
+            "status=4xx": ["/nowhere", "/status/404"],
+            "status=500": ["/boom"],
+            "route=/hello/%7Bname%7D": ["/hello/x"],
+            "route=unmatched": ["/nowhere"],
+            "text=BOOM": ["/boom"],
+            "slower=60": [],
+            "limit=1": ["/nowhere"],
+        }
+        for query in ("limit=x", "limit=nan", "slower=1e999", "limit=-1", "status=%ff"):
+            self.ask(f"requests.json?{query}")
+
+    def test_unknown_number_is_not_found(self) -> None:
+        assert self.fetch_admin("/console/requests/12345.json").code == 404
+
+    def test_timeline_has_the_spans_below_the_request(self) -> None:
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        ids: dict[str, str] = entry[7]
+        ids.update(trace_id="a" * 32, span_id="b" * 16)
+        for number, (parent, trace) in enumerate((("b", "a"), ("0", "a"), ("c", "a"), ("b", "f"))):
+            self.console.span_ended(
+                SimpleNamespace(
+                    name=f"part {number}",
+                    kind="INTERNAL",
+                    trace_id=trace * 32,
+                    span_id=str(number) * 16,
+                    parent_id=parent * 16,
+                    started=10**18 + number,
+                    ended=10**18 + number + 10**6,
+                )
+            )
+        spans = self.ask(f"requests/{entry[0]}.json")["spans"]
+        assert [each["name"] for each in spans] == ["part 0", "part 1"]
+        assert spans[0]["duration"] == 0.001
+
+    def test_routes_have_handlers_and_figures(self) -> None:
+        for path in ("/hello/x", "/hello/y", "/boom"):
+            self.fetch(path)
+        routes = {each["route"]: each for each in self.ask("routes.json")["routes"]}
+        hello, boom = routes["/hello/{name}"], routes["/boom"]
+        assert (hello["count"], hello["errors"], boom["errors"]) == (2, 0, 1)
+        assert hello["handler"].endswith("routes.Hello")
+        assert 0 < hello["p50"] <= hello["p99"] < 10
+        assert routes["/upload"]["count"] == 0
+
+    def test_seconds_are_summed_up(self) -> None:
+        self.fetch("/hello/x")
+        self.fetch("/boom")
+        self.console.recorder.end_second(0.25)
+        second = self.ask("now.json")["seconds"][-1]
+        assert second["lag"] == 0.25
+        assert second["memory"] > 1024 * 1024
+        everything = self.ask("now.json")
+        assert sum(each["requests"] for each in everything["seconds"]) == 2
+        assert sum(each["errors"] for each in everything["seconds"]) == 1
+        assert everything["state"] == "ready"
+        assert self.ask(f"now.json?since={second['time'] + 60}")["seconds"] == []
+
+    def test_settings_say_where_they_are_from(self) -> None:
+        settings = {each["name"]: each for each in self.ask("settings.json")["settings"]}
+        port = settings["PORT"]
+        assert (port["value"], port["source"]) == ("8000", "default")
+        assert port["meaning"] == "Port to listen on; 0 for any free one."
+
+    def test_lines_are_filtered(self) -> None:
+        log.info("One")
+        log.error("Two")
+        lines = self.ask("logs.json?level=WARNING")["lines"]
+        assert [line["message"] for line in lines] == ["Two"]
+        lines = self.ask("logs.json?text=ONE")["lines"]
+        assert [(line["message"], line["level"]) for line in lines] == [("One", "INFO")]
+
+    def test_line_knows_its_request(self) -> None:
+        token = correlation.set({"request_id": "abc"})
+        log.error("One")
+        correlation.reset(token)
+        assert self.ask("logs.json")["lines"][0]["request_id"] == "abc"
+
+    def test_level_is_changed_and_changed_back(self) -> None:
+        body = {"logger": "shop.orders", "level": "debug", "seconds": 60}
+        assert self.send("levels.json", "PUT", body)[0] == 200
+        assert log.getEffectiveLevel() == logging.DEBUG
+        levels = {each["logger"]: each for each in self.ask("levels.json")["loggers"]}
+        assert levels["shop.orders"]["level"] == "DEBUG"
+        assert 0 < levels["shop.orders"]["seconds_left"] <= 60
+        # Once more, as to go back to what was there before both.
+        self.send("levels.json", "PUT", {**body, "level": "ERROR", "seconds": 0.01})
+        self.run_async(lambda: self.until(lambda: log.level == logging.NOTSET))
+        assert self.console.changed_levels == {}
+
+    def test_stop_changes_levels_back(self) -> None:
+        body = {"logger": "shop.orders", "level": "ERROR", "seconds": 60}
+        self.send("levels.json", "PUT", body)
+        self.run_async(self.console.shutdown)
+        assert log.level == logging.NOTSET
+
+    def test_nonsense_changes_nothing(self) -> None:
+        good = {"logger": "root", "level": "INFO", "seconds": 60}
+        for wrong in (
+            {"logger": "never.heard.of"},
+            {"logger": 5},
+            {"level": "LOUD"},
+            {"level": None},
+            {"seconds": 0},
+            {"seconds": "60"},
+            {"seconds": True},
+            {"seconds": 1e99},
+        ):
+            assert self.send("levels.json", "PUT", {**good, **wrong})[0] == 400, wrong
+        assert self.send("levels.json", "PUT", [good])[0] == 400
+        assert self.console.changed_levels == {}
+
+    def test_work_shows_where_it_stands(self) -> None:
+        async def wait() -> None:
+            await asyncio.Event().wait()
+
+        async def start() -> None:
+            self.service.background("mail", wait)
+            await asyncio.sleep(0)
+
+        self.run_async(start)
+        shown = self.ask("work.json")
+        [mail] = shown["work"]
+        assert (mail["name"], mail["state"]) == ("mail", "running")
+        assert any("wait" in line for line in mail["stack"])
+        assert "mail" in [task["name"] for task in shown["tasks"]]
+
+    def test_exports_say_when_they_last_changed(self) -> None:
+        self.console._read_totals()
+        shown = {each["name"]: each for each in self.ask("exports.json")["exports"]}
+        assert shown["parcels_sent"]["total"] == 7
+        assert shown["parcels_sent"]["changed"] > 0
+
+    def test_profile_is_a_tree_and_a_file(self) -> None:
+        assert self.fetch_admin("/console/profile.json").code == 404
+        code, body = self.send("profile.json", "POST", {"seconds": 0.2})
+        assert code == 200
+        assert body["samples"] > 0
+        assert body["tree"]["value"] >= body["samples"]
+        assert "MainThread" in [each["name"] for each in body["tree"]["children"]]
+        file = self.ask("profile.json")
+        assert file["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+        [main] = (each for each in file["profiles"] if each["name"] == "MainThread")
+        assert len(main["samples"]) == len(main["weights"])
+        frames = file["shared"]["frames"]
+        assert all(index < len(frames) for sample in main["samples"] for index in sample)
+
+    def test_one_profile_at_a_time_and_none_beyond_a_stop(self) -> None:
+        async def both() -> list[int]:
+            address = f"http://127.0.0.1:{self.admin_port}/console/profile.json"
+            options: dict[str, Any] = {"method": "POST", "headers": JSON, "raise_error": False}
+
+            async def sample() -> int:
+                answer = await self.http_client.fetch(address, body='{"seconds": 60}', **options)
+                return answer.code
+
+            first = asyncio.ensure_future(sample())
+            await self.until(lambda: self.console.profile)
+            second = await sample()
+            await self.console.shutdown()
+            return [await first, second]
+
+        assert self.run_async(both) == [200, 409]
+
+    def test_hostile_text_is_data(self) -> None:
+        path = "/" + HOSTILE.replace(" ", "%20")
+        self.raw(f"GET {path} HTTP/1.0\r\nUser-Agent: {HOSTILE}\r\n\r\n".encode())
+        self.raw(b"GET /\xff\xfe HTTP/1.0\r\nUser-Agent: \xff\r\n\r\n")
+        log.error("%s \ud800", HOSTILE)
+        self.app.report_background_failure(HOSTILE, ValueError(HOSTILE))
+        for view in ("requests", "errors", "logs", "now", "work"):
+            answer = self.fetch_admin(f"/console/{view}.json")
+            assert answer.headers["Content-Type"] == "application/json"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.body.isascii()
+            json.loads(answer.body)
+
+    def test_last_requests_are_kept(self) -> None:
+        self.fetch("/hello/first")
+        for number in range(REQUESTS):
+            self.fetch(f"/hello/{number}")
+        paths = [each["path"] for each in self.ask("requests.json")["requests"]]
+        assert len(paths) == REQUESTS
+        assert "/hello/first" not in paths
