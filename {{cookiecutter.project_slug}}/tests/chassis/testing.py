@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dotenv import dotenv_values
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -29,6 +29,9 @@ from my_service.chassis.settings import Settings, read
 
 from . import routes
 from .routes import ROUTES, Slow
+
+if TYPE_CHECKING:
+    from my_service.settings import Settings as TeamSettings
 
 PROJECT = Path(__file__).parents[2]
 STAND_IN = "tests.chassis.stand_in"
@@ -51,11 +54,16 @@ class ServiceTest(AsyncHTTPTestCase):
         """The service to test; override it to give it something else in place of a backend."""
         # Here: the tests of the chassis do without.
         from my_service.app import make_service
-        from my_service.settings import Settings
+
+        return make_service(self.settings())
+
+    def settings(self) -> "TeamSettings":
+        """The settings of `tests/settings.env` and `environ`."""
+        from my_service.settings import Settings as TeamSettings
 
         kept = dotenv_values(PROJECT / "tests" / "settings.env")
         environ = {name: value for name, value in kept.items() if value}
-        return make_service(read(Settings, environ | self.environ))
+        return read(TeamSettings, environ | self.environ)
 
     def setUp(self) -> None:
         # Whatever is written from here on, the logs before all, is read back by `lines()`.
