@@ -504,6 +504,10 @@ class TestApi(TracingTest):
         assert headers["traceparent"] == f"00-{TRACE}-{query.span_id}-01"
         assert headers["tracestate"] == "a=b"
 
+    def test_tracestate_that_a_caller_makes_up_is_not_logged(self) -> None:
+        with self.assertNoLogs("opentelemetry"):
+            self.work("library", traceparent=TRACEPARENT, tracestate="made up")
+
     def test_baggage_is_not_passed_on(self) -> None:
         assert self.work("baggage", baggage="tenant=a%20b") == {"passed on": None}
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from opentelemetry import context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.trace import TraceState
 from tornado.httputil import HTTPHeaders
 
 SAMPLED = 0x01
@@ -26,8 +27,9 @@ _BAGGAGE_CHARACTERS = 8192
 _BAGGAGE_MEMBERS = 64
 
 _baggage = W3CBaggagePropagator()
-# It would quote what callers send, and in a line for each member.
-logging.getLogger(W3CBaggagePropagator.__module__).setLevel(logging.ERROR)
+# Their warnings would quote what callers send, in a line for each member.
+for _library in (W3CBaggagePropagator, TraceState):
+    logging.getLogger(_library.__module__).setLevel(logging.ERROR)
 
 
 class Parent(NamedTuple):
