@@ -38,12 +38,6 @@ NAME = "app.kubernetes.io/name"
 PHASES = {"CLOSE_SECONDS": 4, "FLUSH_SECONDS": 1, "IDLE_GRACE_SECONDS": 0}
 # For the service's own shutdown callbacks, and for the interpreter.
 SPARE_SECONDS = 5
-# What a service takes that has everything on and nothing to do: 45 MiB were measured.
-IDLE_MIB = 60
-# A body is received in parts and then put together, so that for a moment it is there twice.
-COPIES = 2
-# What a connection is read into before anybody knows what it sends.
-CHUNK_KIB = 64
 
 
 @dataclass
@@ -97,14 +91,6 @@ class Deployed:
     @property
     def probes(self) -> dict[str, dict[str, Any]]:
         return {key: probe for key, probe in self.container.items() if key.endswith("Probe")}
-
-    def constant(self, name: str) -> int | None:
-        """A number that a module of the chassis names, wherever it stands; None if none does."""
-        for path in self.project.glob("src/*/chassis/**/*.py"):
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-                    return int(eval(compile(ast.Expression(node.value), name, "eval"), {}))
-        return None
 
     def source(self, name: str) -> ast.Module:
         """A module of the chassis."""
@@ -435,29 +421,6 @@ def restrictions(deployed: Deployed) -> Iterator[str]:
             yield f"a node may be full of pods that have been promised no {resource}"
 
 
-def memory(deployed: Deployed) -> Iterator[str]:
-    """What requests may bring along at once fits into the limit, with the service itself."""
-    limit = mebibytes(deployed.container["resources"]["limits"]["memory"])
-    bodies = deployed.constant("MAX_BODY_BYTES")
-    connections = deployed.settings.get("MAX_CONNECTIONS") or deployed.constant("MAX_CONNECTIONS")
-    if bodies is None or connections is None:
-        yield "nothing bounds what the bodies of all requests take together"
-        return
-    needed = IDLE_MIB + COPIES * bodies / 1024**2 + int(connections) * CHUNK_KIB / 1024
-    if needed > limit:
-        yield f"the limit is {limit} MiB, {needed:.0f} may be needed"
-    if mebibytes(deployed.container["resources"]["requests"]["memory"]) < IDLE_MIB:
-        yield "less is requested than the service takes when it has nothing to do"
-
-
-def mebibytes(quantity: str) -> float:
-    return (
-        float(quantity.removesuffix("Mi"))
-        if quantity.endswith("Mi")
-        else 1024 * float(quantity.removesuffix("Gi"))
-    )
-
-
 def image(deployed: Deployed) -> Iterator[str]:
     """The user is the image's own."""
     dockerfile = (deployed.project / "Dockerfile").read_text(encoding="utf-8")
@@ -485,7 +448,6 @@ CHECKS: list[Check] = [
     stopping,
     replicas,
     restrictions,
-    memory,
     image,
 ]
 
@@ -650,9 +612,6 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (restrictions, "Deployment", "spec.template.spec.hostNetwork", True),
     (restrictions, "Deployment", "spec.template.spec.containers.0.resources.limits", {}),
     (restrictions, "Deployment", "spec.template.spec.containers.0.resources.requests", {}),
-    (memory, "Deployment", "spec.template.spec.containers.0.resources.limits.memory", "200Mi"),
-    (memory, "Deployment", "spec.template.spec.containers.0.resources.requests.memory", "32Mi"),
-    (memory, "ConfigMap", "data.MAX_CONNECTIONS", "2000"),
     (image, "Deployment", "spec.template.spec.securityContext.runAsUser", 1000),
     (image, "Deployment", "spec.template.spec.containers.0.image", "my-service:latest"),
 ]
