@@ -20,6 +20,7 @@ NOTHING = {
     "metrics": "none",
     "error_tracking": "none",
     "tracing": "none",
+    "console": "none",
     "deployment": "none",
     "ci": "none",
 }
@@ -29,6 +30,7 @@ EVERYTHING = NOTHING | {
     "metrics": "prometheus",
     "error_tracking": "sentry",
     "tracing": "jaeger",
+    "console": "page",
 }
 SENTRY = {"SENTRY_DSN": "http://key@{answers}/1"}
 LIVE = {**SENTRY, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://{answers}"}
@@ -73,6 +75,7 @@ VARIANTS = [
     ours("sentry", SENTRY, error_tracking="sentry"),
     ours("newrelic", error_tracking="newrelic"),
     ours("stub", tracing="stub"),
+    ours("console", console="page"),
     ALL_IDLE,
     ALL_LIVE,
     Variant("all live, 10 % sampled", EVERYTHING, LIVE | TENTH, exports=True),

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,6 +287,13 @@ def test_keyboard_alone_leads_to_the_stack(project: Project) -> None:
         assert page.evaluate(focused) == "GET /orders/7"
         page.keyboard.press("Enter")
         expect(page.locator("pre.stack")).to_contain_text("raise LookupError")
+
+
+def test_wheel_has_the_page(project: Project, tmp_path: Path) -> None:
+    project.uv("build", "--quiet", "--wheel", "--out-dir", str(tmp_path / "dist"))
+    [wheel] = (tmp_path / "dist").glob("*.whl")
+    names = {Path(name).name for name in zipfile.ZipFile(wheel).namelist()}
+    assert names >= {"page.html", "page.css", "page.js"}
 
 
 def test_picture(project: Project, tmp_path: Path) -> None:

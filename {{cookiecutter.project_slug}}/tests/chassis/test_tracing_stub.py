@@ -42,6 +42,16 @@ class Seen(Observer):
         self.parents.append(span.parent_id if span else "none")
 
 
+class Parts(Observer):
+    """Is notified of spans."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+    def span_ended(self, part: Any) -> None:
+        self.parts.append(part)
+
+
 class Caller(RequestHandler):
     """Calls the service that it is a part of."""
 
@@ -70,7 +80,8 @@ class TestTracing(ChassisTest):
     def get_app(self) -> Application:
         super().get_app()
         self.seen = Seen()
-        app = self.observed_by(self.seen)
+        self.parts = Parts()
+        app = self.observed_by(self.seen, self.parts)
         app.add_handlers(".*", [(r"/caller", Caller), (r"/headers", Headers)])
         return app
 
@@ -237,6 +248,15 @@ class TestTracing(ChassisTest):
                 assert correlation.get() == elsewhere.ids()
 
         self.run_async(close_elsewhere)
+
+    def test_observers_are_notified_of_spans_and_calls(self) -> None:
+        self.fetch("/caller")
+        call, step = self.parts.parts
+        assert (call.name, call.kind) == (f"GET 127.0.0.1:{self.get_http_port()}", "CLIENT")
+        assert (step.name, step.kind) == ("call", "INTERNAL")
+        assert (call.parent_id, call.trace_id) == (step.span_id, step.trace_id)
+        assert step.parent_id == self.seen.ids[-1]["span_id"]
+        assert step.started <= call.started <= call.ended <= step.ended
 
     def test_spans_at_the_same_time_keep_apart(self) -> None:
         async def work(name: str) -> str:

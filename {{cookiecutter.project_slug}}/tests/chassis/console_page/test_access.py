@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPResponse
 
+from my_service.chassis.console import Console
 from tests.chassis.testing import ChassisTest
 
 TOKEN = "a" * 8 + "b" * 12
@@ -123,7 +124,11 @@ class TestInDevelopment(AccessTest):
     environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (as its base)
 
     def test_link_is_logged(self) -> None:
-        assert any(f"http://127.0.0.1:8001/?token={TOKEN}" in line for line in self.lines())
+        [console] = (each for each in self.app.observers if isinstance(each, Console))
+        self.run_async(console.shutdown)
+        with self.assertLogs("my_service.chassis.console") as logged:
+            self.run_async(console.startup)
+        assert f"http://127.0.0.1:8001/?token={TOKEN}" in logged.output[0]
 
     def test_link_is_not_on_the_page(self) -> None:
         lines = json.loads(self.ask("/console/logs.json").body)["lines"]

@@ -23,8 +23,9 @@ log = logging.getLogger("shop.orders")
 class Exporter(Observer):
     """Has sent some, and logs what comes."""
 
-    def totals(self) -> Iterable[tuple[str, str, int]]:
+    def totals(self) -> Iterable[Any]:
         yield "parcels_sent", "Parcels that have left.", 7
+        yield "parcels_lost", "Parcels that have not.", 1, {"reason": "rain"}
 
     def request_started(self, exchange: Any) -> None:
         log.warning("Saw %s", exchange.request.path, extra={"order": 5})
@@ -188,6 +189,39 @@ class TestConsole(ChassisTest):
         assert [each["name"] for each in spans] == ["part 0", "part 1"]
         assert spans[0]["duration"] == 0.001
 
+    def test_call_of_a_request_without_a_trace_is_in_its_timeline(self) -> None:
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        ids: dict[str, str] = entry[7]
+        ids.pop("trace_id", None)
+        ids.pop("span_id", None)
+        call = SimpleNamespace(method="GET", server_address="a", server_port=80, duration=0.25)
+        token = correlation.set(ids)
+        self.console.call_ended(call)
+        correlation.reset(token)
+        [span] = self.ask(f"requests/{entry[0]}.json")["spans"]
+        assert (span["name"], round(span["duration"], 3)) == ("GET a:80", 0.25)
+
+    def test_now_has_what_blocked_the_loop_and_what_was_refused(self) -> None:
+        incident = SimpleNamespace(
+            time=1.0,
+            duration=2.0,
+            file="orders.py",
+            line=7,
+            function="parse",
+            route="/orders",
+            request_id="",
+            stack="a" * 10_000,
+        )
+        for _ in range(30):
+            self.console.loop_blocked(incident)
+            self.console.request_refused("malformed")
+        now = self.ask("now.json")
+        assert now["refused"] == {"malformed": 30}
+        assert len(now["blocked"]) == 20
+        assert now["blocked"][0]["function"] == "parse"
+        assert len(now["blocked"][0]["stack"]) < 5000
+
     def test_routes_have_handlers_and_figures(self) -> None:
         for path in ("/hello/x", "/hello/y", "/boom"):
             self.fetch(path)
@@ -285,6 +319,7 @@ class TestConsole(ChassisTest):
         shown = {each["name"]: each for each in self.ask("exports.json")["exports"]}
         assert shown["parcels_sent"]["total"] == 7
         assert shown["parcels_sent"]["changed"] > 0
+        assert shown["parcels_lost rain"]["total"] == 1
 
     def test_profile_is_a_tree_and_a_file(self) -> None:
         assert self.fetch_admin("/console/profile.json").code == 404

@@ -43,6 +43,10 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.ids: list[dict[str, str]] = []
         self.exemplars: list[dict[str, str] | None] = []
+        self.parts: list[str] = []
+
+    def span_ended(self, part: Any) -> None:
+        self.parts.append(f"{part.kind} {part.name}")
 
     def request_ended(self, exchange: Exchange) -> None:
         self.ids.append(dict(correlation.get()))
@@ -461,6 +465,16 @@ class TestChildren(TracingTest):
         server, afterwards = self.spans()
         assert afterwards.parent_id == server.span_id
         assert "too" not in server.attributes
+
+    def test_observers_are_notified_of_spans_and_calls(self) -> None:
+        self.work("nested")
+        self.fetch(f"/call?url={self.get_url('/headers')}")
+        assert self.recorder.parts[:2] == ["INTERNAL inner", "INTERNAL outer"]
+        assert "CLIENT GET" in self.recorder.parts[2:]
+
+    def test_observers_are_not_notified_of_what_is_not_sampled(self) -> None:
+        self.work("nested", traceparent=UNSAMPLED)
+        assert self.recorder.parts == []
 
 
 class TestApi(TracingTest):

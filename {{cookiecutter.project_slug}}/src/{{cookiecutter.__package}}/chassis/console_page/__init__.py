@@ -5,16 +5,17 @@ It observes the service as any feature does. Who looks at it finds the same as J
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import time
 from typing import Any
 
-from ..application import Application, Exchange, Observer
+from ..application import Application, Exchange, Observer, correlation
 from ..settings import Settings
 from . import handlers
 from .access import Access
 from .profile import Profile
-from .recorder import Recorder, Tail
+from .recorder import STACK, Recorder, Tail
 
 TICKS = 10
 """How often a second it is looked how late the event loop is."""
@@ -53,7 +54,7 @@ class Console(Observer):
         #: Of each exporter's total: its value, and when it last changed.
         self.exported: dict[str, tuple[str, int, float | None]] = {}
         self.refused: dict[str, int] = {}
-        self.blocked: list[Any] = []
+        self.blocked: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._ticks = 0
         self._lag = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -104,6 +105,20 @@ class Console(Observer):
     def background_failed(self, name: str, error: BaseException) -> None:
         self.recorder.failed(error, f"background work {name}", 0, "")
 
+    def request_refused(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def loop_blocked(self, incident: Any) -> None:
+        names = "time", "duration", "file", "line", "function", "route", "request_id"
+        found = {name: getattr(incident, name, "") for name in names}
+        self.blocked.append({**found, "stack": str(getattr(incident, "stack", ""))[-STACK:]})
+
+    def call_ended(self, call: Any) -> None:
+        ids = correlation.get()
+        # Where there are spans, it is one of them.
+        if ids and "trace_id" not in ids:
+            self.recorder.call_ended(call, ids["request_id"])
+
     def span_ended(self, part: Any) -> None:
         self.recorder.span_ended(part)
 
@@ -152,7 +167,10 @@ class Console(Observer):
 
     def _read_totals(self) -> None:
         for observer in self.application.observers:
-            for name, description, total in observer.totals():
+            totals: Iterable[Any] = observer.totals()
+            for name, description, total, *labels in totals:
+                # By its labels, where there are several of one name.
+                name = " ".join([name, *(",".join(each.values()) for each in labels)])
                 known = self.exported.get(name)
                 changed = known[2] if known else None
                 if total != (known[1] if known else 0):

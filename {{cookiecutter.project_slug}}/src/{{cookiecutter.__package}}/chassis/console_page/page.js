@@ -166,8 +166,9 @@ function notes(requests) {
   if (failed.length)
     found.push(["bad", [`${failed.length} of the last ${requests.requests.length} requests failed within 5 minutes. The latest: `,
       link(`requests/${failed[0].number}`, `${failed[0].method} ${failed[0].path}`), ` ${failed[0].error || failed[0].status}`]]);
-  for (const each of latest.blocked.slice(-3))
-    found.push(["warn", `The event loop was blocked: ${Object.entries(each).map(([name, value]) => `${name} ${value}`).join(", ")}`]);
+  for (const each of latest.blocked.slice(-3).reverse())
+    found.push(["warn", ["At ", at(each.time), ` the event loop was blocked for ${duration(each.duration)} by `, mono(`${each.file}:${each.line} in ${each.function}`),
+      each.route ? ` (${each.route})` : "", h("details", { "data-key": `blocked ${each.time}` }, h("summary", {}, "Stack"), h("pre", {}, each.stack))]]);
   const refused = Object.entries(latest.refused);
   if (refused.length) found.push(["warn", `Refused before a handler: ${refused.map(([reason, number]) => `${count(number)} ${reason}`).join(", ")}.`]);
   if (!found.length) found.push(["good", "Nothing calls for attention."]);

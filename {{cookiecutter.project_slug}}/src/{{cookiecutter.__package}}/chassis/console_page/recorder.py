@@ -193,6 +193,13 @@ class Recorder:
             Span(*ids, name, span.kind, span.started, span.ended or int(time() * 1e9))
         )
 
+    def call_ended(self, call: Any, request_id: str) -> None:
+        """A call to elsewhere, in a request that has no trace."""
+        ended = int(time() * 1e9)
+        name = _bounded(f"{call.method} {call.server_address}:{call.server_port}", PATH)
+        started = ended - int(call.duration * 1e9)
+        self.spans.append(Span(request_id, "", "", name, "CLIENT", started, ended))
+
     def end_second(self, lag: float) -> None:
         """Sums up what was counted since it was last called."""
         second, self._second = self._second, Histogram()
@@ -212,7 +219,9 @@ class Recorder:
 
     def spans_of(self, ids: dict[str, str]) -> list[Span]:
         """The spans below that of a request, as they began."""
-        trace_id, known = ids.get("trace_id", ""), {ids.get("span_id", "")}
+        # Without a trace, calls go by the request's own id.
+        trace_id = ids.get("trace_id") or ids["request_id"]
+        known = {ids.get("span_id", "")}
         of_trace = sorted((each for each in self.spans if each.trace_id == trace_id), key=_started)
         found = []
         for span in of_trace:

@@ -53,7 +53,7 @@ def now(console: "Console", arguments: Arguments) -> dict[str, Any]:
         "requests": recorder.total,
         "errors": sum(entry[0] for entry in recorder.errors.values()),
         "refused": console.refused,
-        "blocked": console.blocked,
+        "blocked": list(console.blocked),
         "seconds": [each._asdict() for each in recorder.seconds if each.time > since],
     }
 
