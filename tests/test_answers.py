@@ -9,9 +9,10 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
-from contextlib import redirect_stderr
+from contextlib import chdir, redirect_stderr
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jinja2
 import pytest
@@ -215,6 +216,23 @@ def test_all_problems_are_reported_at_once_with_the_command_to_run_again(tmp_pat
     assert not list(project.rglob("*metrics*"))
 
 
+def test_answer_in_utf_8_is_understood_where_the_locale_is_not(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = cookiecutter("--no-input", "author_name=Zoë", home=tmp_path, environ=ascii_only)
+    assert done.returncode == 1
+    assert (
+        '  author_name: "Zoë" was typed in UTF-8, but this locale is not: set PYTHONUTF8=1.\n'
+        "      Try: Zoë\n"
+    ) in done.stdout
+    [command] = re.findall(r"^  PYTHONUTF8=1 (cookiecutter .*)", done.stdout, re.MULTILINE)
+    environ = {**ascii_only, "PYTHONUTF8": "1"}
+    argv = shlex.split(command)[1:]
+    again = cookiecutter(*argv, home=tmp_path, complete=True, environ=environ)
+    assert again.returncode == 0, again.stdout
+    text = (tmp_path / "out" / "my-service" / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["authors"][0]["name"] == "Zoë"
+
+
 def test_enter_alone_gives_a_good_service(tmp_path: Path) -> None:
     done = cookiecutter(home=tmp_path, typed="\n" * 20)
     assert done.returncode == 0, done.stdout
@@ -274,7 +292,8 @@ def refusal(answers: Mapping[str, str]) -> str:
     errors = TextIOWrapper(BytesIO(), encoding="utf-8", errors="backslashreplace")
     with redirect_stderr(errors):
         try:
-            exec(compile(rendered, "pre_gen_project.py", "exec"), {})
+            with TemporaryDirectory() as project, chdir(project):
+                exec(compile(rendered, "pre_gen_project.py", "exec"), {})
         except SystemExit as end:
             errors.flush()
             return errors.buffer.getvalue().decode() if end.code == 1 else str(end)
@@ -282,7 +301,11 @@ def refusal(answers: Mapping[str, str]) -> str:
 
 
 def cookiecutter(
-    *argv: str, home: Path, typed: str = "", complete: bool = False
+    *argv: str,
+    home: Path,
+    typed: str = "",
+    complete: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Runs the command; without `complete`, with the template and a directory for its output."""
     (home / "out").mkdir(exist_ok=True)
@@ -291,7 +314,7 @@ def cookiecutter(
     return subprocess.run(
         [sys.executable, "-m", "cookiecutter", *argv],
         cwd=home,
-        env={**os.environ, "HOME": str(home), "NO_COLOR": "1"},
+        env={**os.environ, "HOME": str(home), "NO_COLOR": "1", **(environ or {})},
         input=typed,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
