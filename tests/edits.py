@@ -52,6 +52,11 @@ class Team:
         assert text.count(old) == 1, f"{path} has {text.count(old)} times {old!r}"
         self.save(path, text.replace(old, new))
 
+    def cut_off(self, path: Path, first: str) -> None:
+        kept, found, _ = path.read_text(encoding="utf-8").partition(first)
+        assert found, f"{path} has no {first!r}"
+        self.save(path, kept)
+
     def add_imports(self, path: Path, *lines: str) -> None:
         text = path.read_text(encoding="utf-8")
         first = re.search("^(import|from) ", text, re.MULTILINE)
@@ -84,9 +89,12 @@ class Team:
         subprocess.run(argv, cwd=self.project, check=True, timeout=60)
 
 
+Make = Callable[[Team], None]
+
+
 @dataclass(frozen=True)
 class Edit:
-    make: Callable[[Team], None]
+    make: Make
     #: Whether a project of these answers has what is edited, or used.
     fits: Callable[[Answers], bool]
 
@@ -102,10 +110,8 @@ WEEK: list[Edit] = []
 """In the order of the week: each can be made alone, and all of them one after another."""
 
 
-def edit(
-    fits: Callable[[Answers], bool] = lambda answers: True,
-) -> Callable[[Callable[[Team], None]], Callable[[Team], None]]:
-    def add(make: Callable[[Team], None]) -> Callable[[Team], None]:
+def edit(fits: Callable[[Answers], bool] = lambda answers: True) -> Callable[[Make], Make]:
+    def add(make: Make) -> Make:
         WEEK.append(Edit(make, fits))
         return make
 
@@ -114,12 +120,9 @@ def edit(
 
 @edit()
 def example_deleted(team: Team) -> None:
-    handlers = team.handlers.read_text(encoding="utf-8")
-    team.save(team.handlers, handlers.partition("\n\nclass Hello")[0])
+    team.cut_off(team.handlers, "\n\nclass Hello")
     team.replace(team.app, '        (r"/hello/(?P<name>[^/]+)", handlers.Hello),\n', "")
-    tests = team.tests / "test_handlers.py"
-    text = tests.read_text(encoding="utf-8")
-    team.save(tests, text.partition("\n    def test_hello_greets_by_name")[0])
+    team.cut_off(team.tests / "test_handlers.py", "\n    def test_hello_greets_by_name")
 
 
 @edit()

@@ -148,13 +148,14 @@ def make(edits: list[Edit], project: Path) -> dict[str, list[str]]:
     touched: dict[str, list[str]] = {}
     before = digest_of_updated(project)
     for each in edits:
-        each.apply(team)
+        each.make(team)
         after = digest_of_updated(project)
         for path, _ in before.items() ^ after.items():
             names = touched.setdefault(path, [])
             if str(each) not in names:
                 names.append(str(each))
         before = after
+    team.tidy()
     return touched
 
 

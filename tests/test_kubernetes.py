@@ -478,13 +478,14 @@ def test_service_runs_with_the_settings_of_production(
     local = {"HOST", "PORT", "ADMIN_HOST", "ADMIN_PORT", "DRAIN_DELAY_SECONDS"}
     settings = {name: text for name, text in deployed.settings.items() if name not in local}
     with project.start(**settings) as service:
+        # First, as the admin port is opened after the main one, and before that is answered.
+        assert service.get("/")[0] == 200
         for probe in deployed.probes.values():
             if "httpGet" in probe:
                 assert service.get(probe["httpGet"]["path"])[0] == 200
         for monitor in deployed.all("ServiceMonitor"):
             [endpoint] = monitor["spec"]["endpoints"]
             assert service.get(endpoint["path"], admin=True)[0] == 200
-        assert service.get("/")[0] == 200
         assert service.terminate() == 0
 
 

@@ -10,10 +10,10 @@ from .test_render import SOURCE, files, teams
 
 PACKAGE = Path("src", "{{cookiecutter.__package}}")
 CHASSIS = PACKAGE / "chassis"
-# Cookiecutter's block tags, of which each line is one.
+# How a block tag begins; each has a line of its own.
 TAG = "{%"
 MAX_SHARE_OF_TAGS = 0.025
-# Owners, presets and docs know them by these names.
+# Their names, on which those rely who work on a service.
 TEAMS = {
     Path("README.md"),
     *(PACKAGE / name for name in ("__main__.py", "app.py", "handlers.py", "settings.py")),
@@ -62,7 +62,7 @@ def test_code_has_conditions_only_where_features_are_put_together() -> None:
         for path in (SOURCE / folder).rglob("*.py")
     }
     assert {path for path, text in sources.items() if TAG in text} == COMPOSITION
-    # In tests, not even an expression: they are run in the template, too.
+    # In tests, not even an expression: the hook puts the package's name in.
     assert not [path for path, text in sources.items() if path.parts[0] == "tests" and "{{" in text]
 
 

@@ -1,6 +1,7 @@
 """Runs Tornado's own tests with a project's `Application` in place of Tornado's.
 
-`python tornado_suite.py PACKAGE` prints the names of those that fail, a line each, and how many ran.
+`python tornado_suite.py PACKAGE` prints the names of those that fail, a line each, and how many
+ran.
 """
 
 import importlib

@@ -4,14 +4,19 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from tornado.httpclient import HTTPResponse
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import PathMatches
+from tornado.web import RequestHandler
 
 from my_service.chassis import SERVICE, __version__
 from my_service.chassis.application import Application
 from my_service.chassis.health import Degraded, Health
+from my_service.chassis.service import Service
+from my_service.chassis.settings import Settings, read
 
 from .testing import ChassisTest, process
 
@@ -193,6 +198,30 @@ class TestProbes(ChassisTest):
             assert json.loads(response.body) == {"status": "fail", "output": state}
             assert self.fetch("/livez").code == 200
             assert json.loads(self.fetch_admin("/health").body)["output"] == state
+
+
+class Compared(PathMatches):
+    """Counts the requests that it is compared with."""
+
+    count = 0
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        Compared.count += 1
+        return super().match(request)
+
+
+class TestRoutes(ChassisTest):
+    def make_service(self) -> Service:
+        routes = [(Compared(rf"/own/{number}"), RequestHandler) for number in range(10)]
+        return Service(read(Settings, self.environ), routes)
+
+    def test_probes_are_not_compared_with_the_routes_of_the_service(self) -> None:
+        Compared.count = 0
+        for path in ("/livez", "/readyz", "/health"):
+            assert self.fetch(path).code == 200
+        assert Compared.count == 0
+        self.fetch("/own/9")
+        assert Compared.count == 10
 
 
 def test_a_check_must_be_async() -> None:

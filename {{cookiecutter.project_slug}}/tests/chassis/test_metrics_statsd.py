@@ -16,6 +16,7 @@ from tornado.websocket import websocket_connect
 
 from my_service.chassis import SERVICE, metrics
 from my_service.chassis.application import Application, Observer
+from my_service.chassis.settings import Settings, read
 
 from .routes import Slow
 from .testing import ChassisTest
@@ -544,6 +545,11 @@ class TestIdle(ChassisTest):
         assert self.fetch("/").code == 200
         assert not metrics._outbox.values
         assert not metrics._outbox.datagrams
+
+    def test_a_prefix_that_would_break_a_line_is_refused(self) -> None:
+        for prefix in ("shop|c", "shop:1", "shop.", "a b"):
+            with self.assertRaisesRegex(ValueError, "STATSD_PREFIX: should be letters"):
+                read(Settings, {"STATSD_PREFIX": prefix})
 
     def get_app(self) -> Application:
         with self.assertLogs(metrics.log, "INFO") as logs:

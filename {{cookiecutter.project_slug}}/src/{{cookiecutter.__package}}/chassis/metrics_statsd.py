@@ -253,8 +253,8 @@ class Metrics(Observer):
 class _Connection:
     """A UDP socket to a host that may not be there yet, or no longer.
 
-    The event loop sends. A thread looks the host up and tries whether it refuses. The thread is not
-    one of the loop's executor, which asyncio joins at the end: a lookup may take minutes.
+    The event loop sends. A thread looks the host up and checks that it does not refuse. The thread
+    is not one of the loop's executor, which asyncio joins at the end: a lookup may take minutes.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -262,6 +262,7 @@ class _Connection:
         self._port = port
         #: None while the host is unknown or refuses. Replaced under the outbox's lock.
         self._socket: socket.socket | None = None
+        #: Since the last success. Both threads count: a race costs a log message at most.
         self._failures = 0
         self._is_stopping = False
         #: Ends whatever the thread waits for.
@@ -292,9 +293,8 @@ class _Connection:
         self._wake.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_FLUSH_SECONDS):
-                while not self.flush() and (  # noqa: ASYNC110 (no one event)
-                    self._thread.is_alive() or self._socket
-                ):
+                # In this order: the thread may find the socket and end at any moment.
+                while not self.flush() and (self._thread.is_alive() or self._socket):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         self._use(None)
 

@@ -34,6 +34,17 @@ EX_CONFIG = 78
 """Exit status for an error in the configuration, after sysexits.h."""
 
 
+# {% if cookiecutter.__admin %}
+@dataclass(frozen=True, kw_only=True)
+class AdminSettings(ServerSettings):
+    admin_host: str = "127.0.0.1"
+    """Address of the admin server, which must not be public."""
+
+    admin_port: int = setting(8001, parse=parsing.port)
+    """Port of the admin server; 0 for any free one."""
+
+
+# {% endif %}
 @dataclass(frozen=True, kw_only=True)
 class Settings(
     # {% if cookiecutter.error_tracking != "none" %}
@@ -48,17 +59,12 @@ class Settings(
     # {% if cookiecutter.logging != "none" %}
     LogSettings,
     # {% endif %}
+    # {% if cookiecutter.__admin %}
+    AdminSettings,
+    # {% endif %}
     ServerSettings,
 ):
     """The settings of the chassis; fields come in the order from the last of these to the first."""
-    # {% if cookiecutter.__admin %}
-
-    admin_host: str = "127.0.0.1"
-    """Address of the admin server, which must not be public."""
-
-    admin_port: int = setting(8001, parse=parsing.port)
-    """Port of the admin server; 0 for any free one."""
-    # {% endif %}
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
