@@ -441,11 +441,13 @@ def _rendered(path: Path, answers: tuple[tuple[str, str], ...]) -> str:
 
 @cache
 def public(path: Path) -> frozenset[str]:
-    """What a module defines for others."""
+    """What others can import from a module."""
     names = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
     return frozenset(name for name in names if not name.startswith("_"))
 
 
@@ -477,5 +479,5 @@ def text_imports(text: str) -> set[str]:
 
 if __name__ == "__main__":
     found = problems()
-    print(*found, sep="\n")
+    sys.stdout.writelines(f"{each}\n" for each in found)
     sys.exit(bool(found))
