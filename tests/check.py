@@ -24,7 +24,7 @@ import yaml
 
 from . import choices, combinations
 from .backends import CACHE
-from .project import TEMPLATE, Project, interpreter, render
+from .project import TEMPLATE, Project, interpreter, reference, render
 from .test_render import SOURCE, problems
 
 KEPT = CACHE / "tornado-service-template" / "check"
@@ -128,7 +128,7 @@ def checked(rendered: list[combinations.Answers], directory: Path) -> list[str]:
     if not rendered:
         return []
     try:
-        by_default = render(directory / "default", directory / "home", {})
+        by_default = render(directory / "default", directory / "home", reference())
         with ProcessPoolExecutor() as pool:
             jobs = [
                 pool.submit(check, directory / str(number), answers, by_default)
@@ -140,7 +140,7 @@ def checked(rendered: list[combinations.Answers], directory: Path) -> list[str]:
 
 
 def check(directory: Path, answers: combinations.Answers, by_default: Path) -> list[str]:
-    project = render(directory / "project", directory / "home", answers)
+    project = render(directory / "project", directory / "home", reference(**answers))
     return problems(project, answers, by_default)
 
 
@@ -172,7 +172,7 @@ def tested_in_a_project(
     slot = KEPT / sha256(f"{TEMPLATE} {name}".encode()).hexdigest()[:12]
     lock = slot / "uv.lock"
     shutil.rmtree(slot / "project", ignore_errors=True)
-    path = render(slot / "project", slot / "home", answers)
+    path = render(slot / "project", slot / "home", reference(**answers))
     if lock.exists():
         shutil.copy2(lock, path)
     project = Project(path, answers, slot / "venv", interpreter())

@@ -147,7 +147,8 @@ def composition(choice: Choice, module: Path) -> Iterator[str]:
     shared = [public(path) for path in others if path and path != module]
     # One alone may have names for itself; what two have, both have for others.
     needed |= frozenset.intersection(*shared) if len(shared) > 1 else set()
-    for name in sorted(needed - public(module)):
+    # What a library has under this name, a module may offer as it is.
+    for name in sorted(needed - public(module) - imported(module.read_text(encoding="utf-8"))):
         yield f"{where}: define {name}, as the other choices of {choice.prompt} do"
     if not re.search(rf"^from \.{choice.feature} import", service, re.MULTILINE):
         yield (
@@ -174,7 +175,7 @@ def composition(choice: Choice, module: Path) -> Iterator[str]:
     for path in choice.sources(CHASSIS):
         text = path.read_text(encoding="utf-8")
         for name in sorted({*re.findall(r"(?<![.\w])settings\.([a-z_]+)\b(?!\()", text)} - known):
-            if not (path.parent / "settings.py").exists() and name not in text_imports(text):
+            if not (path.parent / "settings.py").exists() and name not in imported(text):
                 yield (
                     f"{CHASSIS}/settings/{choice.feature}_{choice.value}.py: add {name}, which "
                     f"{where} reads"
@@ -441,13 +442,11 @@ def _rendered(path: Path, answers: tuple[tuple[str, str], ...]) -> str:
 
 @cache
 def public(path: Path) -> frozenset[str]:
-    """What others can import from a module."""
+    """What a module defines for others."""
     names = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
     return frozenset(name for name in names if not name.startswith("_"))
 
 
@@ -467,8 +466,8 @@ def fields(path: Path) -> dict[str, str]:
     return found
 
 
-def text_imports(text: str) -> set[str]:
-    """What is taken from a module called `settings`, which is another than that of the service."""
+def imported(text: str) -> set[str]:
+    """The names that a module imports from others."""
     return {
         alias.name
         for node in ast.walk(ast.parse(text))

@@ -35,6 +35,23 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 OLDEST_COOKIECUTTER = re.findall(
     r'"cookiecutter>=([\d.]+)"', (TEMPLATE / "pyproject.toml").read_text(encoding="utf-8")
 )[0]
+# What a test that says nothing else generates. A fork may have other defaults, and other choices:
+# where it does not offer one of these, its first is taken.
+REFERENCE = {
+    "project_name": "My Service",
+    "project_slug": "my-service",
+    "description": "A Tornado service.",
+    "author_name": "Your Name",
+    "author_email": "you@example.com",
+    "license": "MIT",
+    "health": "probes",
+    "logging": "structured",
+    "metrics": "prometheus",
+    "error_tracking": "sentry",
+    "tracing": "stub",
+    "deployment": "kubernetes",
+    "ci": "github",
+}
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 RUN_SECONDS = 120.0
@@ -258,13 +275,27 @@ class Service:
         raise TimeoutError(self.output())
 
 
+def reference(**answers: str) -> dict[str, str]:
+    """These answers, and those of `REFERENCE` to all other prompts."""
+    prompts = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    offered = {key: values for key, values in prompts.items() if isinstance(values, list)}
+    kept = {
+        key: answer
+        for key, answer in REFERENCE.items()
+        if key in prompts and answer in offered.get(key, [answer])
+    }
+    if "project_name" in answers:
+        del kept["project_slug"]
+    return {**{key: values[0] for key, values in offered.items()}, **kept, **answers}
+
+
 def render(
     directory: Path, home: Path, answers: Mapping[str, str], template: Path = TEMPLATE
 ) -> Path:
     """Generates a project into `directory` and returns its path.
 
-    Nothing of the person's own cookiecutter configuration is used: what cookiecutter keeps goes
-    to `home`.
+    What `answers` leave open is as the template has it; `reference` leaves nothing open. Nothing of
+    the person's own cookiecutter configuration is used: what cookiecutter keeps goes to `home`.
     """
     home.mkdir(parents=True, exist_ok=True)
     config = home / "cookiecutter.yaml"

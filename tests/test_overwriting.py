@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from . import combinations
-from .project import TEMPLATE, git, render
+from .project import TEMPLATE, git, reference, render
 from .test_answers import cookiecutter
 from .test_change_of_mind import created, digest_of_updated, transitions
 from .test_sameness import digest
@@ -43,15 +43,15 @@ def test_nothing_is_touched(
 
 
 def test_command_that_is_shown_generates_beside_it(tmp_path: Path) -> None:
-    render(tmp_path / "out", tmp_path / "home", {})
-    answers = {"project_name": "My Service", "metrics": "none", "tracing": "none"}
+    render(tmp_path / "out", tmp_path / "home", reference())
+    answers = reference(metrics="none", tracing="none")
     done = cookiecutter(
         "--no-input", "-f", *(f"{key}={value}" for key, value in answers.items()), home=tmp_path
     )
     [command] = re.findall(r"^  (cookiecutter .*)", done.stdout, re.MULTILINE)
     again = cookiecutter(*shlex.split(command)[1:], home=tmp_path, complete=True)
     assert again.returncode == 0, again.stdout
-    made = tmp_path / "out" / "generated" / "my-service"
+    [made] = (tmp_path / "out" / "generated").iterdir()
     assert digest(made) == digest(render(tmp_path / "fresh", tmp_path / "home", answers))
 
 
@@ -80,10 +80,10 @@ def test_command_that_is_shown_updates_what_cruft_has_made(
 
 
 def test_repository_that_was_just_made_takes_a_project(tmp_path: Path) -> None:
-    directory = tmp_path / "out" / "my-service"
+    fresh = render(tmp_path / "fresh", tmp_path / "home", {}, TEMPLATE)
+    directory = tmp_path / "out" / fresh.name
     directory.mkdir(parents=True)
     git(directory, "init", "--quiet")
     done = cookiecutter("--no-input", "--overwrite-if-exists", home=tmp_path)
     assert done.returncode == 0, done.stdout
-    fresh = render(tmp_path / "fresh", tmp_path / "home", {}, TEMPLATE)
     assert digest_of_updated(directory) == digest(fresh)

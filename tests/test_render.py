@@ -15,7 +15,7 @@ from ruff import find_ruff_bin
 
 from . import combinations, imports
 from .conftest import Generate
-from .project import TEMPLATE, render, setting_fields
+from .project import TEMPLATE, reference, render, setting_fields
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
 
@@ -80,9 +80,9 @@ WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNOREC
 
 @pytest.fixture(scope="session")
 def by_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of the same names as any other, and of the first choices."""
+    """A project of the same names as any other, and of the choices of the reference."""
     directory = tmp_path_factory.mktemp("default")
-    return render(directory / "project", directory / "home", {})
+    return render(directory / "project", directory / "home", reference())
 
 
 @pytest.mark.parametrize("answers", combinations.every(), ids=combinations.name)
