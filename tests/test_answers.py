@@ -45,6 +45,7 @@ lines = texts.filter(lambda text: text.strip() == text != "" and not any(map(tex
 emails = st.from_regex(
     r"[a-z.'+!#$%&*/=?^`|~-]{1,20}@[a-z0-9]{1,9}(\.[a-z0-9]{2,9})?", fullmatch=True
 )
+licences = st.sampled_from(combinations.choices()["license"])
 slugs = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,9}){0,2}", fullmatch=True)
 anything = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("{}#% \n\x1b\\\"'@-")))
 
@@ -64,7 +65,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     description=lines,
     author=lines,
     email=emails,
-    licence=st.sampled_from(combinations.choices()["license"]),
+    licence=licences,
 )
 def test_text_arrives_unchanged(
     workplace: Path, name: str, description: str, author: str, email: str, licence: str
