@@ -85,7 +85,7 @@ def chosen() -> list[Choice]:
 
 
 def problems() -> list[str]:
-    found = [*prompts(), *presets(), *conditions(), *variants(), *words(), *backends()]
+    found = [*prompts(), *table(), *presets(), *conditions(), *variants(), *words(), *backends()]
     for choice in chosen():
         found += missing(choice)
     return list(dict.fromkeys(found))
@@ -117,6 +117,25 @@ def prompts() -> Iterator[str]:
         if prompt not in choices:
             where = line_of(TEMPLATE / "hooks/post_gen_project.py", f'"{feature}":')
             yield f"{where}: remove {feature}, as there is no prompt {prompt}"
+
+
+def table() -> Iterator[str]:
+    """Where the README's table of prompts says other than what is offered."""
+    readme = TEMPLATE / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for prompt, values in combinations.choices().items():
+        row = re.search(rf"^\| `{prompt}` \|(.*)", text, re.MULTILINE)
+        if not row:
+            yield f"README.md: add a row for {prompt} to the table of prompts"
+            continue
+        where = line_of(readme, f"| `{prompt}` |")
+        told = re.findall("`(.+?)`", row[1])
+        for value in values:
+            if value not in told:
+                yield f"{where}: add `{value}` to the row of {prompt}"
+        for value in told:
+            if value not in values:
+                yield f"{where}: remove `{value}`, which {prompt} does not offer"
 
 
 def missing(choice: Choice) -> Iterator[str]:
@@ -204,12 +223,6 @@ def pages(choice: Choice) -> Iterator[str]:
         for name in fields(path):
             if f"`{name.upper()}`" not in settings:
                 yield f"docs/settings.md: add a row for {name.upper()} if {choice}"
-    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
-    row = re.search(rf"^\| `{choice.prompt}` \|.*", readme, re.MULTILINE)
-    if not row:
-        yield f"README.md: add a row for {choice.prompt} to the table of prompts"
-    elif f"`{choice.value}`" not in row.group():
-        yield f"README.md: add `{choice.value}` to the row of {choice.prompt}"
     pattern = WORDS.get((choice.prompt, choice.value), choice.value)
     if len(combinations.choices()[choice.prompt]) == 2:  # this one and `none`
         pattern += f"|`{choice.prompt}`"

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+
 from my_service.chassis import metrics
 
 from .testing import ChassisTest
