@@ -35,13 +35,16 @@ CHASSIS = [
     Path("src", ANSWERS["__package"], "chassis"),
     Path("tests", "chassis"),
 ]
-VARIANT = re.compile(rf"((?:test_)?({'|'.join(PROMPTS)}))_(\w+?)(\.\w+)?")
+# The longest first, or `rate_limit` would be taken for a variant of `rate`.
+FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
+VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+?)(\.\w+)?")
 
 
 def main() -> None:
     project = Path.cwd()
     for folder in CHASSIS:
         keep_the_chosen(project / folder)
+    check_what_is_there(project)
     name_the_package(project / "tests")
     drop_what_is_empty(project)
     # A path that the terminal has no characters for is no reason to undo all this.
@@ -52,19 +55,43 @@ def main() -> None:
     print("Test it:  uv run pytest")
 
 
-def keep_the_chosen(folder: Path, choices: "tuple[str, ...]" = ()) -> None:
-    """Keeps what is chosen in a folder, deepest first. `choices` are those of the folder itself."""
+def keep_the_chosen(folder: Path, prompt: str = "", choices: "tuple[str, ...]" = ()) -> None:
+    """Keeps what is chosen in a folder, deepest first.
+
+    Where the folder itself is a variant, `choices` are those of `prompt` that it is for.
+    """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = VARIANT.fullmatch(path.name)
-        own = tuple(match[3].split("_or_")) if match else choices
+        inner = (PROMPTS[match[2]], tuple(match[3].split("_or_"))) if match else (prompt, choices)
         if path.is_dir():
-            keep_the_chosen(path, own)
+            keep_the_chosen(path, *inner)
         if match:
-            settle(path, match[1] + (match[4] or ""), ANSWERS[PROMPTS[match[2]]] in own)
-        for choice in choices:
-            if path.stem.endswith(f"_{choice}"):
-                name = path.stem.removesuffix(f"_{choice}") + path.suffix
-                settle(path, name, choice in ANSWERS.values())
+            is_chosen = f"_or_{ANSWERS[inner[0]]}_or_" in f"_or_{match[3]}_or_"
+            settle(path, match[1] + (match[4] or ""), is_chosen)
+            continue
+        own = [choice for choice in choices if path.stem.endswith(f"_{choice}")]
+        if own:
+            # One choice may end as another does: `bucket` and `token_bucket`.
+            choice = max(own, key=len)
+            name = path.stem.removesuffix(f"_{choice}") + path.suffix
+            settle(path, name, choice == ANSWERS[prompt])
+
+
+def check_what_is_there(project: Path) -> None:
+    """Raises SystemExit where a choice has no module."""
+    chassis = Path("src", ANSWERS["__package"], "chassis")
+    missing = []
+    for feature, prompt in PROMPTS.items():
+        choice = ANSWERS[prompt]
+        module = project / chassis / feature
+        if choice != "none" and not (module.with_suffix(".py").exists() or module.is_dir()):
+            missing.append(
+                f"  {prompt}={choice}: the template has no chassis/{feature}_{choice}.py, "
+                f"and no folder chassis/{feature}_{choice}"
+            )
+    if missing:
+        print("Nothing was generated:", *missing, sep="\n", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def settle(path: Path, name: str, is_chosen: bool) -> None:
@@ -84,10 +111,10 @@ def name_the_package(tests: Path) -> None:
 
 
 def files(project: Path) -> "list[Path]":
-    """The project's files, and not what is beside them where it is generated once more."""
+    """The project's files, and not those of the repository that it was generated into."""
     found = []
     for directory, directories, names in os.walk(project):
-        directories[:] = sorted(set(directories) - {".git", ".venv"})
+        directories[:] = sorted(set(directories) - {".git"})
         found += [Path(directory, name) for name in sorted(names)]
     return found
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import unicodedata
+from pathlib import Path
 
 # Read as data: an answer in quotes of Python's would be executed.
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -76,6 +77,8 @@ def problem_of_text(text: str) -> str:
         return "is empty"
     if text != text.strip():
         return "has blanks at its beginning or end"
+    if is_undecoded(text):
+        return "was typed in UTF-8, but this locale is not: set PYTHONUTF8=1"
     if any(is_unprintable(character) for character in text):
         return "has a line break or another control character"
     if EXPRESSION.search(text):
@@ -87,7 +90,20 @@ def is_unprintable(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
+def is_undecoded(text: str) -> bool:
+    """Whether the locale kept Python from reading characters that the terminal has sent."""
+    return decoded(text) != text
+
+
+def decoded(text: str) -> str:
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
 def better_text(text: str) -> str:
+    text = decoded(text)
     without = "".join(" " if is_unprintable(each) else each for each in text)
     while EXPRESSION.search(without):
         without = EXPRESSION.sub(" ", without)
@@ -119,35 +135,73 @@ def problems() -> "dict[str, tuple[str, str]]":
     return found
 
 
-def command(answers: "dict[str, str]") -> str:
-    """What generates again, with these answers."""
-    # Here, as only a refusal needs them.
-    import shlex
-    import subprocess
-
+def command(answers: "dict[str, str]", output_dir: str = "") -> str:
+    """What generates again, with these answers, there if a directory is given."""
     template = ANSWERS["_template"]
     if "_output_dir" in ANSWERS:
-        argv = ["cookiecutter", "--no-input", "--output-dir", ANSWERS["_output_dir"]]
+        output_dir = output_dir or ANSWERS["_output_dir"]
+        argv = ["cookiecutter", "--no-input", "--output-dir", output_dir]
         if ANSWERS.get("_checkout"):
             argv += ["--checkout", ANSWERS["_checkout"]]
         argv += [template, *(f"{field}={answer}" for field, answer in answers.items())]
     else:
-        argv = ["cruft", "create", "--no-input", "--extra-context", json.dumps(answers), template]
+        argv = ["cruft", "create", "--no-input", "--extra-context", json.dumps(answers)]
+        argv += ["--output-dir", output_dir] if output_dir else []
+        argv += [template]
+    return quoted(argv)
+
+
+def quoted(argv: "list[str]") -> str:
+    # Here, as only a refusal needs them.
+    import shlex
+    import subprocess
+
     return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
+
+
+def refusal_to_overwrite(project: Path, answers: "dict[str, str]") -> "list[str]":
+    """Says what to do where there is a project already; empty where there is none.
+
+    Generated over, a team's edits would be lost, and of the old answers would be left what the new
+    ones do not have. What is there stays as it is, whatever the options.
+    """
+    # A repository that was just made has nothing else.
+    if all(each.name == ".git" for each in project.iterdir()):
+        return []
+    lines = [f"Nothing was generated: {project} is not empty, and nothing in it was touched.", ""]
+    try:
+        made = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
+        before = made["context"]["cookiecutter"]
+    except (OSError, ValueError, KeyError, TypeError):
+        lines += ["To generate into another directory, and take over from there what you want:"]
+        return [*lines, "", f"  {command(answers, str(project.parent / 'generated'))}", ""]
+    changed = {field: answer for field, answer in answers.items() if before.get(field) != answer}
+    argv = ["cruft", "update", "--project-dir", str(project)]
+    argv += ["--variables-to-update", json.dumps(changed)] if changed else []
+    lines += ["To update it to these answers, keeping what its team has changed:", ""]
+    return [*lines, f"  {quoted(argv)}", ""]
 
 
 def main() -> None:
     found = problems()
-    if not found:
-        return
     answers = {field: answer for field, answer in ANSWERS.items() if not field.startswith("_")}
+    if not found:
+        lines = refusal_to_overwrite(Path.cwd(), answers)
+        if lines:
+            print(*lines, sep="\n", file=sys.stderr)
+            raise SystemExit(1)
+        return
     lines = ["Nothing was generated, because of these answers:", ""]
     for field, (reason, better) in found.items():
-        shown = json.dumps(answers[field], ensure_ascii=False)
+        shown = json.dumps(decoded(answers[field]), ensure_ascii=False)
         lines += [f"  {field}: {shown} {reason}.", f"      Try: {better}"]
         answers[field] = better
     lines += ["", "To run again with these suggestions and your other answers:", ""]
     lines += [f"  {command(answers)}", ""]
+    if any(map(is_undecoded, map(str, ANSWERS.values()))):
+        # What the terminal sent in UTF-8, it can show; the variable is for what is run again.
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+        lines[-2] = f"  PYTHONUTF8=1 {lines[-2].strip()}"
     print(*lines, sep="\n", file=sys.stderr)
     raise SystemExit(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .backends import NotInstalled
-from .project import TEMPLATE, Project, git, interpreter, render
+from .project import TEMPLATE, Project, git, interpreter, reference, render
 
 Generate = Callable[..., Project]
 
@@ -26,10 +26,11 @@ def slots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def generate(tmp_path: Path, slots: Path) -> Generate:
-    """Generates a project; answers not given are the defaults."""
+    """Generates a project; answers not given are those of `project.REFERENCE`."""
     numbers = count()
 
     def generate(**answers: str) -> Project:
+        answers = reference(**answers)
         number = next(numbers)
         directory = tmp_path / f"project-{number}"
         path = render(directory, tmp_path / "home", answers)

@@ -641,7 +641,8 @@ def readme_edited(team: Team) -> None:
 def overlay_edited(team: Team) -> None:
     overlay = team.project / "deploy" / "kubernetes" / "overlays" / "production"
     kustomization = overlay / "kustomization.yaml"
-    team.replace(kustomization, "registry.example.com", "registry.warehouse.example")
+    [name] = re.findall("newName: (.*)", kustomization.read_text(encoding="utf-8"))
+    team.replace(kustomization, name, f"registry.warehouse.example/{team.project.name}")
     team.append(overlay / "settings.env", "DATABASE_URL=postgres://database.production/orders\n")
 
 

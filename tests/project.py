@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import http.client
+import json
 import os
 import re
 import shutil
@@ -12,15 +13,19 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from email.message import Message
 from functools import cache
 from pathlib import Path
 
+import jinja2
 import uv
 import yaml
+from cookiecutter.exceptions import UndefinedVariableInTemplate
 from cookiecutter.main import cookiecutter
 
 from .backends import free_port
@@ -30,6 +35,23 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 OLDEST_COOKIECUTTER = re.findall(
     r'"cookiecutter>=([\d.]+)"', (TEMPLATE / "pyproject.toml").read_text(encoding="utf-8")
 )[0]
+# What a test that says nothing else generates. A fork may have other defaults, and other choices:
+# where it does not offer one of these, its first is taken.
+REFERENCE = {
+    "project_name": "My Service",
+    "project_slug": "my-service",
+    "description": "A Tornado service.",
+    "author_name": "Your Name",
+    "author_email": "you@example.com",
+    "license": "MIT",
+    "health": "probes",
+    "logging": "structured",
+    "metrics": "prometheus",
+    "error_tracking": "sentry",
+    "tracing": "stub",
+    "deployment": "kubernetes",
+    "ci": "github",
+}
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 RUN_SECONDS = 120.0
@@ -253,13 +275,27 @@ class Service:
         raise TimeoutError(self.output())
 
 
+def reference(**answers: str) -> dict[str, str]:
+    """These answers, and those of `REFERENCE` to all other prompts."""
+    prompts = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+    offered = {key: values for key, values in prompts.items() if isinstance(values, list)}
+    kept = {
+        key: answer
+        for key, answer in REFERENCE.items()
+        if key in prompts and answer in offered.get(key, [answer])
+    }
+    if "project_name" in answers:
+        del kept["project_slug"]
+    return {**{key: values[0] for key, values in offered.items()}, **kept, **answers}
+
+
 def render(
     directory: Path, home: Path, answers: Mapping[str, str], template: Path = TEMPLATE
 ) -> Path:
     """Generates a project into `directory` and returns its path.
 
-    Nothing of the person's own cookiecutter configuration is used: what cookiecutter keeps goes
-    to `home`.
+    What `answers` leave open is as the template has it; `reference` leaves nothing open. Nothing of
+    the person's own cookiecutter configuration is used: what cookiecutter keeps goes to `home`.
     """
     home.mkdir(parents=True, exist_ok=True)
     config = home / "cookiecutter.yaml"
@@ -269,14 +305,35 @@ def render(
         )
     )
     directory.mkdir(parents=True, exist_ok=True)
-    made = cookiecutter(
-        str(template),
-        no_input=True,
-        extra_context=dict(answers),
-        output_dir=str(directory),
-        config_file=str(config),
-    )
+    try:
+        made = cookiecutter(
+            str(template),
+            no_input=True,
+            extra_context=dict(answers),
+            output_dir=str(directory),
+            config_file=str(config),
+        )
+    except UndefinedVariableInTemplate as error:
+        raise AssertionError(_undefined(error.error, template)) from None
+    except jinja2.TemplateSyntaxError as error:
+        raise AssertionError(f"{error.filename}:{error.lineno}: {error.message}") from None
     return Path(made)
+
+
+def _undefined(error: jinja2.TemplateError, template: Path) -> str:
+    """Where a variable is used that there is not, and which one may be meant."""
+    names = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
+    # Jinja has the lines of the template in place of those of the code that it makes of it.
+    *_, last = traceback.extract_tb(error.__traceback__)
+    where = f"{last.filename}:{last.lineno}"
+    if last.filename == "<unknown>":
+        where = "in the name of a file, or in cookiecutter.json"
+    match = re.search(r"has no attribute '(\w+)'", str(error))
+    if not match:
+        return f"{where}: {error}"
+    close = get_close_matches(match[1], names, 1)
+    better = f"write {close[0]}" if close else "add it to cookiecutter.json"
+    return f"{where}: there is no cookiecutter.{match[1]}; {better}"
 
 
 def setting_fields(project: Path) -> set[str]:

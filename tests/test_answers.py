@@ -9,9 +9,10 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
-from contextlib import redirect_stderr
+from contextlib import chdir, redirect_stderr
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jinja2
 import pytest
@@ -44,6 +45,7 @@ lines = texts.filter(lambda text: text.strip() == text != "" and not any(map(tex
 emails = st.from_regex(
     r"[a-z.'+!#$%&*/=?^`|~-]{1,20}@[a-z0-9]{1,9}(\.[a-z0-9]{2,9})?", fullmatch=True
 )
+licences = st.sampled_from(combinations.choices()["license"])
 slugs = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,9}){0,2}", fullmatch=True)
 anything = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("{}#% \n\x1b\\\"'@-")))
 
@@ -58,9 +60,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @slow
-@given(name=lines, description=lines, author=lines, email=emails, licence=st.integers(0, 3))
+@given(
+    name=lines,
+    description=lines,
+    author=lines,
+    email=emails,
+    licence=licences,
+)
 def test_text_arrives_unchanged(
-    workplace: Path, name: str, description: str, author: str, email: str, licence: int
+    workplace: Path, name: str, description: str, author: str, email: str, licence: str
 ) -> None:
     answers = {
         "project_name": name,
@@ -68,7 +76,7 @@ def test_text_arrives_unchanged(
         "description": description,
         "author_name": author,
         "author_email": email,
-        "license": combinations.choices()["license"][licence],
+        "license": licence,
     }
     project = made(workplace, answers)
     assert [problem for path in files(project) for problem in syntax(path, project)] == []
@@ -78,7 +86,7 @@ def test_text_arrives_unchanged(
     assert metadata["authors"] == [{"name": author, "email": email}]
     readme = (project / "README.md").read_text(encoding="utf-8")
     assert readme.startswith(f"# {name}\n\n{description}\n")
-    if licence != 1:  # Apache's is the same for everybody
+    if licence != "Apache-2.0":  # Apache's is the same for everybody
         assert f"Copyright (c) {author}" in (project / "LICENSE").read_text(encoding="utf-8")
 
 
@@ -215,13 +223,32 @@ def test_all_problems_are_reported_at_once_with_the_command_to_run_again(tmp_pat
     assert not list(project.rglob("*metrics*"))
 
 
+def test_answer_in_utf_8_is_understood_where_the_locale_is_not(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = cookiecutter("--no-input", "author_name=Zoë", home=tmp_path, environ=ascii_only)
+    assert done.returncode == 1
+    assert (
+        '  author_name: "Zoë" was typed in UTF-8, but this locale is not: set PYTHONUTF8=1.\n'
+        "      Try: Zoë\n"
+    ) in done.stdout
+    [command] = re.findall(r"^  PYTHONUTF8=1 (cookiecutter .*)", done.stdout, re.MULTILINE)
+    environ = {**ascii_only, "PYTHONUTF8": "1"}
+    argv = shlex.split(command)[1:]
+    again = cookiecutter(*argv, home=tmp_path, complete=True, environ=environ)
+    assert again.returncode == 0, again.stdout
+    [project] = (tmp_path / "out").iterdir()
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["authors"][0]["name"] == "Zoë"
+
+
 def test_enter_alone_gives_a_good_service(tmp_path: Path) -> None:
     done = cookiecutter(home=tmp_path, typed="\n" * 20)
     assert done.returncode == 0, done.stdout
-    project = tmp_path / "out" / "my-service"
+    [project] = (tmp_path / "out").iterdir()
+    slug = project.name
     assert done.stdout.endswith(
-        f"Made the service my-service in {project}\n"
-        "Run it:   cd my-service && uv run my-service\n"
+        f"Made the service {slug} in {project}\n"
+        f"Run it:   cd {slug} && uv run {slug}\n"
         "Test it:  uv run pytest\n"
     )
     assert list(ruff(project)) == []
@@ -274,7 +301,8 @@ def refusal(answers: Mapping[str, str]) -> str:
     errors = TextIOWrapper(BytesIO(), encoding="utf-8", errors="backslashreplace")
     with redirect_stderr(errors):
         try:
-            exec(compile(rendered, "pre_gen_project.py", "exec"), {})
+            with TemporaryDirectory() as project, chdir(project):
+                exec(compile(rendered, "pre_gen_project.py", "exec"), {})
         except SystemExit as end:
             errors.flush()
             return errors.buffer.getvalue().decode() if end.code == 1 else str(end)
@@ -282,7 +310,11 @@ def refusal(answers: Mapping[str, str]) -> str:
 
 
 def cookiecutter(
-    *argv: str, home: Path, typed: str = "", complete: bool = False
+    *argv: str,
+    home: Path,
+    typed: str = "",
+    complete: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Runs the command; without `complete`, with the template and a directory for its output."""
     (home / "out").mkdir(exist_ok=True)
@@ -291,7 +323,7 @@ def cookiecutter(
     return subprocess.run(
         [sys.executable, "-m", "cookiecutter", *argv],
         cwd=home,
-        env={**os.environ, "HOME": str(home), "NO_COLOR": "1"},
+        env={**os.environ, "HOME": str(home), "NO_COLOR": "1", **(environ or {})},
         input=typed,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

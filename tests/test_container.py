@@ -21,7 +21,7 @@ from .backends.containers import BASE, Container, Containers, containers
 from .backends.statsd import PRELOAD
 from .conftest import Generate
 from .load import load
-from .project import interpreter, render, setting_fields
+from .project import interpreter, reference, render, setting_fields
 from .traced import of_trace, trace_id
 
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
@@ -38,9 +38,9 @@ deployed = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers, Path]]:
-    """The image `my-service`, of the default answers, and the project it was built of."""
+    """The image `my-service`, of the reference's answers, and the project it was built of."""
     directory = tmp_path_factory.mktemp("image")
-    project = render(directory / "project", directory / "home", {})
+    project = render(directory / "project", directory / "home", reference())
     lock(project)
     with containers(directory) as found:
         found.build(project, "my-service")

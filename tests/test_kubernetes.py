@@ -475,7 +475,7 @@ def test_manifests_agree(generate: Generate, answers: combinations.Answers) -> N
     assert {each["metadata"]["namespace"] for each in production.manifests} == {project.name}
     assert production.settings.items() > base.settings.items()
     assert production.settings["ENVIRONMENT"] == "production"
-    assert production.container["image"] == f"registry.example.com/{project.name}:0.1.0"
+    assert re.fullmatch(rf"[\w.:/-]+/{project.name}:0\.1\.0", production.container["image"])
     kinds = [each["kind"] for each in base.manifests]
     custom = [*CUSTOM, "ConfigMap"] if answers["metrics"] == "prometheus" else []
     assert sorted([*kinds, *custom]) == sorted(each["kind"] for each in production.manifests)

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ import yaml
 from .backends import home
 from .backends.kubernetes import kustomize
 from .conftest import Generate
-from .project import NEWEST, OLDEST, TEMPLATE, Project, git
+from .project import NEWEST, OLDEST, TEMPLATE, Project, git, interpreter
+from .test_change_of_mind import created
 
 DEPLOYMENTS = ["kubernetes", "docker", "none"]
 PIPELINES = {
-    "github": [".github/workflows/ci.yml", ".github/workflows/dependencies.yml"],
+    "github": [
+        ".github/workflows/ci.yml",
+        ".github/workflows/dependencies.yml",
+        ".github/workflows/template.yml",
+    ],
     "gitlab": [".gitlab-ci.yml"],
 }
 #: What a tag starts; in GitLab's one file, they are the jobs with a rule about a tag.
@@ -31,6 +37,8 @@ RELEASE = ".github/workflows/release.yml"
 WRITES = {"packages": "write"}
 #: Where the commands stand that a person runs by hand.
 DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
+#: Jobs that push a branch: what leads to it differs.
+PROPOSING = ("propose", "propose-template")
 #: Beside those of the documents: a report that GitLab draws in merge requests.
 ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
 WORKFLOWS = sorted(
@@ -95,11 +103,11 @@ def test_only_the_jobs_that_propose_and_push_may_write(generate: Generate) -> No
         yaml.safe_load((project / path).read_text(encoding="utf-8"))
         for path in [*PIPELINES["github"], RELEASE]
     ]
-    assert [workflow["permissions"] for workflow in workflows] == [{}, {}, {}]
+    assert [workflow["permissions"] for workflow in workflows] == [{}] * len(workflows)
     allowed = {
         name: job["permissions"] for workflow in workflows for name, job in workflow["jobs"].items()
     }
-    for name in ("propose", "propose-release"):
+    for name in (*PROPOSING, "propose-release"):
         assert allowed.pop(name) == {"contents": "write", "pull-requests": "write"}
     assert allowed.pop("candidate") == {"contents": "read", **WRITES}
     assert allowed.pop("publish") == WRITES
@@ -151,7 +159,7 @@ def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
         {
             as_on_github(command)
             for job in jobs(project)
-            if job != "propose"
+            if job not in (*PROPOSING, "template")
             for command in commands(project, job)
         }
         for project in (generate(ci=ci) for ci in PIPELINES)
@@ -225,7 +233,7 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
         command: None
         for job in jobs(project)
         # Those have tests of their own, with the tools that are here.
-        if job not in ("build", "propose", "alerts", "manifests", "schemas")
+        if job not in ("build", "template", "alerts", "manifests", "schemas", *PROPOSING)
         for command in commands(project, job)
     }
     for command in ran:
@@ -430,23 +438,131 @@ def test_release_proposes_its_digest_in_the_overlay(
         assert container["image"] == f"{image}:{version}@{digest}"
 
 
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_what_is_new_in_the_template_is_proposed_on_a_branch(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project = followed(repository, tmp_path, monkeypatch, ci)
+    with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
+        follow(project)
+    remote = checked_out_again(project, tmp_path)
+    propose(project, tmp_path, remote, "propose-template")
+    changed = git(remote, "diff", "--name-only", "main", "update-template").split()
+    assert changed == [".cruft.json", "docs/background.md", "uv.lock"]
+    assert git(remote, "show", "update-template:docs/background.md").startswith("# New")
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_nothing_new_in_the_template_proposes_nothing(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project = followed(repository, tmp_path, monkeypatch, ci)
+    follow(project)
+    assert (project.path / "template.patch").read_bytes() == b""
+    remote = checked_out_again(project, tmp_path)
+    propose(project, tmp_path, remote, "propose-template")
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_update_that_conflicts_fails_and_lists_the_files(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project = followed(repository, tmp_path, monkeypatch, ci)
+    page = project.path / "docs" / "background.md"
+    page.write_text(f"# Ours\n{page.read_text().partition(chr(10))[2]}")
+    git(project.path, "commit", "--quiet", "--all", "--message=Our title")
+    with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
+        output = follow(project, status=1)
+    listed = output.partition("Conflicts; run the update by hand, and resolve these:\n")[2]
+    assert listed.split() in (["docs/background.md"], ["docs/background.md.rej"])
+    assert not (project.path / "template.patch").exists()
+
+
+def test_service_that_cruft_has_not_made_follows_nothing(
+    generate: Generate, tmp_path: Path
+) -> None:
+    project = generate(ci="github")
+    committed(project, tmp_path)
+    follow(project)
+    assert (project.path / "template.patch").read_bytes() == b""
+    job = jobs(generate(ci="gitlab"))["template"]
+    assert [rule["exists"] for rule in job["rules"]] == [[".cruft.json"]]
+
+
+def followed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str) -> Project:
+    """A project that cruft has made, with a lock file, committed."""
+    answers = {"ci": ci}
+    path = created(repository, tmp_path, monkeypatch, answers)
+    (path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
+    git(path, "add", "--all")
+    git(path, "commit", "--quiet", "--message=Lock")
+    return Project(path, answers, tmp_path / "venv", interpreter())
+
+
+def checked_out_again(project: Project, tmp_path: Path) -> Path:
+    """What another job finds, with the artifact of the one before; returns the remote."""
+    git(project.path, "reset", "--quiet", "--hard")
+    git(project.path, "branch", "--move", "main")
+    return pushed(project, tmp_path)
+
+
+@contextmanager
+def released(repository: Path, path: str, old: str, new: str) -> Iterator[None]:
+    """Until the end of the block, the template has a commit more."""
+    source = repository / "{{cookiecutter.project_slug}}" / path
+    text = source.read_text(encoding="utf-8")
+    assert old in text
+    source.write_text(text.replace(old, new), encoding="utf-8")
+    git(repository, "commit", "--quiet", "--all", "--message=Something new")
+    try:
+        yield
+    finally:
+        git(repository, "reset", "--quiet", "--hard", "HEAD~1")
+
+
+def follow(project: Project, status: int = 0) -> str:
+    """Runs the job's script, with the cruft that is installed here."""
+    programs = project.path.parent / "programs"
+    programs.mkdir(exist_ok=True)
+    uvx = programs / "uvx"
+    uvx.write_text(f'#!/bin/sh\nexec {sys.executable} -m "$@"\n')
+    uv_itself = programs / "uv"
+    uv_itself.write_text("#!/bin/sh\necho 'version = 2' >uv.lock\n")
+    for each in (uvx, uv_itself):
+        each.chmod(0o755)
+    variables = {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "TOKEN": "secret",
+        "GITHUB_SERVER_URL": "https://git.invalid",
+        "CI_JOB_TOKEN": "secret",
+        "CI_SERVER_HOST": "git.invalid",
+    }
+    script = "\n".join(scripts(jobs(project)["template"]))
+    return project.run("bash", "-ec", script, env=variables, status=status)
+
+
 def committed(project: Project, tmp_path: Path) -> Path:
     """Commits the project; returns what it was cloned from."""
+    git(project.path, "init", "--quiet", "--initial-branch=main")
+    git(project.path, "add", "--all")
+    git(project.path, "commit", "--quiet", "--message=A service")
+    return pushed(project, tmp_path)
+
+
+def pushed(project: Project, tmp_path: Path) -> Path:
     remote = tmp_path / "remote"
     remote.mkdir()
     git(remote, "init", "--quiet", "--bare", "--initial-branch=main")
     git(remote, "config", "receive.advertisePushOptions", "true")
-    git(project.path, "init", "--quiet", "--initial-branch=main")
-    git(project.path, "add", "--all")
-    git(project.path, "commit", "--quiet", "--message=A service")
     git(project.path, "push", "--quiet", str(remote), "main")
     git(project.path, "checkout", "--quiet", "--detach")
     return remote
 
 
-def propose(project: Project, tmp_path: Path, remote: Path) -> None:
-    """Runs the job that proposes newer versions, in a directory as a runner would leave it."""
-    job = jobs(project)["propose"]
+def propose(project: Project, tmp_path: Path, remote: Path, name: str = "propose") -> None:
+    """Runs the job that proposes a change, in a directory as a runner would leave it."""
+    job = jobs(project)[name]
     run_job(project, job, unpacked(project, job, tmp_path, remote), tmp_path, remote)
 
 
@@ -517,7 +633,9 @@ def unpacked(project: Project, job: dict[str, Any], tmp_path: Path, remote: Path
     configuration = f"[core]\n\tfsmonitor = touch {tmp_path / 'ran'} #\n"
     (artifact / ".git" / "config").write_text(configuration)
     (artifact / "pyproject.toml").write_text("# Not the team's.\n")
-    shutil.copy(project.path / "uv.lock", artifact / "uv.lock", follow_symlinks=False)
+    for name in ("uv.lock", "template.patch"):
+        if (project.path / name).exists():
+            shutil.copy(project.path / name, artifact / name, follow_symlinks=False)
     return checkout
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import uv
 
+from . import combinations
 from .project import OLDEST_COOKIECUTTER, TEMPLATE, git, render
 
 ANSWERS = {
     "project_name": "Same Name",
     "metrics": "none",
     "tracing": "none",
-    "license": "Proprietary",
+    "license": combinations.choices()["license"][-1],
 }
 SLUG = "same-name"
 

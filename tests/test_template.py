@@ -23,7 +23,7 @@ def test_each_prompt_is_a_question_with_a_label_for_each_choice() -> None:
     questions = template["__prompts__"]
     assert list(questions) == [key for key in template if not key.startswith("_")]
     for prompt, choices in combinations.choices().items():
-        assert list(questions[prompt]) == ["__prompt__", *choices]
+        assert questions[prompt].keys() == {"__prompt__", *choices}
     texts = [each for each in questions.values() if isinstance(each, str)]
     texts += [
         each

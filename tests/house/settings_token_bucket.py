@@ -1,0 +1,16 @@
+"""How many requests are let in."""
+
+from dataclasses import dataclass
+
+from . import parsing
+from .server import ServerSettings
+from .setting import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimitSettings(ServerSettings):
+    rate_limit_per_second: float | None = setting(None, parse=parsing.number(0.001, 1_000_000))
+    """Requests a second that are let in; without it, there is no limit."""
+
+    rate_limit_burst: int = setting(100, parse=parsing.integer(1, 1_000_000))
+    """Requests that are let in at once, after a time without any."""

@@ -1,0 +1,89 @@
+"""Generating over a project: it is refused, nothing is touched, and the way that works is shown."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import combinations
+from .project import TEMPLATE, git, reference, render
+from .test_answers import cookiecutter
+from .test_change_of_mind import created, digest_of_updated, transitions
+from .test_sameness import digest
+
+TRANSITIONS = transitions()
+OPTIONS = (["--overwrite-if-exists"], ["--overwrite-if-exists", "--skip-if-file-exists"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    TRANSITIONS,
+    ids=[" to ".join(map(combinations.name, each)) for each in TRANSITIONS],
+)
+def test_nothing_is_touched(
+    tmp_path: Path, before: combinations.Answers, after: combinations.Answers
+) -> None:
+    project = render(tmp_path / "out", tmp_path / "home", before)
+    # What hooks would take for a variant, or for empty, were they to look.
+    for name in ("docs/metrics_of_ours.md", "tests/chassis/test_errors_ours.py", "empty"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    (project / "README.md").write_text("Ours.\n", encoding="utf-8")
+    kept = digest(project)
+    answers = [f"{key}={value}" for key, value in after.items()]
+    for options in OPTIONS:
+        done = cookiecutter("--no-input", *options, *answers, home=tmp_path)
+        assert done.returncode == 1
+        assert f"Nothing was generated: {project} is not empty" in done.stdout
+        assert digest(project) == kept
+
+
+def test_command_that_is_shown_generates_beside_it(tmp_path: Path) -> None:
+    render(tmp_path / "out", tmp_path / "home", reference())
+    answers = reference(metrics="none", tracing="none")
+    done = cookiecutter(
+        "--no-input", "-f", *(f"{key}={value}" for key, value in answers.items()), home=tmp_path
+    )
+    [command] = re.findall(r"^  (cookiecutter .*)", done.stdout, re.MULTILINE)
+    again = cookiecutter(*shlex.split(command)[1:], home=tmp_path, complete=True)
+    assert again.returncode == 0, again.stdout
+    [made] = (tmp_path / "out" / "generated").iterdir()
+    assert digest(made) == digest(render(tmp_path / "fresh", tmp_path / "home", answers))
+
+
+def test_command_that_is_shown_updates_what_cruft_has_made(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = created(repository, tmp_path, monkeypatch, {"metrics": "statsd"})
+    answers = {"metrics": "none", "tracing": "none"}
+    kept = digest_of_updated(project)
+    wanted = json.dumps(answers)
+    argv = ["create", "--no-input", "--overwrite-if-exists", "--output-dir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "cruft", *argv, "--extra-context", wanted, str(repository)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert digest_of_updated(project) == kept
+    [command] = re.findall(r"^  cruft (update .*)", done.stderr, re.MULTILINE)
+    assert wanted in command
+    argv = [sys.executable, "-m", "cruft", *shlex.split(command), "--skip-apply-ask"]
+    subprocess.run(argv, check=True, capture_output=True)
+    expected = digest(render(tmp_path / "fresh", tmp_path / "home", answers, repository))
+    assert digest_of_updated(project) == expected
+
+
+def test_repository_that_was_just_made_takes_a_project(tmp_path: Path) -> None:
+    fresh = render(tmp_path / "fresh", tmp_path / "home", {}, TEMPLATE)
+    directory = tmp_path / "out" / fresh.name
+    directory.mkdir(parents=True)
+    git(directory, "init", "--quiet")
+    done = cookiecutter("--no-input", "--overwrite-if-exists", home=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert digest_of_updated(directory) == digest(fresh)
