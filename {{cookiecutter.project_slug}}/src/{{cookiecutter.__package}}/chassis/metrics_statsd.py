@@ -7,8 +7,8 @@ method, scheme, status, route and error. Before each name stands that of the ser
 of a name. Durations are sent in milliseconds, as StatsD expects. Add your own with `counter`,
 `gauge` and `histogram`.
 
-What is measured of the process has other names than with Prometheus: statsd_exporter has those
-itself, and could show nothing at all.
+What is measured of the process has names that statsd_exporter has not for its own: it could show
+nothing at all, else.
 
 Written by hand because `statsd.StatsClient` resolves its host in the constructor, which raises for
 an unknown host, and blocks the event loop while it sends.
