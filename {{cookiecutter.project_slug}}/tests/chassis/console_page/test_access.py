@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from tornado.httpclient import HTTPResponse
 
 from my_service.chassis.console import Console
-from tests.chassis.testing import ChassisTest
+
+from ..testing import ChassisTest
 
 TOKEN = "a" * 8 + "b" * 12
 # From a proxy on this machine: its client may be anywhere.

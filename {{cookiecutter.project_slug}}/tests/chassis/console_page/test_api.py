@@ -11,8 +11,9 @@ from typing import Any
 from my_service.chassis.application import Application, Observer, correlation
 from my_service.chassis.console import Console
 from my_service.chassis.console.recorder import REQUESTS
-from tests.chassis.routes import Slow
-from tests.chassis.testing import ChassisTest
+
+from ..routes import Slow
+from ..testing import ChassisTest
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 JSON = {"Content-Type": "application/json"}
