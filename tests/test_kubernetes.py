@@ -35,7 +35,18 @@ DASHBOARD = {"grafana_dashboard": "1"}
 NAME = "app.kubernetes.io/name"
 # The phases of a stop after the delay and the timeout, by the name of their bound in server.py and
 # how often it is waited for; waiting for idle connections is part of the timeout.
-PHASES = {"CLOSE_SECONDS": 4, "FLUSH_SECONDS": 1, "IDLE_GRACE_SECONDS": 0}
+PHASES = {
+    "CLOSE_SECONDS": 4,
+    "FLUSH_SECONDS": 1,
+    "IDLE_GRACE_SECONDS": 0,
+    "SHORT_GRACE_SECONDS": 0,
+    "REPORT_SECONDS": 0,
+}
+# What a process takes with every feature on, and what it takes more for each request in flight and
+# each connection, beside bodies and headers. Rounded up from what was measured.
+BASE_MIB = 96
+REQUEST_KIB = 64
+CONNECTION_KIB = 8
 # For the service's own shutdown callbacks, and for the interpreter.
 SPARE_SECONDS = 5
 
@@ -366,6 +377,30 @@ def stopping(deployed: Deployed) -> Iterator[str]:
         yield f"terminationGracePeriodSeconds is {grace}, a stop takes up to {longest}"
 
 
+def memory(deployed: Deployed) -> Iterator[str]:
+    """All that clients may have a process hold at once fits into its memory."""
+    [bodies] = (
+        eval(compile(ast.Expression(node.value), "admission.py", "eval"))  # noqa: S307
+        for node in deployed.source("admission.py").body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "MAX_BODY_BYTES"
+    )
+    [headers] = (
+        eval(compile(ast.Expression(value), "connections.py", "eval"))  # noqa: S307
+        for node in ast.walk(deployed.source("connections.py"))
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and key.value == "max_header_size"
+    )
+    most = BASE_MIB + bodies / 2**20
+    most += int(deployed.settings["MAX_REQUESTS_IN_FLIGHT"]) * REQUEST_KIB / 2**10
+    most += int(deployed.settings["MAX_CONNECTIONS"]) * (CONNECTION_KIB + headers / 2**10) / 2**10
+    limit = deployed.container["resources"]["limits"].get("memory", "0Mi")
+    if not limit.endswith("Mi") or int(limit.removesuffix("Mi")) < most:
+        yield f"the memory limit is {limit}, clients may have the process take {most:.0f} MiB"
+
+
 def replicas(deployed: Deployed) -> Iterator[str]:
     """Scaled by the CPU; neither a rollout nor a drained node takes the last replica."""
     deployment = deployed.one("Deployment")
@@ -446,6 +481,7 @@ CHECKS: list[Check] = [
     scraping,
     observing,
     stopping,
+    memory,
     replicas,
     restrictions,
     image,
@@ -597,6 +633,9 @@ FAULTS: list[tuple[Check, str, str, Any]] = [
     (stopping, "ConfigMap", "data.DRAIN_TIMEOUT_SECONDS", "25"),
     (stopping, "ConfigMap", "data.DRAIN_DELAY_SECONDS", "10"),
     (stopping, "Deployment", "spec.template.spec.terminationGracePeriodSeconds", 30),
+    (memory, "ConfigMap", "data.MAX_REQUESTS_IN_FLIGHT", "1000"),
+    (memory, "ConfigMap", "data.MAX_CONNECTIONS", "2000"),
+    (memory, "Deployment", "spec.template.spec.containers.0.resources.limits.memory", "128Mi"),
     (replicas, "HorizontalPodAutoscaler", "spec.scaleTargetRef.name", "other"),
     (replicas, "HorizontalPodAutoscaler", "spec.minReplicas", 1),
     (replicas, "HorizontalPodAutoscaler", "spec.metrics.0.resource.name", "gpu"),

@@ -1,6 +1,9 @@
 """The service that the chassis is tested with: it misbehaves in every way that a handler can."""
 
 import asyncio
+import logging
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,12 @@ from tornado.websocket import WebSocketHandler
 from my_service.chassis.handlers import JsonHandler
 from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings
+
+
+async def ignore_cancellation() -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
 
 
 class Root(JsonHandler):
@@ -70,6 +79,29 @@ class Slow(RequestHandler):
         self.finish("slow")
 
 
+class Thread(RequestHandler):
+    """Waits for a thread that nobody can stop."""
+
+    async def get(self) -> None:
+        await asyncio.to_thread(time.sleep, 3600)
+
+
+class Stubborn(RequestHandler):
+    """Goes on whatever happens."""
+
+    async def get(self) -> None:
+        await ignore_cancellation()
+
+
+class Stuck(RequestHandler):
+    """Never lets the event loop go on."""
+
+    def get(self) -> None:
+        logging.getLogger(__name__).warning("Stuck")
+        while True:
+            pass
+
+
 class Stream(RequestHandler):
     """Sends until the client has gone."""
 
@@ -119,6 +151,9 @@ ROUTES: list[Any] = [
     (r"/flushed", Flushed),
     (r"/finished", Finished),
     (r"/slow", Slow),
+    (r"/thread", Thread),
+    (r"/stubborn", Stubborn),
+    (r"/stuck", Stuck),
     (r"/stream", Stream),
     (r"/upload", Upload),
     (r"/ws", Echo),

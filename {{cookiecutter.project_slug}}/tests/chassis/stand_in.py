@@ -1,4 +1,11 @@
-"""Runs the service of `routes.py` as a process: `python -m tests.chassis.stand_in`."""
+"""Runs the service of `routes.py` as a process: `python -m tests.chassis.stand_in`.
+
+`STUBBORN` names what of it does not heed its cancellation: `startup`, `shutdown`, `task`, `thread`.
+"""
+
+import asyncio
+import os
+import time
 
 from my_service.chassis import process
 from my_service.chassis.settings import Settings
@@ -6,9 +13,26 @@ from my_service.chassis.settings import Settings
 
 def main() -> None:
     settings = process.configure(Settings)
-    from .routes import make_service
+    from .routes import ignore_cancellation, make_service
 
-    process.run(make_service(settings))
+    service = make_service(settings)
+
+    async def start_task() -> None:
+        service.tasks = [asyncio.create_task(ignore_cancellation())]  # type: ignore[attr-defined]
+
+    async def wait_for_thread() -> None:
+        await asyncio.to_thread(time.sleep, 3600)
+
+    match os.environ.get("STUBBORN"):
+        case "startup":
+            service.on_startup.append(ignore_cancellation)
+        case "shutdown":
+            service.on_shutdown.append(ignore_cancellation)
+        case "task":
+            service.on_startup.append(start_task)
+        case "thread":
+            service.on_startup.append(wait_for_thread)
+    process.run(service)
 
 
 if __name__ == "__main__":

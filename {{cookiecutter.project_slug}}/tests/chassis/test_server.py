@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tornado.websocket import websocket_connect
 
-from my_service.chassis import server
+from my_service.chassis import connections, server
+from my_service.chassis.connections import RETRY_SECONDS
 from my_service.chassis.server import serve
 from my_service.chassis.settings import Settings, read
 
@@ -122,6 +124,114 @@ def test_accepts_during_the_delay() -> None:
     asyncio.run(run())
 
 
+def test_body_that_still_arrives_is_waited_for() -> None:
+    async def run() -> None:
+        async with running() as service:
+            reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 9\r\nA:")
+            writer.write(b"half-")
+            async with asyncio.timeout(5):
+                while not service.app.in_flight:  # noqa: ASYNC110 (nobody else waits for it)
+                    await asyncio.sleep(0)
+            service.terminate()
+            await service.refuses()
+            # Longer than silence is allowed to be.
+            await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
+            writer.write(b"rest")
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_connection_that_waits_in_the_kernel_is_answered() -> None:
+    async def run() -> None:
+        async with running() as service:
+            service.terminate()
+            # Without giving way to the loop, which therefore has not accepted it.
+            with socket.create_connection(("127.0.0.1", service.port)) as connection:
+                connection.sendall(REQUEST % b"/")
+                connection.setblocking(False)
+                loop = asyncio.get_running_loop()
+                answer = await asyncio.wait_for(loop.sock_recv(connection, 65536), 5)
+            assert b" 200 OK" in answer
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_websocket_that_does_not_read_does_not_hold_the_stop() -> None:
+    async def run() -> None:
+        async with running() as service:
+            client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+            (websocket,) = service.app.websockets
+            while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
+                websocket.write_message("x" * 65536)
+            service.terminate()
+            await service.stopped()
+            client.close()
+
+    asyncio.run(run())
+
+
+def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="2") as service:
+            idle = [await service.request(b"/") for _ in range(2)]
+            for reader, _ in idle:
+                await reader.readuntil(b"}")
+            late = [await service.request(b"/hello/late") for _ in range(2)]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(late[0][0].readline(), 0.1)
+            for _, writer in idle:
+                writer.close()
+            for reader, _ in late:
+                assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+    reasons = [line for line in caplog.messages if "have to wait" in line]
+    assert reasons == ["New connections have to wait: there are MAX_CONNECTIONS=2"]
+
+
+def test_websocket_is_a_connection() -> None:
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="1") as service:
+            client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+            reader, _ = await service.request(b"/")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.readline(), 0.1)
+            client.close()
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_process_out_of_descriptors_accepts_again_later() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has prlimit")
+    import resource
+
+    with process(MAX_CONNECTIONS="1000") as service, contextlib.ExitStack() as stack:
+        service.wait_until_listening()
+        _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (48, hard))
+        connections = [stack.enter_context(service.connect()) for _ in range(80)]
+        service.wait_for_output("Too many open files")
+        lines = len(service.output().splitlines())
+        # It tries again meanwhile.
+        time.sleep(1.5 * RETRY_SECONDS)
+        assert len(service.output().splitlines()) == lines
+        for connection in connections[:60]:
+            connection.close()
+        connections[-1].sendall(REQUEST % b"/")
+        assert b" 200 " in connections[-1].recv(1024)
+        service.process.terminate()
+        assert service.wait() == 0
+
+
 def test_open_connections_close_after_their_next_answer() -> None:
     async def run() -> None:
         async with running() as service:
@@ -142,9 +252,10 @@ def test_open_connections_close_after_their_next_answer() -> None:
     asyncio.run(run())
 
 
-def test_idle_connection_has_a_moment_to_send() -> None:
+@pytest.mark.parametrize("delay", ["0", "0.1"])
+def test_idle_connection_has_a_moment_to_send(delay: str) -> None:
     async def run() -> None:
-        async with running(DRAIN_DELAY_SECONDS="0.1") as service:
+        async with running(DRAIN_DELAY_SECONDS=delay) as service:
             reader, writer = await service.request(b"/")
             await reader.readuntil(b"}")
             service.terminate()
@@ -191,7 +302,7 @@ def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixture) -> 
             assert await reader.read() == b""
 
     asyncio.run(run())
-    assert "Closing 1 requests still in flight" in caplog.messages
+    assert "Closing 1 request: GET /slow, 0 s old" in caplog.messages
 
 
 def test_websocket_is_told_that_the_service_goes_away() -> None:
@@ -299,7 +410,7 @@ def test_body_over_the_limit_is_refused_before_it_is_sent() -> None:
 def test_connection_that_says_nothing_more_is_closed(
     monkeypatch: pytest.MonkeyPatch, limit: str, sent: bytes
 ) -> None:
-    monkeypatch.setitem(server.LIMITS, limit, 0.05)
+    monkeypatch.setitem(connections.LIMITS, limit, 0.05)
 
     async def run() -> None:
         async with running() as service:
@@ -313,21 +424,43 @@ def test_connection_that_says_nothing_more_is_closed(
     asyncio.run(run())
 
 
-def test_forwarded_headers_are_believed_only_of_a_trusted_proxy() -> None:
-    async def ask(**environ: str) -> str:
-        addresses: list[str] = []
-        async with running(**environ) as service:
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "client"),
+    [
+        ("", "192.0.2.7", "http 127.0.0.1"),
+        ("127.0.0.1", "192.0.2.7", "https 192.0.2.7"),
+        # What is to the left of the client's address, the client has made up.
+        ("127.0.0.0/8", "203.0.113.9, 192.0.2.7", "https 192.0.2.7"),
+        ("127.0.0.1,10.0.0.0/8", "192.0.2.7,10.1.1.1 , 10.2.2.2", "https 192.0.2.7"),
+        ("127.0.0.1,10.0.0.0/8", "192.0.2.7\r\nX-Forwarded-For: 10.1.1.1", "https 192.0.2.7"),
+        ("127.0.0.1,10.0.0.0/8", "nobody, 10.1.1.1", "https 10.1.1.1"),
+        ("127.0.0.1", "", "https 127.0.0.1"),
+        # The peer is none of these.
+        ("10.0.0.0/8,::1", "10.0.0.1", "http 127.0.0.1"),
+    ],
+)
+def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
+    trusted: str, forwarded: str, client: str
+) -> None:
+    async def ask() -> list[str]:
+        clients: list[str] = []
+        async with running(TRUSTED_PROXIES=trusted) as service:
             service.app._on_end.append(
-                lambda exchange: addresses.append(exchange.request.remote_ip)
+                lambda exchange: clients.append(
+                    f"{exchange.request.protocol} {exchange.request.remote_ip}"
+                )
             )
-            reader, _ = await service.request(b"/ HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\nA:")
+            head = f"/ HTTP/1.1\r\nX-Forwarded-For: {forwarded}\r\nX-Forwarded-Proto: https\r\nA:"
+            reader, writer = await service.request(head.encode())
+            await reader.readuntil(b"}")
+            # On the same connection, of another client.
+            writer.write(REQUEST % b"/")
             await reader.readuntil(b"}")
             service.terminate()
             await service.stopped()
-        return addresses[0]
+        return clients
 
-    assert asyncio.run(ask()) == "127.0.0.1"
-    assert asyncio.run(ask(TRUSTED_PROXIES="127.0.0.1")) == "192.0.2.7"
+    assert asyncio.run(ask()) == [client, "http 127.0.0.1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -336,6 +469,28 @@ def test_process_ends_with_status_0(number: signal.Signals) -> None:
         service.wait_until_listening()
         service.process.send_signal(number)
         assert service.wait() == 0, service.output()
+
+
+def test_stop_says_what_it_waits_for() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        with service.get("/slow"):
+            service.process.send_signal(signal.SIGINT)
+            service.wait_for_output("Waiting up to 20 s for 1 request: GET /slow, 0 s old. Ctrl-C")
+            service.process.send_signal(signal.SIGINT)
+            assert service.wait() == 128 + signal.SIGINT
+
+
+def test_second_signal_ends_a_process_whose_loop_is_stuck() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        with service.get("/stuck"):
+            service.wait_for_output("Stuck")
+            service.process.terminate()
+            while service.process.poll() is None:  # a signal may overtake another
+                service.process.terminate()
+                time.sleep(0.1)
+            assert service.wait() == 128 + signal.SIGTERM
 
 
 def test_second_signal_ends_the_process_at_once() -> None:
@@ -356,6 +511,14 @@ def test_signal_before_there_is_anything_to_drain() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)  # noqa: S603
     assert done.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "no.such.host.invalid"])
+def test_host_that_cannot_be_is_told(host: str) -> None:
+    with process(HOST=host) as service:
+        assert service.wait() == 69
+        assert f"Cannot listen on {host} port 0: " in service.output()
+        assert "Traceback" not in service.output()
 
 
 def test_port_in_use_is_told() -> None:

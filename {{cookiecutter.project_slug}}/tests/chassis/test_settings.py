@@ -4,6 +4,7 @@ import ast
 import inspect
 import os
 import re
+import sys
 import textwrap
 from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
@@ -83,8 +84,8 @@ def test_empty_is_unset(tmp_path: Path) -> None:
 
 
 def test_trusted_proxies_are_a_list(tmp_path: Path) -> None:
-    proxies = load(tmp_path, TRUSTED_PROXIES="10.0.0.1, ::1").trusted_proxies
-    assert [str(proxy) for proxy in proxies] == ["10.0.0.1", "::1"]
+    proxies = load(tmp_path, TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.1, ::1").trusted_proxies
+    assert [str(proxy) for proxy in proxies] == ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]
 
 
 def test_every_problem_is_reported_at_once(
@@ -96,7 +97,7 @@ def test_every_problem_is_reported_at_once(
     assert capsys.readouterr().err.splitlines() == [
         "Invalid settings:",
         "  PORT: should be a whole number from 0 to 65535, not 'eighty'",
-        "  TRUSTED_PROXIES: should be IP addresses, comma-separated, not 'nobody'",
+        "  TRUSTED_PROXIES: should be IP addresses or networks, comma-separated, not 'nobody'",
         "  DRAIN_TIMEOUT_SECONDS: should be a number from 0 to 3600, not 'nan'",
     ]
 
@@ -116,6 +117,45 @@ def test_every_problem_is_reported_at_once(
 def test_problem_of_a_setting(name: str, text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^  {name}: {re.escape(problem)}$"):
         read(Settings, {name: text})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(
+    ("descriptors", "connections"), [(64, 32), (1024, 924), (2**20, 1000), (-1, 1000), (1, 1)]
+)
+def test_connections_leave_descriptors(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
+) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (descriptors, -1))
+    assert read(Settings, {}).max_connections == connections
+    assert read(Settings, {"MAX_CONNECTIONS": "7"}).max_connections == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("REUSE_PRT", "REUSE_PORT"),
+        ("ENVIROMENT", "ENVIRONMENT"),
+        ("TRUSTED_PROXY", ""),
+        ("MAX_CONNECTION", "MAX_CONNECTIONS"),
+        ("XMAX_CONNECTIONS", "MAX_CONNECTIONS"),
+        ("REQUEST_TIMEOUT", "REQUEST_TIMEOUT_SECONDS"),
+        ("DRAIN_DELAY", "DRAIN_DELAY_SECONDS"),
+        ("HOSTNAME", ""),
+        ("HOME", ""),
+        ("MY_SERVICE_PORT", ""),
+        ("REUSE_PORT", ""),
+        ("PROMPT", ""),
+    ],
+)
+def test_misspelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, setting: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with mock.patch.dict(os.environ, {name: "1"}, clear=True):
+        assert settings.misspelled(Settings) == ([(name, setting)] if setting else [])
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("TRUE", True), ("0", False)])

@@ -192,20 +192,29 @@ class Process:
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.02)
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def get(self, path: str) -> socket.socket:
+        """Sends a request on a connection of its own."""
+        connection = self.connect()
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        return connection
+
     def wait(self, timeout: float = 30) -> int:
         """The exit status."""
         return self.process.wait(timeout)
 
 
 @contextlib.contextmanager
-def process(module: str = STAND_IN, **environ: str) -> Iterator[Process]:
+def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
     """Runs a module with these settings until the end of the block, on a free port."""
     defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("wb") as output:
             child = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", module],
+                [sys.executable, "-m", module, *arguments],
                 env={**inherited(), "PYTHONPATH": str(PROJECT), **defaults, **environ},
                 cwd=directory,
                 stdout=output,
@@ -229,6 +238,7 @@ def reserved_port() -> Iterator[int]:
     """A port that refuses connections, and that nobody is given meanwhile but who asks for it and
     sets SO_REUSEPORT."""
     with socket.socket() as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sys.platform != "win32":
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]

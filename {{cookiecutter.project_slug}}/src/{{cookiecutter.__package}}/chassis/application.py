@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,11 +17,16 @@ from weakref import WeakSet
 
 from tornado import web
 from tornado.escape import url_unescape
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.routing import Matcher, PathMatches, RuleRouter
 from tornado.websocket import WebSocketHandler
 
-from .handlers import InternalError
+from .handlers import InternalError, Refused
 from .observed import Observed, observed
 
 log = logging.getLogger(__name__)
@@ -48,6 +54,8 @@ class Exchange:
     error: BaseException | None = None
     #: Ids that lead from a measurement of this exchange to its record elsewhere.
     exemplar: dict[str, str] | None = None
+    #: Bytes of the body that are, or will be, held in memory until the exchange has ended.
+    body_size = 0
 
     def __init__(self, request: HTTPServerRequest, route: str, is_probe: bool) -> None:
         #: When the headers had been read, by `time.perf_counter()`.
@@ -76,6 +84,18 @@ class Exchange:
         return str(self.status) if self.status >= 500 else ""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An answer in place of the handler's, given before the request's body is read."""
+
+    status: int
+    #: Shown to the client as the title of the problem.
+    title: str
+    #: Why, in one word of a small set: what `Observer.request_refused` is notified of.
+    reason: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class Observer:
     """A feature: what it does about each exchange, and which routes it brings.
 
@@ -102,6 +122,15 @@ class Observer:
 
     async def startup(self) -> None:
         """Called once, when the service has begun to listen."""
+
+    def refuse(self, exchange: Exchange) -> Refusal | None:
+        """Called when the headers have been read, before `request_started`; None lets the request
+        in. Probe traffic is asked about too."""
+        return None
+
+    def request_refused(self, reason: str) -> None:
+        """Called for each request that never reaches its handler; `reason` is one of a fixed set,
+        such as `overload`. A refused request is started and ended like any other."""
 
     def request_started(self, exchange: Exchange) -> None:
         """Called before the handler runs."""
@@ -151,16 +180,26 @@ class Application(web.Application):
         #: Whether handlers begin where the request has been read, and not a turn later.
         self.eager_start = all(each.eager_start for each in observers)
         self.state: Literal["starting", "ready", "draining"] = "starting"
-        self.in_flight = 0
+        #: Each exchange in flight, from its headers on, with its handler once that has begun.
+        self.exchanges: dict[Exchange, Observed | None] = {}
+        #: Sum of the `body_size` of the exchanges in flight.
+        self.body_bytes = 0
         self.websockets: WeakSet[WebSocketHandler] = WeakSet()
         self._logs_requests = any(each.logs_requests for each in observers)
         # Only those that do something: most observers leave most of these alone.
+        self._on_headers = _overridden(observers, "refuse")
+        self._on_refusal = _overridden(observers, "request_refused")
         self._on_start = _overridden(observers, "request_started")
         self._on_failure = _overridden(observers, "request_failed")
         self._on_end = _overridden(observers, "request_ended")[::-1]
         self._on_span_end = _overridden(observers, "span_ended")
         for observer in observers:
             observer.attach(self)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests that are being received or answered."""
+        return len(self.exchanges)
 
     def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
         super().add_handlers(host_pattern, host_handlers)
@@ -189,7 +228,7 @@ class Application(web.Application):
             return
         exchange.status = int(handler.get_status())  # may be an HTTPStatus
         exchange.duration = perf_counter() - exchange.started
-        self.in_flight -= 1
+        self._forget(exchange)
         if isinstance(handler, WebSocketHandler) and exchange.status == 101:
             self.websockets.add(handler)
         # Not the handler's own context: a close callback comes from outside of it, and a handler
@@ -213,8 +252,28 @@ class Application(web.Application):
         hooks = self._on_span_end
         return (lambda part: _notify(hooks, part)) if hooks else None
 
+    def _admit(self, exchange: Exchange, body_size: int) -> Refusal | None:
+        """Counts an exchange as in flight, and asks the observers whether to refuse it."""
+        self.exchanges[exchange] = None
+        exchange.body_size = body_size
+        self.body_bytes += body_size
+        for hook in self._on_headers:
+            try:
+                refusal: Refusal | None = hook(exchange)
+            except Exception:
+                log.exception("%s failed", hook.__qualname__)
+                continue
+            if refusal:
+                _notify(self._on_refusal, refusal.reason)
+                return refusal
+        return None
+
+    def _forget(self, exchange: Exchange) -> None:
+        self.exchanges.pop(exchange, None)
+        self.body_bytes -= exchange.body_size
+        exchange.body_size = 0
+
     def _start(self, exchange: Exchange) -> None:
-        self.in_flight += 1
         correlation.set(exchange.ids)
         _notify(self._on_start, exchange)
         exchange.context = copy_context()
@@ -224,11 +283,37 @@ class _Delegate(web._HandlerDelegate):
     """Begins the exchange where the handler begins.
 
     That is when the body has been read. A request whose body is too large, or whose client goes
-    away while sending it, gets a delegate but never a handler, nor an end.
+    away while sending it, is in flight meanwhile, but gets no handler, nor an end.
     """
 
     application: Application
     exchange: Exchange
+    #: True where the request is answered while its body still arrives, and is dropped.
+    _drops_body = False
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        # Not `get()`, which is slow where there is no such header.
+        lengths = headers.get_list("Content-Length")
+        has_body = bool((lengths and lengths != ["0"]) or headers.get_list("Transfer-Encoding"))
+        body_size = 0
+        if has_body and not self.stream_request_body:
+            body_size = _body_size(lengths, self.connection._max_body_size)  # type: ignore
+        refusal = self.application._admit(self.exchange, body_size)
+        if refusal is None:
+            return super().headers_received(start_line, headers)
+        self.handler_class = observed(Refused)
+        self.handler_kwargs = {"_exchange": self.exchange, "refusal": refusal}
+        self.path_args, self.path_kwargs, self.stream_request_body = [], {}, False
+        if has_body:
+            if not headers.get_list("Expect"):
+                # Undocumented: the body is still read, and dropped. A connection that is closed on
+                # a client that sends would lose the answer.
+                self.connection._read_finished = True  # type: ignore
+            self._drops_body = True
+            self.execute()
+        return None
 
     def execute(self) -> Awaitable[None] | None:
         # Set in the connection's own context, variables would leak into its next request.
@@ -247,6 +332,8 @@ class _Delegate(web._HandlerDelegate):
             return super().execute()
 
     def data_received(self, data: bytes) -> Awaitable[None] | None:
+        if self._drops_body:
+            return None
         if not self.stream_request_body:
             return super().data_received(data)
         if self.request._body_future.done():
@@ -270,8 +357,18 @@ class _Delegate(web._HandlerDelegate):
         self.request._body_future.exception()  # in case it no longer does
 
     def finish(self) -> None:
-        if not (self.stream_request_body and self.request._body_future.done()):
+        if self._drops_body:
+            return
+        if not self.stream_request_body:
+            self.request.body = bytes(self.chunks)
+            self.chunks.clear()  # There is no need for two of it while the handler runs.
+            self.execute()
+        elif not self.request._body_future.done():
             super().finish()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self.application._forget(self.exchange)
 
 
 def exchange_of(handler: web.RequestHandler) -> Exchange:
@@ -300,6 +397,13 @@ def _request_id(headers: HTTPHeaders) -> str:
     if "X-Request-ID" in headers and _REQUEST_ID.fullmatch(headers["X-Request-ID"]):
         return headers["X-Request-ID"]
     return f"{random.getrandbits(128):032x}"
+
+
+def _body_size(lengths: list[str], limit: int) -> int:
+    """How much a body may take: what the client says, and the limit where it doesn't."""
+    if len(lengths) == 1 and lengths[0].isdecimal() and len(lengths[0]) < 16:
+        return min(int(lengths[0]), limit)
+    return limit
 
 
 _ROUTE = "_route"

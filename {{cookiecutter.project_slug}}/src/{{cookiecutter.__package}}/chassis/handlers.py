@@ -2,10 +2,13 @@
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tornado.escape import json_encode
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+if TYPE_CHECKING:
+    from .application import Refusal
 
 
 class JsonHandler(RequestHandler):
@@ -44,3 +47,19 @@ class InternalError(JsonHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Drops the body of a handler that would have streamed it."""
+
+
+@stream_request_body  # so that nobody parses a body that is not there
+class Refused(JsonHandler):
+    """Answers in place of a handler that the request is kept from."""
+
+    def initialize(self, refusal: "Refusal") -> None:
+        self._refusal = refusal
+
+    def prepare(self) -> None:
+        self.send_error(self._refusal.status, reason=self._refusal.title)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        for name, value in self._refusal.headers.items():
+            self.set_header(name, value)
+        super().write_error(status_code, **kwargs)

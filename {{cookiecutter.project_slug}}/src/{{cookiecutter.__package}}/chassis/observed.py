@@ -8,11 +8,13 @@ import logging
 import sys
 from collections.abc import Awaitable
 from functools import cache, lru_cache
+from http import HTTPStatus
 from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tornado import web
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -22,6 +24,7 @@ from tornado.httputil import (
     format_timestamp,
 )
 from tornado.iostream import IOStream, StreamClosedError
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 if TYPE_CHECKING:
     from .application import Application, Exchange
@@ -29,13 +32,22 @@ if TYPE_CHECKING:
 CLIENT_CLOSED_REQUEST = 499
 """Status for a client that went away before its answer was complete, as nginx has it."""
 
+UNREAD_BYTES = 1024 * 1024
+"""What may wait for a WebSocket's client to read it, when another message comes."""
+
 log = logging.getLogger(f"{__package__}.application")
 
 
 @cache
 def observed(handler_class: type[web.RequestHandler]) -> type["Observed"]:
     """The same handler, connected to the hooks of its `Application`."""
-    base = ObservedFallback if issubclass(handler_class, web.FallbackHandler) else Observed
+    base: type[Observed] = Observed
+    for kind, of_kind in (
+        (web.FallbackHandler, ObservedFallback),
+        (WebSocketHandler, ObservedWebSocket),
+    ):
+        if issubclass(handler_class, kind):
+            base = of_kind
     tornado = web.RequestHandler
     names = {
         "__module__": handler_class.__module__,
@@ -56,6 +68,8 @@ class Observed(web.RequestHandler):
     application: "Application"
     _has_own_clear = False
     _has_own_log = False
+    #: What runs the handler, where it did not answer at once.
+    _task: "asyncio.Task[None]"
 
     def __init_subclass__(cls) -> None:
         """Hides the handler's own, which has been called for the class that its owner wrote."""
@@ -95,12 +109,33 @@ class Observed(web.RequestHandler):
         self, transforms: list[web.OutputTransform], *args: bytes, **kwargs: bytes
     ) -> Awaitable[None]:
         coroutine = super()._execute(transforms, *args, **kwargs)
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[None]
         if sys.version_info >= (3, 12) and self.application.eager_start:
             # As Tornado did before it had native coroutines. By way of the event loop it is three
             # turns more until the connection reads again; between two requests of one connection
             # Tornado gives way to the others.
-            return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
-        return coroutine
+            task = asyncio.Task(coroutine, loop=loop, eager_start=True)
+        else:
+            task = loop.create_task(coroutine)
+        if not self._exchange.status:
+            self._task = task
+            self.application.exchanges[self._exchange] = self
+        return task
+
+    def time_out(self, seconds: float) -> None:
+        """Answers with 503 in place of a handler that has taken so long, and cancels it."""
+        exchange = self._exchange
+        exchange.error = TimeoutError(f"no answer within {seconds:g} s")
+        exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
+        connection = self.request.connection
+        if self._headers_written and isinstance(connection, HTTP1Connection):
+            # The client must not take a part of the answer for the whole.
+            self.application.log_request(self)
+            connection.stream.close()
+        else:
+            exchange.context.copy().run(self.send_error, HTTPStatus.SERVICE_UNAVAILABLE)
+        self._task.cancel()
 
     def detach(self) -> IOStream:
         stream = super().detach()
@@ -122,7 +157,9 @@ class Observed(web.RequestHandler):
         tb: TracebackType | None,
     ) -> None:
         exchange = self._exchange
-        if isinstance(value, StreamClosedError) and exchange.status == CLIENT_CLOSED_REQUEST:
+        if isinstance(value, WebSocketClosedError) or (
+            isinstance(value, StreamClosedError) and exchange.status == CLIENT_CLOSED_REQUEST
+        ):
             log.debug("Client of %s has gone", exchange)
             return
         is_failure = not isinstance(value, web.HTTPError) or value.status_code >= 500
@@ -136,6 +173,23 @@ class Observed(web.RequestHandler):
             log.warning("%d %s: %s", value.status_code, exchange, message)
         if value is not None and is_failure:
             self.application.report_failure(exchange, value)
+
+
+class ObservedWebSocket(Observed, WebSocketHandler):
+    """Does not keep more for a client than it will read."""
+
+    def write_message(
+        self, message: bytes | str | dict[str, Any], binary: bool = False
+    ) -> "asyncio.Future[None]":
+        stream = getattr(self.ws_connection, "stream", None)
+        if stream and not stream.closed() and len(stream._write_buffer) > UNREAD_BYTES:
+            log.warning("Closing a WebSocket of %s, which does not read", self._exchange)
+            stream.close()
+        written = super().write_message(message, binary)
+        if isinstance(written, asyncio.Future):
+            # Few wait for it; asyncio would log each message that a client goes away from.
+            written.add_done_callback(lambda future: future.cancelled() or future.exception())
+        return written
 
 
 class ObservedFallback(Observed, web.FallbackHandler):

@@ -1,27 +1,46 @@
-"""The process around the service: its settings, its signals and its event loop."""
+"""The process around the service: its settings, its signals, its event loop and its end."""
 
 import asyncio
+import logging
 import os
 import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from . import settings
+from . import SERVICE, __version__, settings
 
 if TYPE_CHECKING:
     from .service import Service
 
+EX_USAGE = 64
+"""Exit status for an unknown argument, after sysexits.h."""
+
+END_SECONDS = 0.5
+
+USAGE = f"""Usage: {SERVICE} [--help | --version]
+
+Runs the service until SIGTERM or Ctrl-C. It takes no other arguments: settings are read from the
+environment and, in development, from a file .env. docs/settings.md lists them."""
+
 AnySettings = TypeVar("AnySettings", bound=settings.Settings)
+
+log = logging.getLogger(__name__)
 
 
 def configure(kind: type[AnySettings]) -> AnySettings:
     """Loads the settings and prepares the process for them, before anything imports Tornado.
 
-    Raises SystemExit with status 78 for settings that are invalid or missing.
+    Raises SystemExit with status 78 for settings that are invalid or missing; with 0 for `--help`
+    and `--version`, and 64 for any other argument.
     """
     # Until the service can drain, a signal ends it at once. Without a handler, a process with the
     # id 1 would ignore it.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda number, frame: os._exit(128 + number))
+    _read_arguments(sys.argv[1:])
     loaded = settings.load(kind)
     loaded.prepare()
     return loaded
@@ -30,8 +49,63 @@ def configure(kind: type[AnySettings]) -> AnySettings:
 def run(service: "Service") -> None:
     """Serves until SIGTERM or SIGINT.
 
-    Raises SystemExit with status 69 where an address can't be listened on.
+    Raises SystemExit with status 69 where an address can't be listened on, and with 1 after any
+    other exception, which is logged.
     """
     from .server import serve
 
-    asyncio.run(serve(service))
+    for name, known in settings.misspelled(type(service.settings)):
+        log.warning("%s is not a setting; did you mean %s?", name, known)
+    # Not asyncio.run, which would wait for tasks that ignore their cancellation, and for threads.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    loop.set_default_executor(executor)
+    status: object = 0
+    try:
+        loop.run_until_complete(serve(service))
+    except SystemExit as error:
+        status = error.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    executor.shutdown(wait=False, cancel_futures=True)
+    if not _end(loop):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status if isinstance(status, int) else 1)
+    if status:
+        raise SystemExit(status)
+
+
+def _end(loop: asyncio.AbstractEventLoop) -> bool:
+    """Cancels what still runs and waits for it, but for half a second at most.
+
+    Returns whether nothing is left that the interpreter would wait for.
+    """
+    deadline = monotonic() + END_SECONDS
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=END_SECONDS))
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join(max(deadline - monotonic(), 0.01))
+            if thread.is_alive():
+                return False
+    return all(task.done() for task in tasks)
+
+
+def _read_arguments(arguments: list[str]) -> None:
+    match arguments:
+        case []:
+            return
+        case ["-h" | "--help"]:
+            print(USAGE)
+        case ["--version"]:
+            print(SERVICE, __version__)
+        case _:
+            print(USAGE, file=sys.stderr)
+            raise SystemExit(EX_USAGE)
+    raise SystemExit

@@ -6,57 +6,28 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
-from weakref import WeakSet
 
-from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from . import SERVICE, __version__
 from .application import Application
+from .connections import LIMITS, Server
 from .service import Endpoint, Service
 from .settings import Settings
 
 EX_UNAVAILABLE = 69
 """Exit status where an address can't be listened on, after sysexits.h."""
 
-# Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
-LIMITS = {
-    "max_body_size": 1024 * 1024,
-    "max_buffer_size": 2 * 1024 * 1024,
-    "idle_connection_timeout": 75.0,
-    "body_timeout": 30.0,
-}
-
 IDLE_GRACE_SECONDS = 1.0
-CLOSE_SECONDS = 0.5
+SHORT_GRACE_SECONDS = 0.25
+CLOSE_SECONDS = 0.25
 FLUSH_SECONDS = 1.5
+REPORT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
-
-
-class Server(HTTPServer):
-    """An `HTTPServer` that knows whether its connections still have something to send."""
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        super().initialize(*args, **kwargs)
-        self.streams: WeakSet[IOStream] = WeakSet()
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        self.streams.add(stream)
-        super().handle_stream(stream, address)
-
-    def is_open(self) -> bool:
-        return any(not stream.closed() for stream in self.streams)
-
-    def is_writing(self) -> bool:
-        return any(stream.writing() for stream in self.streams)
-
-    async def close(self) -> None:
-        for stream in list(self.streams):
-            stream.close()
-        await _bounded(self.close_all_connections, CLOSE_SECONDS)
 
 
 async def serve(service: Service) -> None:
@@ -68,13 +39,14 @@ async def serve(service: Service) -> None:
     Raises SystemExit with status 69 where an address can't be listened on, and whatever a startup
     callback raises, having stopped.
     """
-    stopping = asyncio.Event()
-    _on_signal(stopping.set)
-    servers = [listen(endpoint, service.settings) for endpoint in service.endpoints]
+    stop = _signalled()
+    main, *others = service.endpoints
+    servers = [listen(main, service.settings, service.settings.max_connections)]
+    servers += [listen(each, service.settings) for each in others]
     log.info("%s %s is running in %s", SERVICE, __version__, service.settings.environment)
     starting = asyncio.create_task(start(service))
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {starting, stop}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if starting.done() and not starting.exception():
         # What is here now, stays. To go through it over and over would cost the collector a tenth
         # of a busy service's time, and the slowest requests most of theirs.
@@ -82,11 +54,11 @@ async def serve(service: Service) -> None:
         await stop
     starting.cancel()
     try:
-        await drain(servers[0], service)
+        await drain(servers[0], service, stop)
     finally:
         for server in servers[1:]:
             server.stop()
-            await server.close()
+            await _bounded(server.close_all_connections, CLOSE_SECONDS)
         # The interpreter may crash on its way out with threads that still run.
         gc.unfreeze()
     log.info("Stopped")
@@ -104,8 +76,11 @@ async def start(service: Service) -> None:
     service.background_work.start()
 
 
-async def drain(server: Server, service: Service) -> None:
-    """Lets load balancers leave and the requests in flight end, then closes and finishes."""
+async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -> None:
+    """Lets load balancers leave and the requests in flight end, then closes and finishes.
+
+    `stop` has what the operator did to stop the service, where that was the reason.
+    """
     loop = asyncio.get_running_loop()
     app = service.app
     delay = service.settings.drain_delay_seconds if app.state == "ready" else 0.0
@@ -113,49 +88,71 @@ async def drain(server: Server, service: Service) -> None:
     log.info("Draining: accepting for %g s more", delay)
     await asyncio.sleep(delay)
 
+    server.stop()
+    # Undocumented, read for each request: a connection closes after its next answer. A header
+    # `Connection: close` set by a handler would not close it.
+    server.conn_params.no_keep_alive = True
     deadline = loop.time() + service.settings.drain_timeout_seconds
-    await _let_requests_end(server, app, deadline, grace=min(delay, IDLE_GRACE_SECONDS))
+    # Where load balancers were given time to leave, give them some here too.
+    grace = min(max(delay, SHORT_GRACE_SECONDS), IDLE_GRACE_SECONDS)
+    again = f". {stop.result()} again to stop now" if stop.done() else ""
+    await _let_requests_end(server, app, deadline, grace, again)
     await _close(server, app)
     await finish(service, deadline)
 
 
 async def _let_requests_end(
-    server: Server, app: Application, deadline: float, grace: float
+    server: Server, app: Application, deadline: float, grace: float, again: str
 ) -> None:
+    """Waits until nobody has asked or been answered for `grace` seconds, or no connection is left.
+
+    A client may be sending on a connection that looks idle, and is answered once more.
+    """
     loop = asyncio.get_running_loop()
-    server.stop()
-    # Undocumented, read for each request: a connection closes after its next answer. A header
-    # `Connection: close` set by a handler would not close it.
-    server.conn_params.no_keep_alive = True
-    # A client may be sending on a connection that looks idle. Where load balancers were given time
-    # to leave, give these some too.
-    silence = loop.time() + grace
-
-    def is_done() -> bool:
+    started = silent_since = loop.time()
+    report_at = started + SHORT_GRACE_SECONDS
+    while (now := loop.time()) < deadline:
         # A connection may be closed a moment before its request is known to have ended.
-        if app.in_flight or server.is_writing():
-            return False
-        return loop.time() >= silence or not server.is_open()
-
-    await _until(is_done, deadline)
+        if app.in_flight or server.is_writing(besides=_websocket_streams(app)):
+            silent_since = now
+        elif not server.is_open() or now - silent_since >= grace:
+            return
+        if app.in_flight and now >= report_at:
+            log.info("Waiting up to %.0f s for %s%s", deadline - now, _in_flight(app), again)
+            report_at = now + REPORT_SECONDS
+        await asyncio.sleep(0.01)
     if app.in_flight:
-        log.warning("Closing %d requests still in flight", app.in_flight)
+        log.warning("Closing %s", _in_flight(app))
+
+
+def _in_flight(app: Application) -> str:
+    """`2 requests: GET /never, 34 s old; GET /slow, 1 s old`, the oldest first."""
+    now = perf_counter()
+    oldest = sorted(app.exchanges, key=lambda each: each.started)
+    shown = "; ".join(f"{each}, {now - each.started:.0f} s old" for each in oldest[:3])
+    more = f"; and {len(oldest) - 3} more" if len(oldest) > 3 else ""
+    return f"{len(oldest)} request{'s' if len(oldest) > 1 else ''}: {shown}{more}"
+
+
+def _websocket_streams(app: Application) -> list[IOStream | None]:
+    return [each.ws_connection.stream for each in app.websockets if each.ws_connection]
 
 
 async def _close(server: Server, app: Application) -> None:
     for websocket in list(app.websockets):
         websocket.close(1001, "Going away")
-    await _until(
-        lambda: all(each.ws_connection is None for each in app.websockets),
-        asyncio.get_running_loop().time() + CLOSE_SECONDS,
-    )
-    await server.close()
+    deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+    while any(each.ws_connection for each in app.websockets):
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(0.01)
+    await _bounded(server.close_all_connections, CLOSE_SECONDS)
 
 
 async def finish(service: Service, deadline: float) -> None:
     """Ends background work, runs the shutdown callbacks and sends what telemetry is left.
 
-    Each callback has until `deadline`, a time of the loop's, or half a second after it.
+    Each callback has until `deadline`, a time of the loop's, or a quarter of a second after it.
     """
     loop = asyncio.get_running_loop()
 
@@ -169,15 +166,19 @@ async def finish(service: Service, deadline: float) -> None:
     await asyncio.gather(*flushes)
 
 
-def listen(endpoint: Endpoint, settings: Settings) -> Server:
+def listen(endpoint: Endpoint, settings: Settings, max_connections: int | None = None) -> Server:
     """Starts to serve an endpoint."""
-    proxies = [str(proxy) for proxy in settings.trusted_proxies]
-    server = Server(endpoint.app, xheaders=bool(proxies), trusted_downstream=proxies, **LIMITS)
+    server = Server(
+        endpoint.app,
+        max_connections=max_connections,
+        trusted_proxies=settings.trusted_proxies,
+        **LIMITS,
+    )
     try:
         sockets = bind_sockets(
             endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # for a name that can't be one, or no SO_REUSEPORT
         log.critical("Cannot listen on %s port %d: %s", endpoint.host, endpoint.port, error)
         raise SystemExit(EX_UNAVAILABLE) from None
     server.add_sockets(sockets)
@@ -186,26 +187,24 @@ def listen(endpoint: Endpoint, settings: Settings) -> Server:
     return server
 
 
-def _on_signal(stop: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
+def _signalled() -> "asyncio.Future[str]":
+    """What the first signal was; a second one ends the process at once.
 
-    def first() -> None:
+    Not by the loop's own handlers, which don't run while the loop is stuck, and are Unix's alone.
+    """
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[str] = loop.create_future()
+    signals = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
+    def first(number: int, frame: object) -> None:
         for each in signals:
-            loop.remove_signal_handler(each)
-            # So that a second signal ends the process at once, even where the loop is stuck. Not
-            # SIG_DFL, which a process with the id 1 would ignore.
+            # Not SIG_DFL, which a process with the id 1 would ignore.
             signal.signal(each, lambda number, frame: os._exit(128 + number))
-        stop()
+        loop.call_soon_threadsafe(stop.set_result, signals[signal.Signals(number)])
 
     for each in signals:
-        loop.add_signal_handler(each, first)
-
-
-async def _until(condition: Callable[[], bool], deadline: float) -> None:
-    loop = asyncio.get_running_loop()
-    while not condition() and loop.time() < deadline:  # noqa: ASYNC110 (no one event)
-        await asyncio.sleep(0.01)
+        signal.signal(each, first)
+    return stop
 
 
 async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:

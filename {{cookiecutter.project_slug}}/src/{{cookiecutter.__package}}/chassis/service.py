@@ -8,6 +8,7 @@ from typing import Any
 from tornado.log import enable_pretty_logging
 
 # {% endif %}
+from . import admission
 from .application import Application, Observer
 from .background import Background
 # {% if cookiecutter.console != "none" %}
@@ -41,6 +42,14 @@ class Endpoint:
     port: int
 
 
+# Tornado would take messages of 10 MiB, and not notice a client that has vanished.
+WEBSOCKETS = {
+    "websocket_max_message_size": 1024 * 1024,
+    "websocket_ping_interval": 30.0,
+    "websocket_ping_timeout": 20.0,
+}
+
+
 class Service:
     """What runs as one process.
 
@@ -57,6 +66,7 @@ class Service:
         # {% endif %}
         features: list[Observer] = [
             # In the order in which they are notified of a start, and in reverse of an end.
+            admission.Overload(settings),
             # {% if cookiecutter.logging != "none" %}
             AccessLog(settings),
             # {% endif %}
@@ -80,7 +90,7 @@ class Service:
         ]
         # Features first: a probe must not be compared with every route of the service's own.
         own = [*(route for each in features for route in each.routes()), *routes]
-        self.app = Application(own, features, default_handler_class=NotFound)
+        self.app = Application(own, features, default_handler_class=NotFound, **WEBSOCKETS)
         #: Run in order once the service listens; it is ready when all have returned.
         self.on_startup: list[Callable[[], Awaitable[Any]]] = []
         #: Run in reverse order when the last request has been answered.
@@ -90,7 +100,10 @@ class Service:
         # {% if cookiecutter.__admin %}
         admin = Application(
             [route for each in features for route in each.admin_routes()],
-            [each for each in features if each.logs_requests],
+            [
+                admission.AllowedHosts(settings.admin_allowed_hosts),
+                *[each for each in features if each.logs_requests],
+            ],
             default_handler_class=NotFound,
         )
         self.endpoints.append(Endpoint(admin, settings.admin_host, settings.admin_port))

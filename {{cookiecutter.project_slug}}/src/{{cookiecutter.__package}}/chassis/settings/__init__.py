@@ -46,6 +46,10 @@ class AdminSettings(ServerSettings):
     admin_port: int = setting(8001, parse=parsing.port)
     """Port of the admin server; 0 for any free one."""
 
+    admin_allowed_hosts: tuple[str, ...] = setting((), parse=parsing.comma_separated)
+    """Names that the admin server is reached by, comma-separated, beside `localhost` and IP
+    addresses."""
+
 
 # {% endif %}
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,33 @@ def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
     if problems:
         raise ValueError("\n".join(problems))
     return kind(**values)
+
+
+def misspelled(kind: type[Settings]) -> list[tuple[str, str]]:
+    """Variables that are almost named like a setting, each with that setting's name."""
+    known = {each.name.upper() for each in fields(kind)}
+    return [
+        (name, near)
+        for name in {**_dotenv(), **os.environ}
+        if name not in known
+        for near in known
+        if _is_slip(name, near)
+    ]
+
+
+def _is_slip(name: str, known: str) -> bool:
+    """Whether one comes of the other by two letters at most, or by a unit that is left out."""
+    if abs(len(name) - len(known)) > 2 or len(name) < 6:
+        return f"{name}_SECONDS" == known
+    if name[:3] != known[:3] and name[-3:] != known[-3:]:
+        return False  # as most are not, which is found out soon
+    # Levenshtein's distance, a row at a time.
+    row = list(range(len(known) + 1))
+    for i, letter in enumerate(name, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(known, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
+    return row[-1] <= 2
 
 
 def fail(problems: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -65,6 +66,14 @@ def choice(*choices: str) -> Callable[[str], str]:
 def comma_separated(text: str) -> tuple[str, ...]:
     """The parts between commas, without the blanks around them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """IP addresses and networks such as `10.0.0.0/8`, comma-separated."""
+    try:
+        return tuple(ip_network(item) for item in comma_separated(text))
+    except ValueError:
+        raise ValueError("should be IP addresses or networks, comma-separated") from None
 
 
 def key_values(text: str) -> dict[str, str]:

@@ -2,17 +2,31 @@
 
 import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from . import parsing
 from .setting import setting
 
+MAX_CONNECTIONS = 1000
+RESERVED_DESCRIPTORS = 100
+"""For the admin port, files, and what the service itself connects to."""
 
-def _addresses(text: str) -> tuple[IPv4Address | IPv6Address, ...]:
-    try:
-        return tuple(ip_address(item) for item in parsing.comma_separated(text))
-    except ValueError:
-        raise ValueError("should be IP addresses, comma-separated") from None
+
+def _max_connections() -> int:
+    descriptors = _descriptors()
+    reserved = min(RESERVED_DESCRIPTORS, descriptors // 2)
+    return max(1, min(MAX_CONNECTIONS, descriptors - reserved))
+
+
+def _descriptors() -> int:
+    """How many files and sockets the process may open."""
+    if sys.platform != "win32":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit != resource.RLIM_INFINITY:
+            return limit
+    return sys.maxsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +43,21 @@ class ServerSettings:
     reuse_port: bool = False
     """Share the port with other processes by `SO_REUSEPORT`."""
 
-    trusted_proxies: tuple[IPv4Address | IPv6Address, ...] = setting((), parse=_addresses)
-    """Addresses of proxies, comma-separated. With one set, the client's address and scheme are
-    taken from `X-Forwarded-For` and its kin: set it only behind a proxy that overwrites them."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting((), parse=parsing.networks)
+    """Addresses and networks of proxies, comma-separated, such as `10.0.0.0/8`. From these alone,
+    `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+
+    max_requests_in_flight: int = setting(500, parse=parsing.integer(1, 1_000_000))
+    """How many requests may be received and answered at once; further ones get 503."""
+
+    max_connections: int = setting(
+        default_factory=_max_connections, parse=parsing.integer(1, 1_000_000)
+    )
+    """How many connections may be open at once; further ones wait. By default 1000, or less where
+    the process may not open so many descriptors."""
+
+    request_timeout_seconds: float = setting(60.0, parse=parsing.seconds)
+    """How long a request may take, from its headers on; then it gets 503. 0 for no limit."""
 
     drain_delay_seconds: float = setting(
         default_factory=lambda: 0.0 if sys.stdout and sys.stdout.isatty() else 5.0,

@@ -1,0 +1,113 @@
+"""Which requests are let in, and for how long they may run."""
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from ipaddress import ip_address
+from math import inf
+from time import perf_counter
+
+from tornado.web import FallbackHandler
+from tornado.websocket import WebSocketHandler
+
+from .application import Application, Exchange, Observer, Refusal
+from .observed import Observed
+from .settings import Settings
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""What the bodies of all requests in flight may take together."""
+
+SWEEP_SECONDS = 0.25
+"""How often it is looked for requests that have run for too long."""
+
+_OVERLOAD = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    title="The service is overloaded",
+    reason="overload",
+    headers={"Retry-After": "1"},
+)
+_OTHER_HOST = Refusal(
+    HTTPStatus.MISDIRECTED_REQUEST,
+    title="Not one of ADMIN_ALLOWED_HOSTS",
+    reason="host",
+)
+
+
+class Overload(Observer):
+    """Refuses requests that there is no room for, and ends those that take too long.
+
+    A handler class may have a `request_timeout` of its own, in seconds; None for no limit, which is
+    what WebSockets, `stream_request_body` and a `FallbackHandler` have unless they say otherwise.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_requests = settings.max_requests_in_flight
+        self._timeout = settings.request_timeout_seconds or None
+        self._refused = 0
+        self._application: Application
+        self._timer: asyncio.TimerHandle | None = None
+
+    def attach(self, application: Application) -> None:
+        self._application = application
+
+    async def startup(self) -> None:
+        # One timer for all, since most requests end long before theirs would.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    async def shutdown(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def refuse(self, exchange: Exchange) -> Refusal | None:
+        application = self._application
+        if len(application.exchanges) <= self._max_requests and (
+            application.body_bytes <= MAX_BODY_BYTES or not exchange.body_size
+        ):
+            return None
+        if exchange.is_probe:
+            return None
+        self._refused += 1
+        return _OVERLOAD
+
+    def totals(self) -> list[tuple[str, str, int]]:
+        return [("http_server_refused_requests", "Requests there was no room for.", self._refused)]
+
+    def _sweep(self) -> None:
+        now = perf_counter()
+        for exchange, handler in list(self._application.exchanges.items()):
+            if handler and now - exchange.started >= (seconds := self._seconds(handler)):
+                handler.time_out(seconds)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def _seconds(self, handler: Observed) -> float:
+        unlimited = isinstance(handler, WebSocketHandler | FallbackHandler) or getattr(
+            handler, "_stream_request_body", False
+        )
+        seconds: float | None = getattr(
+            handler, "request_timeout", None if unlimited else self._timeout
+        )
+        return inf if seconds is None else seconds
+
+
+class AllowedHosts(Observer):
+    """Refuses requests whose `Host` is neither an IP address nor `localhost` nor one of these.
+
+    A page on the internet can have its own name lead to this machine, and would then read what only
+    operators should: DNS rebinding.
+    """
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+
+    def refuse(self, exchange: Exchange) -> Refusal | None:
+        host = exchange.request.host_name
+        return None if host in self._hosts or _is_address(host) else _OTHER_HOST
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

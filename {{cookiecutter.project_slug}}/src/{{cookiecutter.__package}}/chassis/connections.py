@@ -1,0 +1,206 @@
+"""The connections of an endpoint: how many there may be, and who is at their other end."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
+from weakref import WeakSet
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+
+# Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
+LIMITS = {
+    "max_body_size": 1024 * 1024,
+    "max_buffer_size": 2 * 1024 * 1024,
+    "max_header_size": 32 * 1024,
+    "idle_connection_timeout": 75.0,
+    "body_timeout": 30.0,
+}
+
+ACCEPT_AT_ONCE = 128
+"""So that connections that arrive do not hold up those that are here."""
+
+RETRY_SECONDS = 1.0
+INCIDENT_SECONDS = 60.0
+"""How long after one pause another one is a part of the same incident, and not logged."""
+
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+log = logging.getLogger(__name__)
+
+Networks = Sequence[IPv4Network | IPv6Network]
+
+
+class Server(HTTPServer):
+    """An `HTTPServer` that knows its connections, and does not accept more than there is room for.
+
+    `max_connections` is how many it keeps at once, WebSockets among them; others wait in the
+    kernel. What `trusted_proxies` say of a client is believed.
+    """
+
+    def initialize(
+        self,
+        *args: Any,
+        max_connections: int | None = None,
+        trusted_proxies: Networks = (),
+        **kwargs: Any,
+    ) -> None:
+        super().initialize(*args, **kwargs)
+        self._max_connections = max_connections
+        self._trusted_proxies = trusted_proxies
+        self._streams: WeakSet[IOStream] = WeakSet()
+        self._listening: list[socket.socket] = []
+        self._is_accepting = False
+        self._last_pause = -INCIDENT_SECONDS
+
+    # Tornado's own accepts as long as it can, and where it can't for lack of descriptors is called
+    # again at once, for ever.
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        self._listening += sockets
+        self._resume()
+
+    def stop(self) -> None:
+        # What the kernel has accepted would be reset.
+        for each in self._listening:
+            if self._is_accepting:
+                self._accept(each, IOLoop.READ)
+        self._pause()
+        for each in self._listening:
+            each.close()
+        self._listening.clear()
+
+    def is_open(self) -> bool:
+        return any(not stream.closed() for stream in self._streams)
+
+    def is_writing(self, besides: Iterable[IOStream | None] = ()) -> bool:
+        """Whether a connection, except for these, still has something to send."""
+        return any(stream.writing() for stream in self._streams - set(besides))
+
+    async def close_all_connections(self) -> None:
+        for stream in list(self._streams):
+            stream.close()
+        await super().close_all_connections()
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        delegate = super().start_request(server_conn, request_conn)
+        if self._trusted_proxies:
+            return _Forwarded(delegate, request_conn, self._trusted_proxies)
+        return delegate
+
+    def _accept(self, listening: socket.socket, events: int) -> None:
+        for _ in range(ACCEPT_AT_ONCE):
+            if self._max_connections and len(self._streams) >= self._max_connections:
+                self._pause(f"there are MAX_CONNECTIONS={self._max_connections}")
+                return
+            try:
+                connection, address = listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # while it waited
+                continue
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._pause(str(error))
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
+                return
+            connection.setblocking(False)
+            stream = _Stream(self, connection, max_buffer_size=self.max_buffer_size)
+            self._streams.add(stream)
+            self.handle_stream(stream, address)
+
+    def _pause(self, reason: str = "") -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            for each in self._listening:
+                IOLoop.current().remove_handler(each)
+        now = asyncio.get_running_loop().time()
+        if reason and now - self._last_pause > INCIDENT_SECONDS:
+            log.error("New connections have to wait: %s", reason)
+        if reason:
+            self._last_pause = now
+
+    def _resume(self) -> None:
+        if not self._is_accepting and self._listening:
+            self._is_accepting = True
+            for each in self._listening:
+                IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
+
+    def _closed(self, stream: IOStream) -> None:
+        self._streams.discard(stream)
+        self._resume()
+
+
+class _Stream(IOStream):
+    """Tells its server when it closes, as a WebSocket's would not."""
+
+    def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._server = server
+
+    def close_fd(self) -> None:
+        super().close_fd()
+        self._server._closed(self)
+
+
+class _Forwarded(HTTPMessageDelegate):
+    """Takes the client's address and scheme from what trusted proxies have noted down.
+
+    Each adds whom it has heard the request from at the right of `X-Forwarded-For`. Everything to
+    the left of the first address that is not a trusted proxy's may be made up.
+    """
+
+    def __init__(
+        self, delegate: HTTPMessageDelegate, connection: HTTPConnection, trusted: Networks
+    ) -> None:
+        self._delegate = delegate
+        self._context: Any = connection.context  # type: ignore[attr-defined]
+        self._trusted = trusted
+        self.data_received = delegate.data_received  # type: ignore[method-assign]
+        self.finish = delegate.finish  # type: ignore[method-assign]
+        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        context = self._context
+        # The context is the connection's, and still has what the request before was said to be.
+        context.remote_ip, context.protocol = context.address[0], "http"
+        if self._is_trusted(context.remote_ip):
+            hops = ",".join(headers.get_list("X-Forwarded-For")).split(",")
+            for hop in reversed([each.strip() for each in hops]):
+                if not _is_address(hop):
+                    break
+                context.remote_ip = hop
+                if not self._is_trusted(hop):
+                    break
+            schemes = ",".join(headers.get_list("X-Forwarded-Proto")).split(",")
+            if schemes[-1].strip() in ("http", "https"):
+                context.protocol = schemes[-1].strip()
+        return self._delegate.headers_received(start_line, headers)
+
+    def _is_trusted(self, address: str) -> bool:
+        ip = ip_address(address)
+        return any(ip in network for network in self._trusted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
