@@ -41,7 +41,7 @@ class Console(Observer):
         self.works = works
         self.checks = checks
         self.started = time()
-        self.access = Access(settings.console_token, getattr(settings, "admin_allowed_hosts", ()))
+        self.access = Access(settings.console_token)
         self.recorder = Recorder()
         self.tail = Tail(settings.console_token)
         self.application: Application

@@ -1,11 +1,10 @@
 """Who may see the console: the machine itself, and whoever has the token."""
 
 import hmac
-from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
-from tornado.httputil import HTTPServerRequest, split_host_and_port
+from tornado.httputil import HTTPServerRequest
 
 COOKIE = "console"
 # What a proxy adds: then the connection is from the machine itself, but its client is not.
@@ -24,24 +23,15 @@ The console is shown to whoever has the token that CONSOLE_TOKEN is set to: open
 
 
 class Access:
-    """`token` is that of the setting, and `hosts` are names in `Host` beside localhost."""
+    """`token` is that of the setting."""
 
-    def __init__(self, token: str | None, hosts: Collection[str]) -> None:
+    def __init__(self, token: str | None) -> None:
         self._token = token.encode() if token else None
         # The cookie does not hold the token, which opens more than this browser.
         self._session = hmac.digest(self._token, b"console", "sha256").hex() if self._token else ""
-        self._hosts = {host.lower() for host in hosts}
 
     def cookie(self) -> str:
         return self._session
-
-    def is_known_host(self, request: HTTPServerRequest) -> bool:
-        """Whether `Host` is one that nobody else can have the page's name lead to.
-
-        A page of another site whose name is made to lead here, "DNS rebinding", sends its own.
-        """
-        name = split_host_and_port(request.host)[0].strip("[]").lower()
-        return name == "localhost" or name in self._hosts or _address(name) is not None
 
     def is_own_page(self, request: HTTPServerRequest) -> bool:
         """Whether no other site's page made the browser send this."""

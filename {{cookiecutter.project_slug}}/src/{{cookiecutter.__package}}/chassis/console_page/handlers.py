@@ -89,11 +89,7 @@ class Guarded(RequestHandler):
 
     def prepare(self) -> None:
         access = self.console.access
-        if not access.is_known_host(self.request):
-            self.refuse(
-                HTTPStatus.FORBIDDEN, "This host name is not known here: use an IP address."
-            )
-        elif self.log_in():
+        if self.log_in():
             pass
         elif refusal := access.refusal(self.request):
             self.refuse(*refusal)
