@@ -7,6 +7,7 @@ Every request passes through `Application`, whichever handler serves it: a 404, 
 import logging
 import random
 import re
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -305,14 +306,15 @@ class _Delegate(web._HandlerDelegate):
             return super().headers_received(start_line, headers)
         self.handler_class = observed(Refused)
         self.handler_kwargs = {"_exchange": self.exchange, "refusal": refusal}
-        self.path_args, self.path_kwargs, self.stream_request_body = [], {}, False
+        self.path_args, self.path_kwargs, self.stream_request_body = [], {}, has_body
+        self.request._body_future = Future()
         if has_body:
             if not headers.get_list("Expect"):
                 # Undocumented: the body is still read, and dropped. A connection that is closed on
                 # a client that sends would lose the answer.
                 self.connection._read_finished = True  # type: ignore
             self._drops_body = True
-            self.execute()
+            return self.execute()
         return None
 
     def execute(self) -> Awaitable[None] | None:
