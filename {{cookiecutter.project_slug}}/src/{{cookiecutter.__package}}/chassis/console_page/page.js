@@ -312,7 +312,7 @@ const VIEWS = {
       button.disabled = false;
     };
     return [h("h2", {}, "Profile"),
-      h("p", { class: "quiet" }, "Looks a hundred times a second where each thread is, which takes about 1 % of a core meanwhile."),
+      h("p", { class: "quiet" }, "Looks a hundred times a second where each thread is, which takes 1 to 2 % of a core meanwhile."),
       h("form", { onsubmit: run },
         h("label", {}, "Seconds", h("input", { name: "seconds", type: "number", min: 1, max: 60, value: 10, required: true })),
         h("button", { type: "submit" }, "Sample")), flames];

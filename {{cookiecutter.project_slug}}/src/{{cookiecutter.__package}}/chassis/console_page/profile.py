@@ -1,6 +1,6 @@
 """A sampling profiler: a thread that looks where the others are, a hundred times a second.
 
-It takes about 1 % of a core while it runs, and nothing otherwise. What it does not see is what ran
+It takes 1 to 2 % of a core while it runs, and nothing otherwise. What it does not see is what ran
 for less than its interval and never when it looked.
 """
 
