@@ -340,7 +340,8 @@ def test_statsd_takes_its_configuration(generate: Generate, tmp_path: Path) -> N
 
 def test_devcontainer_forwards_the_ports(generate: Generate) -> None:
     for health, expected in (("probes", [8000, 8001]), ("none", [8000])):
-        project = generate(health=health, logging="none", metrics="statsd").path
+        others = {"logging": "none", "metrics": "statsd", "console": "none"}
+        project = generate(health=health, **others).path
         container = json.loads((project / ".devcontainer/devcontainer.json").read_text())
         assert container["forwardPorts"] == expected
 

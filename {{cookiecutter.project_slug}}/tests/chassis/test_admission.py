@@ -12,7 +12,12 @@ from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from my_service.chassis import admission
 from my_service.chassis.admission import AllowedHosts
-from my_service.chassis.application import Application, Exchange, Observer, Refusal
+from my_service.chassis.application import (
+    Application,
+    Exchange,
+    Observer,
+    Refusal,
+)
 from my_service.chassis.handlers import JsonHandler
 from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings, read
