@@ -1,6 +1,7 @@
 """The service that the chassis is tested with: it misbehaves in every way that a handler can."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,35 @@ class Slow(RequestHandler):
         self.finish("slow")
 
 
+class Blocking(RequestHandler):
+    """Blocks the event loop for so many milliseconds, in its own code or in a task's."""
+
+    async def get(self, how: str, milliseconds: str) -> None:
+        seconds = int(milliseconds) / 1000
+        if how == "task":
+            await asyncio.create_task(self.wait(seconds))
+        elif how == "compute":
+            compute(seconds)
+        else:
+            compute(seconds / 4)
+            block(seconds)
+        self.finish("at last")
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        block(seconds)
+
+
+def block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+
+
 class Stream(RequestHandler):
     """Sends until the client has gone."""
 
@@ -120,6 +150,7 @@ ROUTES: list[Any] = [
     (r"/finished", Finished),
     (r"/slow", Slow),
     (r"/stream", Stream),
+    (r"/blocking/(\w+)/(\d+)", Blocking),
     (r"/upload", Upload),
     (r"/ws", Echo),
     (r"/big", Big),

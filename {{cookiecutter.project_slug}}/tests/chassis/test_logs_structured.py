@@ -144,7 +144,9 @@ class TestAccessLog(ChassisTest):
         self.raw(b"GET /\x1b[31m\nforged HTTP/1.1\r\n\r\n")
         assert self.accesses() == []
         lines = [json.loads(line) for line in self.lines()]
-        assert [line for line in lines if line["message"].startswith("Malformed HTTP message")]
+        (line,) = [line for line in lines if line["message"] == "Refused a request: malformed"]
+        assert line["client.address"] == "127.0.0.1"
+        assert "forged" not in str(lines)
 
     def test_path_cannot_forge_a_line(self) -> None:
         path = b'/"}{"level":"\xc2\x9b31m%0a'

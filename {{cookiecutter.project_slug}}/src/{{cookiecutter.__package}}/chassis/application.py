@@ -7,21 +7,32 @@ Every request passes through `Application`, whichever handler serves it: a 404, 
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
 from tornado import web
 from tornado.escape import url_unescape
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+)
 from tornado.routing import Matcher, PathMatches, RuleRouter
 from tornado.websocket import WebSocketHandler
 
 from .handlers import InternalError
 from .observed import Observed, observed
+from .refusals import body_lost, observe_connection
+
+if TYPE_CHECKING:
+    from .client import Call
+    from .watch import Incident
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +42,7 @@ correlation: ContextVar[Mapping[str, str]] = ContextVar(
 )
 """Ids of the current work, for log lines and reports; empty outside a request."""
 
-_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -54,7 +65,7 @@ class Exchange:
         self.started = perf_counter()
         self.request = request
         #: Known method, or `_OTHER`: what a client makes up must not become a label.
-        self.method = request.method if request.method in _METHODS else "_OTHER"
+        self.method = request.method if request.method in METHODS else "_OTHER"
         #: Template of the matched route such as `/hello/{name}`; empty where none matched.
         self.route = route
         #: True for probe traffic: it would drown everything else.
@@ -74,6 +85,9 @@ class Exchange:
         if self.error is not None and not isinstance(self.error, web.HTTPError):
             return type(self.error).__qualname__
         return str(self.status) if self.status >= 500 else ""
+
+
+Total = tuple[str, str, float] | tuple[str, str, float, Mapping[str, str]]
 
 
 class Observer:
@@ -119,8 +133,22 @@ class Observer:
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
 
-    def totals(self) -> Iterable[tuple[str, str, int]]:
-        """What the feature has counted of its own work: name, description and total of each."""
+    def request_refused(self, reason: str) -> None:
+        """Called for each request that never reached a handler; `reason` is one of a fixed set,
+        such as `malformed`, `too_large` or `timeout`."""
+
+    def call_ended(self, call: "Call") -> None:
+        """Called for each outgoing call by `AsyncHTTPClient`, in the context that it was made in.
+
+        A call that is redirected is one call.
+        """
+
+    def loop_blocked(self, incident: "Incident") -> None:
+        """Called when the event loop is back, after it was blocked for longer than it may be."""
+
+    def totals(self) -> Iterable["Total"]:
+        """What the feature has counted of its own work: name, description and total of each, and
+        labels where there are several of one name."""
         return ()
 
     async def shutdown(self) -> None:
@@ -145,17 +173,35 @@ class Application(web.Application):
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.in_flight = 0
         self.websockets: WeakSet[WebSocketHandler] = WeakSet()
+        #: Messages of WebSockets by direction, and closed ones by code.
+        self.websocket_messages = {"received": 0, "sent": 0}
+        self.websocket_closes: Counter[str] = Counter()
         self._logs_requests = any(each.logs_requests for each in observers)
         # Only those that do something: most observers leave most of these alone.
         self._on_start = _overridden(observers, "request_started")
         self._on_failure = _overridden(observers, "request_failed")
         self._on_end = _overridden(observers, "request_ended")[::-1]
+        self._on_refusal = _overridden(observers, "request_refused")
+        self._on_call_end = _overridden(observers, "call_ended")
+        self._on_blocked_loop = _overridden(observers, "loop_blocked")
         for observer in observers:
             observer.attach(self)
+
+    @property
+    def open_websockets(self) -> int:
+        """Number of WebSockets that are open now."""
+        connections = [each.ws_connection for each in self.websockets]
+        return sum(not each.is_closing() for each in connections if each)
 
     def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
         super().add_handlers(host_pattern, host_handlers)
         _name_routes(self.default_router)
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        observe_connection(request_conn, self)
+        return super().start_request(server_conn, request_conn)
 
     def get_handler_delegate(
         self,
@@ -198,6 +244,24 @@ class Application(web.Application):
     def report_background_failure(self, name: str, error: BaseException) -> None:
         """Notifies the observers of an exception that ended background work."""
         _notify([each.background_failed for each in self.observers], name, error)
+
+    def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
+        """What all observers have counted, see `Observer.totals`."""
+        for observer in self.observers:
+            for name, description, total, *labels in observer.totals():
+                yield name, description, total, dict(*labels)
+
+    def report_refusal(self, reason: str) -> None:
+        """Notifies the observers of a request that never reached a handler."""
+        _notify(self._on_refusal, reason)
+
+    def report_call(self, call: "Call") -> None:
+        """Notifies the observers of an outgoing call that has ended."""
+        _notify(self._on_call_end, call)
+
+    def report_blocked_loop(self, incident: "Incident") -> None:
+        """Notifies the observers of what blocked the event loop."""
+        _notify(self._on_blocked_loop, incident)
 
     def _start(self, exchange: Exchange) -> None:
         self.in_flight += 1
@@ -258,6 +322,11 @@ class _Delegate(web._HandlerDelegate):
     def finish(self) -> None:
         if not (self.stream_request_body and self.request._body_future.done()):
             super().finish()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if not self.stream_request_body:
+            body_lost(self.connection, perf_counter() - self.exchange.started)
 
 
 def exchange_of(handler: web.RequestHandler) -> Exchange:

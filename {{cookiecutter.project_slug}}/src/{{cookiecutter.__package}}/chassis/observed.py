@@ -22,6 +22,7 @@ from tornado.httputil import (
     format_timestamp,
 )
 from tornado.iostream import IOStream, StreamClosedError
+from tornado.websocket import WebSocketHandler
 
 if TYPE_CHECKING:
     from .application import Application, Exchange
@@ -35,7 +36,13 @@ log = logging.getLogger(f"{__package__}.application")
 @cache
 def observed(handler_class: type[web.RequestHandler]) -> type["Observed"]:
     """The same handler, connected to the hooks of its `Application`."""
-    base = ObservedFallback if issubclass(handler_class, web.FallbackHandler) else Observed
+    base: type[Observed] = Observed
+    for kind, of_kind in (
+        (web.FallbackHandler, ObservedFallback),
+        (WebSocketHandler, ObservedWebSocket),
+    ):
+        if issubclass(handler_class, kind):
+            base = of_kind
     tornado = web.RequestHandler
     names = {
         "__module__": handler_class.__module__,
@@ -138,6 +145,27 @@ class Observed(web.RequestHandler):
             self.application.report_failure(exchange, value)
 
 
+class ObservedWebSocket(Observed, WebSocketHandler):
+    """Counts its messages, and with which code it was closed."""
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        self.application.websocket_messages["received"] += 1
+        return super().on_message(message)
+
+    def write_message(
+        self, message: bytes | str | dict[str, Any], binary: bool = False
+    ) -> "asyncio.Future[None]":
+        written = super().write_message(message, binary)
+        self.application.websocket_messages["sent"] += 1
+        return written
+
+    def on_ws_connection_close(
+        self, close_code: int | None = None, close_reason: str | None = None
+    ) -> None:
+        self.application.websocket_closes[_close_code(close_code)] += 1
+        super().on_ws_connection_close(close_code, close_reason)
+
+
 class ObservedFallback(Observed, web.FallbackHandler):
     """Learns from the connection when what it leads to has answered, and how."""
 
@@ -183,6 +211,13 @@ class _Fallback(HTTPConnection):
     def finish(self) -> None:
         self._connection.finish()
         self._handler.application.log_request(self._handler)
+
+
+def _close_code(code: int | None) -> str:
+    """A code of RFC 6455; for any other, which the client may choose, only its range."""
+    if code is None:
+        return "none"
+    return str(code) if 1000 <= code <= 1015 else f"{code // 1000}xxx"
 
 
 @lru_cache(maxsize=1)

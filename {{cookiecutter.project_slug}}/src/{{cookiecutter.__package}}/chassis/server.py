@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakSet
 
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from . import SERVICE, __version__
 from .application import Application
+from .refusals import connection_closed
 from .service import Endpoint, Service
 from .settings import Settings
 
@@ -46,6 +48,12 @@ class Server(HTTPServer):
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         self.streams.add(stream)
         super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        super().on_close(server_conn)
+        application = self.request_callback
+        if isinstance(server_conn, HTTP1ServerConnection) and isinstance(application, Application):
+            connection_closed(server_conn, application)
 
     def is_open(self) -> bool:
         return any(not stream.closed() for stream in self.streams)

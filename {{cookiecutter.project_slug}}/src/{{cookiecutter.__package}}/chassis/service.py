@@ -10,6 +10,8 @@ from tornado.log import enable_pretty_logging
 # {% endif %}
 from .application import Application, Observer
 from .background import Background
+from .client import Calls
+from .counts import GarbageCollection, Refusals, WebSockets
 # {% if cookiecutter.error_tracking != "none" %}
 from .errors import Errors
 # {% endif %}
@@ -27,6 +29,7 @@ from .settings import Settings
 # {% if cookiecutter.tracing != "none" %}
 from .tracing import Tracing
 # {% endif %}
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Service:
         # {% endif %}
         features: list[Observer] = [
             # In the order in which they are notified of a start, and in reverse of an end.
+            Watch(settings),
+            Calls(),
+            Refusals(),
+            WebSockets(),
+            GarbageCollection(),
             # {% if cookiecutter.logging != "none" %}
             AccessLog(settings),
             # {% endif %}
