@@ -117,16 +117,14 @@ class Watch(Observer):
             wake_at = max(now, due + self._limit)
             if self._stopping.wait(wake_at - now):
                 return
-            if self._due != due:
-                continue
             paused = monotonic() - wake_at
             if paused > self._limit and process_time() - cpu < paused / 2:
                 # This thread was as late as the loop, and nobody computed: the process was stopped,
                 # or got no CPU. Let the loop come back.
                 if self._stopping.wait(self._limit):
                     return
-                continue
-            self._observe(due)
+            elif self._due == due:
+                self._observe(due)
 
     def _observe(self, due: float) -> None:
         """Looks where the loop is, again and again until it is back."""
