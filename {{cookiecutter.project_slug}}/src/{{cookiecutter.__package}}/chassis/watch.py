@@ -111,18 +111,19 @@ class Watch(Observer):
         self._timer = self._loop.call_later(self._interval, self._beat)
 
     def _watch(self) -> None:
+        grace = 0.0
         while True:
             due = self._due
             cpu, now = process_time(), monotonic()
-            wake_at = max(now, due + self._limit)
+            wake_at = max(now + grace, due + self._limit)
             if self._stopping.wait(wake_at - now):
                 return
+            grace = 0.0
             paused = monotonic() - wake_at
             if paused > self._limit and process_time() - cpu < paused / 2:
                 # This thread was as late as the loop, and nobody computed: the process was stopped,
                 # or got no CPU. Let the loop come back.
-                if self._stopping.wait(self._limit):
-                    return
+                grace = self._limit
             elif self._due == due:
                 self._observe(due)
 
