@@ -193,7 +193,7 @@ def composition(choice: Choice, module: Path) -> Iterator[str]:
     known |= {match[1] for match in re.finditer(r"^    (\w+): ", every, re.MULTILINE)}
     for path in choice.sources(CHASSIS):
         text = path.read_text(encoding="utf-8")
-        for name in sorted({*re.findall(r"(?<![.\w])settings\.([a-z_]+)\b(?!\()", text)} - known):
+        for name in sorted({*re.findall(r"X\.([a-z_]+)\b(?!\()", text)} - known):
             if not (path.parent / "settings.py").exists() and name not in imported(text):
                 yield (
                     f"{CHASSIS}/settings/{choice.feature}_{choice.value}.py: add {name}, which "
