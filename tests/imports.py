@@ -10,7 +10,7 @@ from pathlib import Path
 from . import combinations
 
 # What a feature may import of the chassis, beside its own modules.
-KNOWN_TO_FEATURES = {"application", "handlers", "observed", "settings"}
+KNOWN_TO_FEATURES = {"application", "client", "handlers", "observed", "settings"}
 # The modules that put the features together.
 COMPOSITION = {Path("service.py"), Path("settings", "__init__.py")}
 # It serves the team's own tests, too, and so imports the team's `make_service`.

@@ -41,6 +41,8 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         "class Slow(JsonHandler):\n"
         "    async def get(self) -> None:\n"
         "        import asyncio\n"
+        "        from tornado.httpclient import AsyncHTTPClient\n"
+        '        await AsyncHTTPClient().fetch(f"http://{self.request.host}/")\n'
         f"        await asyncio.sleep({SLOW_SECONDS})\n",
         '(r"/slow", handlers.Slow)',
     )

@@ -102,6 +102,35 @@ class Stuck(RequestHandler):
             pass
 
 
+class Blocking(RequestHandler):
+    """Blocks the event loop for so many milliseconds, in its own code or in a task's."""
+
+    async def get(self, how: str, milliseconds: str) -> None:
+        seconds = int(milliseconds) / 1000
+        if how == "task":
+            await asyncio.create_task(self.wait(seconds))
+        elif how == "compute":
+            compute(seconds)
+        else:
+            compute(seconds / 4)
+            block(seconds)
+        self.finish("at last")
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        block(seconds)
+
+
+def block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+
+
 class Stream(RequestHandler):
     """Sends until the client has gone."""
 
@@ -155,6 +184,7 @@ ROUTES: list[Any] = [
     (r"/stubborn", Stubborn),
     (r"/stuck", Stuck),
     (r"/stream", Stream),
+    (r"/blocking/(\w+)/(\d+)", Blocking),
     (r"/upload", Upload),
     (r"/ws", Echo),
     (r"/big", Big),

@@ -23,7 +23,7 @@ from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings, read
 
 from .routes import ROUTES, Slow
-from .testing import ChassisTest
+from .testing import UNWATCHED, ChassisTest
 
 POST = b"POST /hello/x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
 
@@ -116,7 +116,7 @@ class AdmissionTest(ChassisTest):
             (r"/started", Started),
             (r"/patient/upload", PatientUpload),
         ]
-        return Service(read(Settings, self.environ), [*ROUTES, *own])
+        return Service(read(Settings, UNWATCHED | self.environ), [*ROUTES, *own])
 
     def get_app(self) -> Application:
         app = super().get_app()
@@ -143,6 +143,8 @@ class AdmissionTest(ChassisTest):
     def assert_refused(self) -> None:
         """One request was refused: started once, ended once, and no failure."""
         assert self.recorder.refused == ["overload"]
+        totals = {(name, *labels.values()): total for name, _, total, labels in self.app.totals()}
+        assert totals["http_server_refused_requests", "overload"] == 1
         (exchange,) = [each for each in self.recorder.ended if each.status == 503]
         assert self.recorder.started.count(exchange) == 1
         assert exchange.error_type == "503"
@@ -411,7 +413,8 @@ class TestRefusal(AdmissionTest):
                 raise RuntimeError("broken observer")
 
         recorder = Recorder()
-        self._app.__init__(ROUTES, [Broken(), Full(), recorder])  # type: ignore[misc]
+        observers = [*self.app.observers, Broken(), Full(), recorder]
+        self._app.__init__(ROUTES, observers)  # type: ignore[misc]
         assert self.fetch("/").code == 200
         answer = self.fetch("/", method="DELETE")
         assert (answer.code, answer.headers["Retry-After"]) == (429, "7")
@@ -420,7 +423,8 @@ class TestRefusal(AdmissionTest):
         assert [each.status for each in recorder.ended] == [200, 429]
 
     def test_hosts(self) -> None:
-        self._app.__init__(ROUTES, [AllowedHosts(["Ops.example"])])  # type: ignore[misc]
+        observers = [*self.app.observers, AllowedHosts(["Ops.example"])]
+        self._app.__init__(ROUTES, observers)  # type: ignore[misc]
         statuses = {
             host: self.fetch("/", headers={"Host": host}).code
             for host in (

@@ -18,7 +18,7 @@ from tornado.web import FallbackHandler, HTTPError, RequestHandler, stream_reque
 from tornado.websocket import websocket_connect
 from tornado.wsgi import WSGIContainer
 
-from my_service.chassis import application
+from my_service.chassis import application, refusals
 from my_service.chassis.application import (
     Application,
     Exchange,
@@ -317,7 +317,7 @@ class TestApplication(ChassisTest):
             writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\nX-Request-ID: second\r\n\r\n")
             answer = await reader.readuntil(b"}}")
             writer.write(b"nonsense\r\n\r\n")
-            with self.assertLogs("tornado.general", "INFO"), ids_of_log_records() as ids:
+            with self.assertLogs(refusals.log, "INFO"), ids_of_log_records() as ids:
                 await reader.read()
             assert ids == [{}]
             writer.close()
@@ -493,7 +493,7 @@ def ids_of_log_records() -> Iterator[list[dict[str, str]]]:
             ids.append(dict(correlation.get()))
 
     handler = Handler()
-    logger = logging.getLogger("tornado.general")
+    logger = refusals.log
     logger.addHandler(handler)
     try:
         yield ids

@@ -19,7 +19,7 @@ from my_service.chassis.health import Degraded, Health
 from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings, read
 
-from .testing import ChassisTest, process
+from .testing import UNWATCHED, ChassisTest, process
 
 
 class TestProbes(ChassisTest):
@@ -289,7 +289,7 @@ class Compared(PathMatches):
 class TestRoutes(ChassisTest):
     def make_service(self) -> Service:
         routes = [(Compared(rf"/own/{number}"), RequestHandler) for number in range(10)]
-        return Service(read(Settings, self.environ), routes)
+        return Service(read(Settings, UNWATCHED | self.environ), routes)
 
     def test_probes_are_not_compared_with_the_routes_of_the_service(self) -> None:
         Compared.count = 0

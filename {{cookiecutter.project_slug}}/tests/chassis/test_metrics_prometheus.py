@@ -8,11 +8,13 @@ from unittest import mock
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.samples import Sample
+from tornado.httpclient import AsyncHTTPClient
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.websocket import websocket_connect
 
 from my_service.chassis import SERVICE, __version__, metrics
 from my_service.chassis.application import Application, Exchange, Observer
+from my_service.chassis.client import ObservedClient
 
 from .routes import Slow
 from .testing import ChassisTest
@@ -109,7 +111,7 @@ class TestMetrics(ChassisTest):
             _, writer = await self.connect()
             writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
             await Slow.entered.wait()
-            active = await asyncio.to_thread(self.active)
+            active = await asyncio.to_thread(self.ask, "http_server_active_requests")
             assert active == 1
             writer.close()
             await self.until(lambda: not self.app.in_flight)
@@ -119,14 +121,14 @@ class TestMetrics(ChassisTest):
         assert self.value("http_server_active_requests") == 0
         assert self.requests() == {("GET", "499", "/slow", ""): 1}
 
-    def active(self) -> float:
+    def ask(self, name: str) -> float:
         """Asks from another thread, while the loop is at work."""
         with socket.create_connection(("127.0.0.1", self.admin_port)) as connection:
             connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
         families = parse(answer.partition("\r\n\r\n")[2])
-        (active,) = [each for each in families if each.name == "http_server_active_requests"]
-        return active.samples[0].value
+        (asked,) = [each for each in families if each.name == name]
+        return asked.samples[0].value
 
     def test_a_hundred_thousand_paths_add_one_series(self) -> None:
         async def flood() -> None:
@@ -213,6 +215,48 @@ class TestMetrics(ChassisTest):
         for accept in ("application/openmetrics-text; version=x", "image/png"):
             response = self.fetch_admin("/metrics", headers={"Accept": accept})
             assert response.headers["Content-Type"].startswith("text/plain")
+
+    def test_outgoing_calls(self) -> None:
+        async def call() -> None:
+            await AsyncHTTPClient().fetch(self.get_url("/hello/a"))
+            await AsyncHTTPClient().fetch(self.get_url("/status/503"), raise_error=False)
+
+        ObservedClient._servers.clear()
+        self.run_async(call)
+        name = "http_client_request_duration_seconds_count"
+        calls = [sample for sample in self.scrape() if sample.name == name]
+        server = {
+            "http_request_method": "GET",
+            "server_address": "127.0.0.1",
+            "server_port": str(self.get_http_port()),
+            "url_scheme": "http",
+        }
+        assert [(sample.labels, sample.value) for sample in calls] == [
+            ({**server, "http_response_status_code": "200", "error_type": ""}, 1),
+            ({**server, "http_response_status_code": "503", "error_type": "503"}, 1),
+        ]
+
+    def test_what_is_counted_beside_the_requests(self) -> None:
+        self.raw(b"nonsense\r\n\r\n")
+
+        async def talk() -> None:
+            websocket = await websocket_connect(self.get_url("/ws").replace("http", "ws"))
+            await websocket.write_message("hello")
+            await websocket.read_message()
+            value = await asyncio.to_thread(self.ask, "websocket_connections")
+            assert value == 1
+            websocket.close(1001)
+            await self.until(lambda: self.app.websocket_closes)
+
+        self.run_async(talk)
+        counted = {(sample.name, *sample.labels.values()): sample.value for sample in self.scrape()}
+        assert counted["http_server_refused_requests_total", "malformed"] == 1
+        assert counted["http_server_refused_requests_total", "too_large"] == 0
+        assert counted["websocket_messages_total", "received"] == 1
+        assert counted["websocket_messages_total", "sent"] == 1
+        assert counted["websocket_closes_total", "1001"] == 1
+        assert counted["websocket_connections",] == 0
+        assert counted["python_gc_pause_seconds_total", "2"] >= 0
 
     def test_metrics_are_not_for_the_public(self) -> None:
         assert self.fetch("/metrics").code == 404

@@ -13,16 +13,19 @@ from threading import Event
 from typing import Any
 from unittest import mock
 
+from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 from my_service.chassis import SERVICE, metrics
 from my_service.chassis.application import Application, Observer
+from my_service.chassis.client import ObservedClient
 from my_service.chassis.settings import Settings, read
 
 from .routes import Slow
 from .testing import ChassisTest
 
 DURATION = "http_server_request_duration_seconds"
+PAUSES = "python_gc_pause_seconds"
 
 
 class Daemon:
@@ -36,7 +39,18 @@ class Daemon:
         self.datagrams: list[bytes] = []
 
     def values(self, kind: str) -> dict[str, list[float]]:
-        """All values of a kind, `c`, `g` or `ms`, by names without the service and the instance."""
+        """All values of a kind, `c`, `g` or `ms`, by names without the service and the instance.
+
+        Without the pauses of the garbage collection, which come as they like: see `pauses`.
+        """
+        values = self._received(kind)
+        return {name: values[name] for name in values if not name.startswith(PAUSES)}
+
+    def pauses(self) -> dict[str, list[float]]:
+        values = self._received("c")
+        return {name: values[name] for name in values if name.startswith(PAUSES)}
+
+    def _received(self, kind: str) -> dict[str, list[float]]:
         try:
             while True:
                 self.datagrams.append(self.socket.recv(65536))
@@ -126,6 +140,42 @@ class StatsDTest(ChassisTest):
 
 
 class TestMeasurements(StatsDTest):
+    def test_outgoing_calls(self) -> None:
+        async def call() -> None:
+            await AsyncHTTPClient().fetch(self.get_url("/hello/a"))
+            await AsyncHTTPClient().fetch(self.get_url("/status/503"), raise_error=False)
+            await self.until(lambda: len(calls()) == 2)
+
+        def calls() -> list[str]:
+            timers = self.daemon.values("ms")
+            return [each for each in timers if each.startswith("http_client_")]
+
+        ObservedClient._servers.clear()
+        self.run_async(call)
+        server = f"http_client_request_duration_seconds.GET.127_0_0_1.{self.get_http_port()}.http"
+        assert sorted(calls()) == [f"{server}.200.none", f"{server}.503.503"]
+
+    def test_what_is_counted_beside_the_requests(self) -> None:
+        self.raw(b"nonsense\r\n\r\n")
+
+        async def talk() -> None:
+            websocket = await websocket_connect(self.get_url("/ws").replace("http", "ws"))
+            await websocket.write_message("hello")
+            await websocket.read_message()
+            await self.until(lambda: 1 in self.daemon.values("g").get("websocket_connections", []))
+            websocket.close(1001)
+
+        self.run_async(talk)
+        counted = {
+            "http_server_refused_requests.malformed": [1],
+            "websocket_messages.received": [1],
+            "websocket_messages.sent": [1],
+            "websocket_closes.1001": [1],
+        }
+        self.wait_for(lambda: counted.items() <= self.daemon.values("c").items())
+        gc.collect()
+        self.wait_for(lambda: "python_gc_pause_seconds.2" in self.daemon.pauses())
+
     def test_request(self) -> None:
         self.fetch("/hello/a")
         self.fetch("/hello/b")

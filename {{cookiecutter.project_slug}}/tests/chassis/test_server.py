@@ -20,7 +20,7 @@ from my_service.chassis.server import serve
 from my_service.chassis.settings import Settings, read
 
 from .routes import Big, Slow, make_service
-from .testing import process, reserved_port
+from .testing import UNWATCHED, process, reserved_port
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -32,7 +32,7 @@ class Service:
         self.reserved = contextlib.ExitStack()
         self.port = self.reserved.enter_context(reserved_port())
         address = {"PORT": str(self.port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
-        settings = read(Settings, {**address, "DRAIN_DELAY_SECONDS": "0", **environ})
+        settings = read(Settings, {**UNWATCHED, **address, "DRAIN_DELAY_SECONDS": "0", **environ})
         self.service = make_service(settings)
         self.app = self.service.app
         self.task = asyncio.create_task(serve(self.service))

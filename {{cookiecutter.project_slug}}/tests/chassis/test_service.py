@@ -4,7 +4,7 @@ from my_service.chassis.handlers import JsonHandler
 from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings, read
 
-from .testing import ServiceTest
+from .testing import UNWATCHED, ServiceTest
 
 
 class Pool:
@@ -28,7 +28,8 @@ class Pooled(JsonHandler):
 class TestService(ServiceTest):
     def make_service(self) -> Service:
         self.pool = Pool()
-        service = Service(read(Settings, self.environ), [(r"/pooled", Pooled, {"pool": self.pool})])
+        settings = read(Settings, UNWATCHED | self.environ)
+        service = Service(settings, [(r"/pooled", Pooled, {"pool": self.pool})])
         service.on_startup.append(self.pool.open)
         service.on_shutdown.append(self.pool.close)
         self.addCleanup(lambda: self.assertFalse(self.pool.is_open))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[2]
 STAND_IN = "tests.chassis.stand_in"
+
+# A test may block the event loop, and a busy machine does.
+UNWATCHED = {"LOOP_BLOCKED_SECONDS": "0"}
 
 Result = TypeVar("Result")
 
@@ -63,7 +67,7 @@ class ServiceTest(AsyncHTTPTestCase):
 
         kept = dotenv_values(PROJECT / "tests" / "settings.env")
         environ = {name: value for name, value in kept.items() if value}
-        return read(TeamSettings, environ | self.environ)
+        return read(TeamSettings, UNWATCHED | environ | self.environ)
 
     def setUp(self) -> None:
         # Whatever is written from here on, the logs before all, is read back by `lines()`.
@@ -120,7 +124,7 @@ class ChassisTest(ServiceTest):
     """Serves `routes.make_service`, with the settings of the test alone."""
 
     def make_service(self) -> Service:
-        return routes.make_service(read(Settings, self.environ))
+        return routes.make_service(read(Settings, UNWATCHED | self.environ))
 
     def get_httpserver_options(self) -> dict[str, Any]:
         return {"max_body_size": 1024}
@@ -181,6 +185,13 @@ class Process:
     def output(self) -> str:
         return self._log.read_text()
 
+    def fetch(self, path: str) -> bytes:
+        """The body of the answer to a request."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            body: bytes = response.read()
+        return body
+
     def wait_until_listening(self) -> None:
         # By what it says: on the port, another process might answer.
         self.wait_for_output(" is running in ")
@@ -209,7 +220,7 @@ class Process:
 @contextlib.contextmanager
 def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
     """Runs a module with these settings until the end of the block, on a free port."""
-    defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
+    defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", **UNWATCHED}
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("wb") as output:

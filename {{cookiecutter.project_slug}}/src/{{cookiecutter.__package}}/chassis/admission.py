@@ -43,7 +43,6 @@ class Overload(Observer):
     def __init__(self, settings: Settings) -> None:
         self._max_requests = settings.max_requests_in_flight
         self._timeout = settings.request_timeout_seconds or None
-        self._refused = 0
         self._application: Application
         self._timer: asyncio.TimerHandle | None = None
 
@@ -67,11 +66,7 @@ class Overload(Observer):
             return None
         if exchange.is_probe:
             return None
-        self._refused += 1
         return _OVERLOAD
-
-    def totals(self) -> list[tuple[str, str, int]]:
-        return [("http_server_refused_requests", "Requests there was no room for.", self._refused)]
 
     def _sweep(self) -> None:
         now = perf_counter()

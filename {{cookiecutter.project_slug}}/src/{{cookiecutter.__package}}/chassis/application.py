@@ -8,18 +8,21 @@ import logging
 import random
 import re
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
 from tornado import web
 from tornado.escape import url_unescape
 from tornado.httputil import (
+    HTTPConnection,
     HTTPHeaders,
+    HTTPMessageDelegate,
     HTTPServerRequest,
     RequestStartLine,
     ResponseStartLine,
@@ -29,6 +32,11 @@ from tornado.websocket import WebSocketHandler
 
 from .handlers import InternalError, Refused
 from .observed import Observed, observed
+from .refusals import body_lost, observe_connection
+
+if TYPE_CHECKING:
+    from .client import Call
+    from .watch import Incident
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +93,9 @@ class Exchange:
         return str(self.status) if self.status >= 500 else ""
 
 
+Total = tuple[str, str, float] | tuple[str, str, float, Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An answer in place of the handler's, given before the request's body is read."""
@@ -130,8 +141,11 @@ class Observer:
         return None
 
     def request_refused(self, reason: str) -> None:
-        """Called for each request that never reaches its handler; `reason` is one of a fixed set,
-        such as `overload`. A refused request is started and ended like any other."""
+        """Called for each request that never reaches its handler; `reason` is one of a fixed set.
+
+        What `refuse` refused, such as for `overload`, is started and ended like any other. What is
+        `malformed`, `too_large` or not complete in time is not.
+        """
 
     def request_started(self, exchange: Exchange) -> None:
         """Called before the handler runs."""
@@ -149,6 +163,12 @@ class Observer:
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
 
+    def call_ended(self, call: "Call") -> None:
+        """Called for each outgoing call by `AsyncHTTPClient`, in the context that it was made in.
+
+        A call that is redirected is one call.
+        """
+
     def span_ended(self, part: Any) -> None:
         """Called for each part of the work that ends, where parts are followed: a call, a step.
 
@@ -157,8 +177,12 @@ class Observer:
         whole exchange.
         """
 
-    def totals(self) -> Iterable[tuple[str, str, int]]:
-        """What the feature has counted of its own work: name, description and total of each."""
+    def loop_blocked(self, incident: "Incident") -> None:
+        """Called when the event loop is back, after it was blocked for longer than it may be."""
+
+    def totals(self) -> Iterable[Total]:
+        """What the feature has counted of its own work: name, description and total of each, and
+        labels where there are several of one name."""
         return ()
 
     async def shutdown(self) -> None:
@@ -186,6 +210,9 @@ class Application(web.Application):
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
         self.websockets: WeakSet[WebSocketHandler] = WeakSet()
+        #: Messages of WebSockets by direction, and closed ones by code.
+        self.websocket_messages = {"received": 0, "sent": 0}
+        self.websocket_closes: Counter[str] = Counter()
         self._logs_requests = any(each.logs_requests for each in observers)
         # Only those that do something: most observers leave most of these alone.
         self._on_headers = _overridden(observers, "refuse")
@@ -193,7 +220,9 @@ class Application(web.Application):
         self._on_start = _overridden(observers, "request_started")
         self._on_failure = _overridden(observers, "request_failed")
         self._on_end = _overridden(observers, "request_ended")[::-1]
+        self._on_call_end = _overridden(observers, "call_ended")
         self._on_span_end = _overridden(observers, "span_ended")
+        self._on_blocked_loop = _overridden(observers, "loop_blocked")
         for observer in observers:
             observer.attach(self)
 
@@ -202,9 +231,21 @@ class Application(web.Application):
         """Number of requests that are being received or answered."""
         return len(self.exchanges)
 
+    @property
+    def open_websockets(self) -> int:
+        """Number of WebSockets that are open now."""
+        connections = [each.ws_connection for each in self.websockets]
+        return sum(not each.is_closing() for each in connections if each)
+
     def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
         super().add_handlers(host_pattern, host_handlers)
         _name_routes(self.default_router)
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        observe_connection(request_conn, self)
+        return super().start_request(server_conn, request_conn)
 
     def get_handler_delegate(
         self,
@@ -253,6 +294,24 @@ class Application(web.Application):
         hooks = self._on_span_end
         return (lambda part: _notify(hooks, part)) if hooks else None
 
+    def report_refusal(self, reason: str) -> None:
+        """Notifies the observers of a request that never reaches its handler."""
+        _notify(self._on_refusal, reason)
+
+    def report_call(self, call: "Call") -> None:
+        """Notifies the observers of an outgoing call that has ended."""
+        _notify(self._on_call_end, call)
+
+    def report_blocked_loop(self, incident: "Incident") -> None:
+        """Notifies the observers of what blocked the event loop."""
+        _notify(self._on_blocked_loop, incident)
+
+    def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
+        """What all observers have counted, see `Observer.totals`."""
+        for observer in self.observers:
+            for name, description, total, *labels in observer.totals():
+                yield name, description, total, dict(*labels)
+
     def _admit(self, exchange: Exchange, body_size: int) -> Refusal | None:
         """Counts an exchange as in flight, and asks the observers whether to refuse it."""
         self.exchanges[exchange] = None
@@ -265,7 +324,7 @@ class Application(web.Application):
                 log.exception("%s failed", hook.__qualname__)
                 continue
             if refusal:
-                _notify(self._on_refusal, refusal.reason)
+                self.report_refusal(refusal.reason)
                 return refusal
         return None
 
@@ -371,6 +430,8 @@ class _Delegate(web._HandlerDelegate):
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self.application._forget(self.exchange)
+        if not self.stream_request_body:
+            body_lost(self.connection, perf_counter() - self.exchange.started)
 
 
 def exchange_of(handler: web.RequestHandler) -> Exchange:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 from weakref import WeakSet
 
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
@@ -19,6 +20,9 @@ from tornado.httputil import (
 )
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
+
+from .application import Application
+from .refusals import connection_closed
 
 # Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
 LIMITS = {
@@ -101,6 +105,12 @@ class Server(HTTPServer):
             return _Forwarded(delegate, request_conn, self._trusted_proxies)
         return delegate
 
+    def on_close(self, server_conn: object) -> None:
+        super().on_close(server_conn)
+        application = self.request_callback
+        if isinstance(server_conn, HTTP1ServerConnection) and isinstance(application, Application):
+            connection_closed(server_conn, application)
+
     def _accept(self, listening: socket.socket, events: int) -> None:
         for _ in range(ACCEPT_AT_ONCE):
             if self._max_connections and len(self._streams) >= self._max_connections:
@@ -128,10 +138,10 @@ class Server(HTTPServer):
             self._is_accepting = False
             for each in self._listening:
                 IOLoop.current().remove_handler(each)
-        now = asyncio.get_running_loop().time()
-        if reason and now - self._last_pause > INCIDENT_SECONDS:
-            log.error("New connections have to wait: %s", reason)
         if reason:
+            now = asyncio.get_running_loop().time()
+            if now - self._last_pause > INCIDENT_SECONDS:
+                log.error("New connections have to wait: %s", reason)
             self._last_pause = now
 
     def _resume(self) -> None:

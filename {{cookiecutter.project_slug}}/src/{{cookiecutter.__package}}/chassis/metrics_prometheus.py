@@ -7,7 +7,7 @@ conventions. Add your own with `counter`, `gauge` and `histogram`.
 import asyncio
 import platform
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic, time
 from typing import Any
 
@@ -34,6 +34,7 @@ from tornado.web import RequestHandler
 
 from . import SERVICE, __version__
 from .application import Application, Exchange, Observer
+from .client import Call
 from .settings import Settings
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -45,6 +46,14 @@ _LABELS = (
     "url_scheme",
     "http_response_status_code",
     "http_route",
+    "error_type",
+)
+_CALL_LABELS = (
+    "http_request_method",
+    "server_address",
+    "server_port",
+    "url_scheme",
+    "http_response_status_code",
     "error_type",
 )
 _BOUNDS = [*map(floatToGoString, BUCKETS), "+Inf"]
@@ -75,6 +84,7 @@ class Metrics(Observer, Collector):
     def __init__(self, settings: Settings) -> None:
         self._application: Application
         self._series: dict[tuple[str, str, int, str, str], _Series] = {}
+        self._calls: dict[tuple[str, ...], _Series] = {}
         self._active: dict[tuple[str, str], int] = {}
         self._lag = _Lag()
 
@@ -104,6 +114,14 @@ class Metrics(Observer, Collector):
             series = self._series[key] = _Series()
         series.observe(exchange.duration, exchange.exemplar)
 
+    def call_ended(self, call: Call) -> None:
+        server = call.server_address, str(call.server_port), call.scheme
+        key = call.method, *server, str(call.status or ""), call.error_type
+        series = self._calls.get(key)
+        if series is None:
+            series = self._calls[key] = _Series()
+        series.observe(call.duration, None)
+
     def collect(self) -> Iterator[Metric]:
         yield from registry.collect()
         yield InfoMetricFamily(
@@ -120,6 +138,14 @@ class Metrics(Observer, Collector):
             labels = method, scheme, str(status), route or "unmatched", error
             durations.add_metric(labels, series.buckets(), series.sum)
         yield durations
+        calls = HistogramMetricFamily(
+            "http_client_request_duration_seconds",
+            "Duration of HTTP client requests.",
+            labels=_CALL_LABELS,
+        )
+        for call, series in self._calls.items():
+            calls.add_metric(call, series.buckets(), series.sum)
+        yield calls
         active = GaugeMetricFamily(
             "http_server_active_requests",
             "HTTP server requests in flight.",
@@ -133,9 +159,20 @@ class Metrics(Observer, Collector):
             "How late the event loop ran a timer, at the worst in the last 15 to 30 seconds.",
             self._lag.worst(),
         )
-        for observer in self._application.observers:
-            for name, documentation, total in observer.totals():
-                yield CounterMetricFamily(name, documentation, total)
+        yield GaugeMetricFamily(
+            "websocket_connections",
+            "WebSockets that are open.",
+            self._application.open_websockets,
+        )
+        yield from self._totals()
+
+    def _totals(self) -> Iterable[Metric]:
+        families: dict[str, CounterMetricFamily] = {}
+        for name, documentation, total, labels in self._application.totals():
+            if name not in families:
+                families[name] = CounterMetricFamily(name, documentation, labels=[*labels])
+            families[name].add_metric([*labels.values()], total)
+        return families.values()
 
 
 class _Series:

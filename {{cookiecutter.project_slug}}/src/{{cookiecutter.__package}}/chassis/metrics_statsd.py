@@ -33,6 +33,7 @@ from typing import Any, Self
 
 from . import SERVICE, __version__
 from .application import Application, Exchange, Observer
+from .client import Call
 from .settings import Settings
 
 TICK_SECONDS = 0.25
@@ -191,7 +192,7 @@ class Metrics(Observer):
         _outbox.prefix = f"{settings.statsd_prefix or SERVICE}."
         _outbox.suffix = _dotted("", _instance(settings))
         self._active: dict[tuple[str, str], int] = {}
-        self._totals: dict[str, int] = {}
+        self._totals: dict[str, float] = {}
         self._lags: deque[float] = deque(maxlen=LAG_TICKS)
         self._ticks = 0
         self._due = 0.0
@@ -226,6 +227,12 @@ class Metrics(Observer):
         if len(_outbox.datagrams) > 1 and self._connection:
             self._connection.flush(keep=1)
 
+    def call_ended(self, call: Call) -> None:
+        server = call.server_address, call.server_port, call.scheme
+        labels = call.method, *server, call.status or "none", call.error_type or "none"
+        name = _dotted("http_client_request_duration_seconds", *labels)
+        _outbox.write(name, "ms", call.duration * 1000)
+
     def _sleep(self) -> None:
         self._due = monotonic() + TICK_SECONDS
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
@@ -240,8 +247,9 @@ class Metrics(Observer):
 
     def _write(self) -> None:
         write = _outbox.write
-        for labels, active in self._active.items():
-            write(_dotted("http_server_active_requests", *labels), "g", active)
+        for key, active in self._active.items():
+            write(_dotted("http_server_active_requests", *key), "g", active)
+        write("websocket_connections", "g", self._application.open_websockets)
         write("event_loop_lag_seconds", "g", max(self._lags, default=0.0))
         write("process_cpu_time_seconds", "g", process_time())
         with suppress(OSError):  # only Linux has this file
@@ -250,11 +258,11 @@ class Metrics(Observer):
         for generation, figures in enumerate(gc.get_stats()):
             write(_dotted("python_gc_collections", generation), "g", figures["collections"])
         write(_dotted("build_info", SERVICE, __version__, platform.python_version()), "g", 1)
-        for observer in self._application.observers:
-            for name, _, total in observer.totals():
-                if growth := total - self._totals.get(name, 0):
-                    write(name, "c", growth)
-                    self._totals[name] = total
+        for name, _, total, labels in self._application.totals():
+            name = _dotted(name, *labels.values())
+            if growth := total - self._totals.get(name, 0):
+                write(name, "c", growth)
+                self._totals[name] = total
         for (name, kind), value in _outbox.take().items():
             write(name, kind, value)
 

@@ -176,7 +176,12 @@ class Observed(web.RequestHandler):
 
 
 class ObservedWebSocket(Observed, WebSocketHandler):
-    """Does not keep more for a client than it will read."""
+    """Counts its messages, and with which code it was closed; does not keep more for a client than
+    it will read."""
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        self.application.websocket_messages["received"] += 1
+        return super().on_message(message)
 
     def write_message(
         self, message: bytes | str | dict[str, Any], binary: bool = False
@@ -186,10 +191,17 @@ class ObservedWebSocket(Observed, WebSocketHandler):
             log.warning("Closing a WebSocket of %s, which does not read", self._exchange)
             stream.close()
         written = super().write_message(message, binary)
+        self.application.websocket_messages["sent"] += 1
         if isinstance(written, asyncio.Future):
             # Few wait for it; asyncio would log each message that a client goes away from.
             written.add_done_callback(lambda future: future.cancelled() or future.exception())
         return written
+
+    def on_ws_connection_close(
+        self, close_code: int | None = None, close_reason: str | None = None
+    ) -> None:
+        self.application.websocket_closes[_close_code(close_code)] += 1
+        super().on_ws_connection_close(close_code, close_reason)
 
 
 class ObservedFallback(Observed, web.FallbackHandler):
@@ -237,6 +249,13 @@ class _Fallback(HTTPConnection):
     def finish(self) -> None:
         self._connection.finish()
         self._handler.application.log_request(self._handler)
+
+
+def _close_code(code: int | None) -> str:
+    """A code of RFC 6455; for any other, which the client may choose, only its range."""
+    if code is None:
+        return "none"
+    return str(code) if 1000 <= code <= 1015 else f"{code // 1000}xxx"
 
 
 @lru_cache(maxsize=1)

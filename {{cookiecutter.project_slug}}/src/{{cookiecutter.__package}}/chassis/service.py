@@ -11,9 +11,11 @@ from tornado.log import enable_pretty_logging
 from . import admission
 from .application import Application, Observer
 from .background import Background
+from .client import Calls
 # {% if cookiecutter.console != "none" %}
 from .console import Console
 # {% endif %}
+from .counts import GarbageCollection, Refusals, WebSockets
 # {% if cookiecutter.error_tracking != "none" %}
 from .errors import Errors
 # {% endif %}
@@ -31,6 +33,7 @@ from .settings import Settings
 # {% if cookiecutter.tracing != "none" %}
 from .tracing import Tracing
 # {% endif %}
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Service:
         features: list[Observer] = [
             # In the order in which they are notified of a start, and in reverse of an end.
             admission.Overload(settings),
+            Watch(settings),
+            Calls(),
+            Refusals(),
+            WebSockets(),
+            GarbageCollection(),
             # {% if cookiecutter.logging != "none" %}
             AccessLog(settings),
             # {% endif %}

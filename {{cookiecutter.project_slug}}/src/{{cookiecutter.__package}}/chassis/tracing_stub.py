@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from .application import Application, Exchange, Observer, correlation
+from .client import ObservedClient
 from .settings import Settings
 
 SAMPLED = 0x01
@@ -133,7 +133,7 @@ class Tracing(Observer):
             exchange.exemplar = {"trace_id": span.trace_id, "span_id": span.span_id}
 
 
-class Client(SimpleAsyncHTTPClient):
+class Client(ObservedClient):
     """Tornado's HTTP client; it passes the current span on."""
 
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
+from tornado.httpclient import AsyncHTTPClient
+from tornado.web import RequestHandler
+
 from my_service.chassis.application import Application, Observer, correlation
 from my_service.chassis.console import Console
 from my_service.chassis.console.recorder import REQUESTS
@@ -21,6 +24,13 @@ JSON = {"Content-Type": "application/json"}
 log = logging.getLogger("shop.orders")
 
 
+class Calling(RequestHandler):
+    """Asks the service itself for something."""
+
+    async def get(self) -> None:
+        await AsyncHTTPClient().fetch(f"http://{self.request.host}/hello/x")
+
+
 class Exporter(Observer):
     """Has sent some, and logs what comes."""
 
@@ -32,7 +42,7 @@ class Exporter(Observer):
         log.warning("Saw %s", exchange.request.path, extra={"order": 5})
 
 
-class TestConsole(ChassisTest):
+class ConsoleTest(ChassisTest):
     def get_app(self) -> Application:
         super().get_app()
         return self.observed_by(Exporter())
@@ -57,6 +67,8 @@ class TestConsole(ChassisTest):
     def latest(self) -> Any:
         return self.ask("requests.json")["requests"][0]
 
+
+class TestConsole(ConsoleTest):
     def test_root_lists_what_there_is(self) -> None:
         answer = self.fetch_admin("/", headers={"Accept": "*/*"})
         assert answer.headers["Content-Type"].startswith("text/plain")
@@ -202,6 +214,18 @@ class TestConsole(ChassisTest):
         correlation.reset(token)
         [span] = self.ask(f"requests/{entry[0]}.json")["spans"]
         assert (span["name"], round(span["duration"], 3)) == ("GET a:80", 0.25)
+
+    def test_call_is_in_the_timeline_of_its_request(self) -> None:
+        self.app.add_handlers(".*", [(r"/calling", Calling)])
+        self.fetch("/calling")
+        [number] = (
+            each["number"]
+            for each in self.ask("requests.json")["requests"]
+            if each["route"] == "/calling"
+        )
+        [span] = self.ask(f"requests/{number}.json")["spans"]
+        assert span["kind"] == "CLIENT"
+        assert span["name"].startswith("GET")
 
     def test_now_has_what_blocked_the_loop_and_what_was_refused(self) -> None:
         incident = SimpleNamespace(
@@ -373,3 +397,28 @@ class TestConsole(ChassisTest):
         paths = [each["path"] for each in self.ask("requests.json")["requests"]]
         assert len(paths) == REQUESTS
         assert "/hello/first" not in paths
+
+
+class TestBlocked(ConsoleTest):
+    environ = {"LOOP_BLOCKED_SECONDS": "0.05"}  # noqa: RUF012
+
+    def test_request_that_blocked_the_loop_is_named_and_has_the_line(self) -> None:
+        self.fetch("/blocking/call/400", headers={"X-Request-ID": "abc"})
+        self.run_async(
+            lambda: self.until(lambda: any(each["route"] for each in self.console.blocked))
+        )
+        [blocked] = (each for each in self.ask("now.json")["blocked"] if each["route"])
+        assert (blocked["function"], blocked["request_id"]) == ("block", "abc")
+        assert blocked["file"].endswith("tests/chassis/routes.py")
+        [number] = (
+            each["number"]
+            for each in self.ask("requests.json")["requests"]
+            if each["ids"]["request_id"] == "abc"
+        )
+        [line] = (
+            each
+            for each in self.ask(f"requests/{number}.json")["logs"]
+            if each["logger"].endswith(".watch")
+        )
+        assert line["message"].startswith("The event loop was blocked for 0.")
+        assert "in block" in line["stack"]

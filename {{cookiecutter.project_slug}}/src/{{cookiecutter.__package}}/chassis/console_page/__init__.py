@@ -15,7 +15,7 @@ from ..settings import Settings
 from . import handlers
 from .access import Access
 from .profile import Profile
-from .recorder import STACK, Recorder, Tail
+from .recorder import STACK, Recorder, Tail, short
 
 TICKS = 10
 """How often a second it is looked how late the event loop is."""
@@ -51,8 +51,8 @@ class Console(Observer):
         self.changed_levels: dict[str, tuple[int, asyncio.TimerHandle]] = {}
         #: The latest results of each check, those alone that differ from the one before.
         self.history: dict[str, list[Mapping[str, Any]]] = {}
-        #: Of each exporter's total: its value, and when it last changed.
-        self.exported: dict[str, tuple[str, int, float | None]] = {}
+        #: Of each total: what it is, its value, and when it last changed.
+        self.exported: dict[str, tuple[str, float, float | None]] = {}
         self.refused: dict[str, int] = {}
         self.blocked: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._ticks = 0
@@ -109,9 +109,10 @@ class Console(Observer):
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def loop_blocked(self, incident: Any) -> None:
-        names = "time", "duration", "file", "line", "function", "route", "request_id"
-        found = {name: getattr(incident, name, "") for name in names}
-        self.blocked.append({**found, "stack": str(getattr(incident, "stack", ""))[-STACK:]})
+        names = "time", "duration", "line", "function", "route", "request_id"
+        found = {name: getattr(incident, name) for name in names}
+        file, stack = short(incident.file), incident.stack[-STACK:]
+        self.blocked.append({**found, "file": file, "stack": stack})
 
     def call_ended(self, call: Any) -> None:
         ids = correlation.get()
@@ -166,13 +167,11 @@ class Console(Observer):
         self._timer = loop.call_at(now + 1 / TICKS, self._tick, now + 1 / TICKS)
 
     def _read_totals(self) -> None:
-        for observer in self.application.observers:
-            totals: Iterable[Any] = observer.totals()
-            for name, description, total, *labels in totals:
-                # By its labels, where there are several of one name.
-                name = " ".join([name, *(",".join(each.values()) for each in labels)])
-                known = self.exported.get(name)
-                changed = known[2] if known else None
-                if total != (known[1] if known else 0):
-                    changed = time()
-                self.exported[name] = description, total, changed
+        for name, description, total, labels in self.application.totals():
+            # By its labels, where there are several of one name.
+            name = " ".join([name, *labels.values()])
+            known = self.exported.get(name)
+            changed = known[2] if known else None
+            if total != (known[1] if known else 0):
+                changed = time()
+            self.exported[name] = description, total, changed

@@ -258,9 +258,10 @@ class Tail(logging.Handler):
             record.levelno,
             _bounded(record.name, PATH),
             _bounded(message, MESSAGE),
-            correlation.get().get("request_id", ""),
+            # The watching thread names the request that it has seen, having none of its own.
+            getattr(record, "request_id", "") or correlation.get().get("request_id", ""),
             _bounded(" ".join(extra), MESSAGE),
-            stack_of(error) if error else "",
+            stack_of(error) if error else _bounded(record.stack_info or "", -STACK),
         )
         if len(self.lines) == LINES:
             self._size -= _size(self.lines[0])

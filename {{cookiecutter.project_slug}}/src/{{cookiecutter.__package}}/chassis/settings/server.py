@@ -69,6 +69,10 @@ class ServerSettings:
     drain_timeout_seconds: float = setting(20.0, parse=parsing.seconds)
     """How long a stopping service then waits for the requests in flight."""
 
+    loop_blocked_seconds: float | None = setting(None, parse=parsing.seconds)
+    """How long one piece of code may block the event loop before it is named in the log; 0 turns
+    that off. By default 0.1 where `ENVIRONMENT` is `development`, else 1."""
+
     def prepare(self) -> None:
         """Prepares the process for these settings, before anything imports Tornado.
 

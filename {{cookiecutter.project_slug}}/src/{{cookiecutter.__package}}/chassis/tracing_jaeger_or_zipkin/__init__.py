@@ -20,19 +20,16 @@ from urllib.parse import urlsplit
 from opentelemetry import context, trace
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httputil import split_host_and_port
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import Finish, HTTPError
 
 from .. import SERVICE, __version__
 from ..application import METHODS, Application, Exchange, Observer, correlation
+from ..client import NO_ANSWER, ObservedClient
 from ..settings import Settings
 from .backend import Backend
 from .export import Exporter
 from .propagation import KNOWN_FLAGS, SAMPLED, Parent, Propagation
 from .spans import Recurring, Span, well_formed
-
-NO_ANSWER = 599
-"""Tornado's status for a call that failed before there was any."""
 
 CLIENT_CHARACTERS = 255
 """How much is kept of a host or method that a client may have made up; no real one is longer."""
@@ -177,7 +174,7 @@ class Tracing(Observer):
         span.end(span.started + int(exchange.duration * 1e9))
 
 
-class Client(SimpleAsyncHTTPClient):
+class Client(ObservedClient):
     """Tornado's HTTP client; each call has a span, which is passed on with it."""
 
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:

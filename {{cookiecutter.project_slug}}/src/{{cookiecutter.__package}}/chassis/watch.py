@@ -1,0 +1,230 @@
+"""Names what blocks the event loop.
+
+While a function computes, or waits in a call that blocks, nothing else runs: no request, no timer,
+no probe. asyncio's debug mode would name what every handler runs in, and not before it is over.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import monotonic, process_time, time
+from types import FrameType
+
+from tornado.web import RequestHandler
+
+from .application import Application, Observer, correlation
+from .settings import Settings
+
+IN_DEVELOPMENT_SECONDS = 0.1
+ELSEWHERE_SECONDS = 1.0
+
+HANGS_SECONDS = 5.0
+"""From when on it is logged without waiting for the end: there may be none."""
+
+MAX_FRAMES = 50
+
+_CHASSIS = str(Path(__file__).parent)
+_SERVICE = str(Path(__file__).parents[1])
+
+_EXECUTE = RequestHandler._execute.__code__
+_RUN = asyncio.Handle._run.__code__
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One time that the event loop was blocked."""
+
+    #: When it began, in seconds since 1970.
+    time: float
+    #: Seconds that a timer of the loop was late.
+    duration: float
+    #: Where most of the time went: the innermost frame of the service's own code or, where there is
+    #: none, the innermost of all.
+    file: str
+    line: int
+    function: str
+    #: Of the exchange that ran; empty where none is known to.
+    route: str
+    request_id: str
+    #: As in a traceback, the innermost frame last.
+    stack: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+class Watch(Observer):
+    """Watches the event loop from a thread, and logs what has blocked it."""
+
+    def __init__(self, settings: Settings) -> None:
+        limit = settings.loop_blocked_seconds
+        if limit is None:
+            in_development = settings.environment == "development"
+            limit = IN_DEVELOPMENT_SECONDS if in_development else ELSEWHERE_SECONDS
+        self._limit = limit
+        self._interval = limit / 4
+        self._blocked_seconds = 0.0
+        self._application: Application
+        self._loop: asyncio.AbstractEventLoop
+        self._loop_thread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        #: When the loop is expected back. Written by the loop, read by the thread.
+        self._due = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="Watch", daemon=True)
+
+    def attach(self, application: Application) -> None:
+        self._application = application
+
+    async def startup(self) -> None:
+        if self._limit:
+            self._loop = asyncio.get_running_loop()
+            self._loop_thread = threading.get_ident()
+            self._beat()
+            self._thread.start()
+
+    async def shutdown(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._stopping.set()
+            self._thread.join()
+
+    def totals(self) -> Iterable[tuple[str, str, float]]:
+        if self._limit:
+            yield (
+                "event_loop_blocked_seconds",
+                "How long the event loop was blocked, by more than LOOP_BLOCKED_SECONDS at a time.",
+                self._blocked_seconds,
+            )
+
+    def _beat(self) -> None:
+        self._due = monotonic() + self._interval
+        self._timer = self._loop.call_later(self._interval, self._beat)
+
+    def _watch(self) -> None:
+        grace = 0.0
+        while True:
+            due = self._due
+            cpu, now = process_time(), monotonic()
+            wake_at = max(now + grace, due + self._limit)
+            if self._stopping.wait(wake_at - now):
+                return
+            grace = 0.0
+            paused = monotonic() - wake_at
+            if paused > self._limit and process_time() - cpu < paused / 2:
+                # This thread was as late as the loop, and nobody computed: the process was stopped,
+                # or got no CPU. Let the loop come back.
+                grace = self._limit
+            elif self._due == due:
+                self._observe(due)
+
+    def _observe(self, due: float) -> None:
+        """Looks where the loop is, again and again until it is back."""
+        began = time() - (monotonic() - due)
+        samples: dict[tuple[str, int], _Sample] = {}
+        is_logged = False
+        now = due
+        while self._due == due:
+            before, now = now, monotonic()
+            late = now - due
+            if frame := sys._current_frames().get(self._loop_thread):
+                sample = _Sample(frame)
+                del frame  # which would keep all that it refers to
+                sample = samples.setdefault(sample.key, sample)
+                sample.seconds += now - before
+            if late > HANGS_SECONDS and samples and not is_logged:
+                is_logged = True
+                _log(_incident(began, late, samples), "has been blocked so far", logging.WARNING)
+            # Ever less often, the longer it takes.
+            if self._stopping.wait(max(self._limit / 10, late / 20)):
+                return
+        duration = self._due - self._interval - due
+        self._blocked_seconds += duration
+        if samples:
+            incident = _incident(began, duration, samples)
+            _log(incident, "was blocked", logging.INFO if is_logged else logging.WARNING)
+            self._loop.call_soon_threadsafe(self._application.report_blocked_loop, incident)
+
+
+@dataclass
+class _Sample:
+    """Where the loop was at some time."""
+
+    frame: "FrameType | None"
+    seconds: float = 0.0
+    stack: traceback.StackSummary = field(init=False)
+    route: str = ""
+    request_id: str = ""
+
+    def __post_init__(self) -> None:
+        frames = list(islice(traceback.walk_stack(self.frame), MAX_FRAMES))
+        frame, self.frame = self.frame, None
+        # Without the source's lines, which are on the disk.
+        self.stack = traceback.StackSummary.extract(reversed(frames), lookup_lines=False)
+        own = (index for index, each in enumerate(reversed(self.stack)) if _is_own(each.filename))
+        self.place = self.stack[-1 - next(own, 0)]
+        while frame and not self.request_id:
+            self._recognise(frame)
+            frame = frame.f_back
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.place.filename, self.place.lineno or 0
+
+    def _recognise(self, frame: FrameType) -> None:
+        """Learns from a frame which exchange it runs for, if it is one that knows."""
+        if frame.f_code is _EXECUTE:
+            exchange = getattr(frame.f_locals.get("self"), "_exchange", None)
+            if exchange:
+                self.route, self.request_id = exchange.route, exchange.request_id
+        elif frame.f_code is _RUN:
+            # A task, or a callback, that an exchange has started: its context has come along.
+            context = getattr(frame.f_locals.get("self"), "_context", None)
+            if context:
+                self.request_id = context.get(correlation, {}).get("request_id", "")
+
+
+def _is_own(file: str) -> bool:
+    return file.startswith(f"{_SERVICE}/") and not file.startswith(f"{_CHASSIS}/")
+
+
+def _incident(began: float, duration: float, samples: dict[tuple[str, int], _Sample]) -> Incident:
+    most = max(samples.values(), key=lambda sample: sample.seconds)
+    file, line = most.key
+    return Incident(
+        began,
+        duration,
+        file,
+        line,
+        most.place.name,
+        most.route,
+        most.request_id,
+        "".join(most.stack.format()),
+    )
+
+
+def _log(incident: Incident, did: str, level: int) -> None:
+    if log.isEnabledFor(level):
+        ids = {"http.route": incident.route, "request_id": incident.request_id}
+        record = log.makeRecord(
+            log.name,
+            level,
+            incident.file,
+            incident.line,
+            "The event loop %s for %.3f s by %s",
+            (did, incident.duration, incident.place),
+            None,
+            incident.function,
+            {name: value for name, value in ids.items() if value},
+            incident.stack.rstrip(),
+        )
+        log.handle(record)

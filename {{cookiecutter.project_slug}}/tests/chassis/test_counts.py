@@ -1,0 +1,185 @@
+"""What is counted beside the requests."""
+
+import gc
+from collections.abc import Mapping
+
+from tornado.httpserver import HTTPServer
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from my_service.chassis.application import Application, Observer
+from my_service.chassis.connections import Server
+
+from .testing import ChassisTest
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+
+
+class Reasons(Observer):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def request_refused(self, reason: str) -> None:
+        self.seen.append(reason)
+
+
+class CountsTest(ChassisTest):
+    def totals(self, name: str) -> list[tuple[Mapping[str, str], float]]:
+        return [(labels, total) for its, _, total, labels in self.app.totals() if its == name]
+
+    def total(self, name: str, label: str) -> float:
+        (total,) = [total for labels, total in self.totals(name) if label in labels.values()]
+        return total
+
+
+class TestRefusals(CountsTest):
+    def get_app(self) -> Application:
+        super().get_app()
+        self.reasons = Reasons()
+        return self.observed_by(self.reasons)
+
+    def get_http_server(self) -> HTTPServer:
+        options = self.get_httpserver_options()
+        return Server(self._app, **options)
+
+    def get_httpserver_options(self) -> dict[str, object]:
+        limits = {"max_header_size": 2048, "idle_connection_timeout": 0.2, "body_timeout": 0.2}
+        return {**super().get_httpserver_options(), **limits}
+
+    def refused(self, request: bytes) -> str:
+        """The reason for which a request is refused, and which is logged without the request."""
+        self.raw(request)
+        self.run_async(lambda: self.until(lambda: self.reasons.seen))
+        (reason,) = self.reasons.seen
+        refused = [line for line in self.lines() if "Refused a request: " in line]
+        assert len(refused) <= 1
+        assert "secret" not in self.output.getvalue()
+        assert self.totals("http_server_refused_requests") == [
+            ({"reason": each}, int(each == reason))
+            for each in ("malformed", "overload", "timeout", "too_large")
+        ]
+        return reason
+
+    def test_start_line(self) -> None:
+        assert self.refused(b"secret\r\n\r\n") == "malformed"
+
+    def test_header(self) -> None:
+        assert self.refused(b"GET / HTTP/1.1\r\nsecret\r\n\r\n") == "malformed"
+
+    def test_no_host(self) -> None:
+        assert self.refused(b"GET /secret HTTP/1.1\r\n\r\n") == "malformed"
+
+    def test_length(self) -> None:
+        assert self.refused(POST + b"Content-Length: secret\r\n\r\n") == "malformed"
+
+    def test_encoding(self) -> None:
+        assert self.refused(POST + b"Transfer-Encoding: secret\r\n\r\n") == "malformed"
+
+    def test_chunk(self) -> None:
+        assert self.refused(POST + b"Transfer-Encoding: chunked\r\n\r\nsecret\r\n") == "malformed"
+
+    def test_body_over_the_limit(self) -> None:
+        assert self.refused(POST + b"Content-Length: 999999\r\n\r\nsecret") == "too_large"
+
+    def test_chunks_over_the_limit(self) -> None:
+        body = b"Transfer-Encoding: chunked\r\n\r\n" + b"200\r\n" + b"x" * 512 + b"\r\n"
+        rest = (b"200\r\n" + b"x" * 512 + b"\r\n") * 3
+        assert self.refused(POST + body + rest) == "too_large"
+
+    def test_headers_over_the_limit(self) -> None:
+        assert self.refused(b"GET / HTTP/1.1\r\nsecret: " + b"x" * 9999) == "too_large"
+
+    def test_slow_body(self) -> None:
+        assert self.refused(POST + b"Content-Length: 9\r\n\r\nsecret") == "timeout"
+
+    def test_slow_headers(self) -> None:
+        assert self.refused(b"GET /secret HTTP/1.1\r\nHost: a\r\n") == "timeout"
+
+    def test_idle_connection_is_no_refusal(self) -> None:
+        self.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.raw(b"")
+        assert self.reasons.seen == []
+
+    def test_client_that_goes_away_is_no_refusal(self) -> None:
+        async def leave() -> None:
+            _, writer = await self.connect()
+            writer.write(POST + b"Content-Length: 9\r\n\r\nhalf")
+            await self.until(lambda: self.http_server._connections)
+            writer.close()
+            await self.until(lambda: not self.http_server._connections)
+
+        self.run_async(leave)
+        assert self.reasons.seen == []
+
+    def test_answer_of_a_handler_is_no_refusal(self) -> None:
+        self.fetch("/nowhere")
+        self.fetch("/status/413")
+        assert self.reasons.seen == []
+
+
+class TestWebSockets(CountsTest):
+    async def open(self) -> WebSocketClientConnection:
+        return await websocket_connect(self.get_url("/ws").replace("http", "ws"))
+
+    def test_open_websockets_and_their_messages(self) -> None:
+        async def talk() -> None:
+            first, second = await self.open(), await self.open()
+            await self.until(lambda: self.app.open_websockets == 2)
+            for message in ("one", b"two"):
+                await first.write_message(message)
+                await first.read_message()
+            assert self.total("websocket_messages", "received") == 2
+            assert self.total("websocket_messages", "sent") == 2
+            first.close()
+            await self.until(lambda: self.app.open_websockets == 1)
+            second.close()
+            await self.until(lambda: self.app.open_websockets == 0)
+
+        self.run_async(talk)
+
+    def test_close_codes(self) -> None:
+        async def talk() -> None:
+            for code in (1000, 1001, 1001, 4321, 4999, None):
+                client = await self.open()
+                client.close(code)
+                await client.read_message()
+            await self.until(
+                lambda: sum(total for _, total in self.totals("websocket_closes")) >= 6
+            )
+
+        self.run_async(talk)
+        assert self.totals("websocket_closes") == [
+            ({"code": "1000"}, 1),
+            ({"code": "1001"}, 2),
+            ({"code": "4xxx"}, 2),
+            ({"code": "none"}, 1),
+        ]
+
+    def test_lost_connection_and_failing_handler(self) -> None:
+        async def talk() -> None:
+            lost = await self.open()
+            assert lost.protocol
+            assert lost.protocol.stream
+            lost.protocol.stream.close()
+            failing = await self.open()
+            await failing.write_message("boom")
+            assert await failing.read_message() is None
+            await self.until(lambda: self.totals("websocket_closes") == [({"code": "none"}, 2)])
+            assert self.app.open_websockets == 0
+
+        self.run_async(talk)
+
+
+class TestGarbageCollection(CountsTest):
+    def test_pauses(self) -> None:
+        before = self.total("python_gc_pause_seconds", "2")
+        gc.collect()
+        assert self.total("python_gc_pause_seconds", "2") > before
+
+    def test_nothing_is_left_behind(self) -> None:
+        def callbacks() -> list[str]:
+            return [each for each in map(str, gc.callbacks) if "GarbageCollection" in each]
+
+        assert len(callbacks()) == 1
+        for observer in self.app.observers:
+            self.run_async(observer.shutdown)
+        assert callbacks() == []
