@@ -20,6 +20,12 @@ COMBINATIONS = [
     )
     for answers in combinations.every()
 ]
+# These take half of the time and test what stands below the features: they run in each combination
+# of the sample, with the oldest dependencies and on each Python, and not in all of the others.
+BELOW_FEATURES = [
+    f"--ignore=tests/chassis/test_{each}.py"
+    for each in ("admission", "application", "background", "process", "server", "watch")
+]
 # The sample has them already, by the newest.
 OLDER = [
     pytest.param(path, id=f"{major}.{minor}")
@@ -35,7 +41,11 @@ BOUNDS = combinations.each_choice()
 def test_suite(generate: Generate, answers: combinations.Answers) -> None:
     project = generate(**answers)
     project.sync()
-    check(project)
+    if answers in SAMPLE:
+        check(project)
+    else:
+        project.run("pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}", *BELOW_FEATURES)
+        project.run("mypy")
 
 
 @pytest.mark.full
