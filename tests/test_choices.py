@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from . import choices
+from . import choices, combinations
 from .project import TEMPLATE
 
 SOURCE = "{{cookiecutter.project_slug}}"
@@ -99,7 +99,8 @@ def test_each_mistake_is_told_with_its_file_line_and_remedy(copy: Path) -> None:
     told = checked(copy, f"{SOURCE}/{choices.CHASSIS}/service.py")
     where = f"presets/{preset.name}:{line(preset, f'{wrong}:')}"
     assert f"{where}: there is no prompt {wrong}; write {prompt}\n" in told
-    assert f"presets/{preset.name}: answer {prompt}, by one of {choice.value}, none\n" in told
+    offered = ", ".join(combinations.choices()[prompt])
+    assert f"presets/{preset.name}: answer {prompt}, by one of {offered}\n" in told
     where = f"{SOURCE}/{choices.CHASSIS}/service.py:{line(module, f'cookiecutter.{wrong} ')}"
     assert f"{where}: there is no cookiecutter.{wrong}; write {prompt}\n" in told
     assert f'tests/test_render.py: add a row ("{prompt}", "{choice.value}") to WORDS' in told
