@@ -220,6 +220,7 @@ class Application(web.Application):
         self._on_start = _overridden(observers, "request_started")
         self._on_failure = _overridden(observers, "request_failed")
         self._on_end = _overridden(observers, "request_ended")[::-1]
+        self._on_background_failure = _overridden(observers, "background_failed")
         self._on_call_end = _overridden(observers, "call_ended")
         self._on_span_end = _overridden(observers, "span_ended")
         self._on_blocked_loop = _overridden(observers, "loop_blocked")
@@ -287,7 +288,7 @@ class Application(web.Application):
 
     def report_background_failure(self, name: str, error: BaseException) -> None:
         """Notifies the observers of an exception that ended background work."""
-        _notify([each.background_failed for each in self.observers], name, error)
+        _notify(self._on_background_failure, name, error)
 
     def span_reporter(self) -> Callable[[Any], None] | None:
         """What notifies the observers by their `span_ended`; None where none of them has it."""
