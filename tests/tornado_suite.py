@@ -11,12 +11,14 @@ import unittest
 from typing import Any
 
 import tornado.web
+from tornado.log import gen_log
 from tornado.test import runtests
 
 
 def main(package: str) -> None:
     application = importlib.import_module(f"{package}.chassis.application")
     observed = importlib.import_module(f"{package}.chassis.observed")
+    refusals = importlib.import_module(f"{package}.chassis.refusals")
 
     class Application(application.Application):  # type: ignore[name-defined, misc]
         # As Tornado's own is called.
@@ -43,6 +45,8 @@ def main(package: str) -> None:
 
     classes: dict[type, Any] = {}
     application.observed = with_tornado_s_log
+    gen_log.removeFilter(refusals._is_of_a_client)
+    refusals.log.setLevel(logging.CRITICAL)
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
 
     suite = unittest.defaultTestLoader.loadTestsFromNames(runtests.TEST_MODULES)
