@@ -194,13 +194,13 @@ def _signalled() -> "asyncio.Future[str]":
     """
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
-    signals = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+    signals: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
     def first(number: int, frame: object) -> None:
         for each in signals:
             # Not SIG_DFL, which a process with the id 1 would ignore.
             signal.signal(each, lambda number, frame: os._exit(128 + number))
-        loop.call_soon_threadsafe(stop.set_result, signals[signal.Signals(number)])
+        loop.call_soon_threadsafe(stop.set_result, signals[number])
 
     for each in signals:
         signal.signal(each, first)
