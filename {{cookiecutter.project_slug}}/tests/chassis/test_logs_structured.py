@@ -492,7 +492,7 @@ class Piped:
 @contextmanager
 def piped(*command: str, **environ: str) -> Iterator[Piped]:
     defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", "LOG_FORMAT": "json"}
-    environ = {**inherited(), "PYTHONPATH": str(PROJECT), **defaults, **environ}
+    environ = {**inherited(), "PYTHONPATH": str(PROJECT), **defaults, **UNWATCHED, **environ}
     with subprocess.Popen(  # noqa: S603
         [sys.executable, *(command or ("-m", STAND_IN))], env=environ, stdout=subprocess.PIPE
     ) as child:
