@@ -53,6 +53,10 @@ class Patient(Waiting):
     request_timeout = None
 
 
+class Unhurried(Waiting):
+    request_timeout = 60
+
+
 class Hasty(Waiting):
     request_timeout = 0.01
 
@@ -111,6 +115,7 @@ class AdmissionTest(ChassisTest):
             (r"/probe", Probe),
             (r"/waiting", Waiting),
             (r"/patient", Patient),
+            (r"/unhurried", Unhurried),
             (r"/hasty", Hasty),
             (r"/deaf", Deaf),
             (r"/started", Started),
@@ -367,7 +372,13 @@ class TestTimeout(AdmissionTest):
         return self.run_async(ask)
 
     def test_handler_may_have_more_time(self) -> None:
+        assert self.patient("GET", "/unhurried") == b"waited"
+
+    def test_handler_may_have_no_limit(self) -> None:
         assert self.patient("GET", "/patient") == b"waited"
+
+    def test_handlers_are_watched_for_as_long_as_the_service_runs(self) -> None:
+        assert [self.fetch("/waiting").code for _ in range(3)] == [503] * 3
 
     def test_upload_has_no_limit(self) -> None:
         assert self.patient("PUT", "/patient/upload") == b"waited"

@@ -76,12 +76,9 @@ class Overload(Observer):
         self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def _seconds(self, handler: Observed) -> float:
-        unlimited = isinstance(handler, WebSocketHandler | FallbackHandler) or getattr(
-            handler, "_stream_request_body", False
-        )
-        seconds: float | None = getattr(
-            handler, "request_timeout", None if unlimited else self._timeout
-        )
+        is_unlimited = isinstance(handler, WebSocketHandler | FallbackHandler)
+        default = None if is_unlimited or handler._stream_request_body else self._timeout
+        seconds: float | None = getattr(handler, "request_timeout", default)
         return inf if seconds is None else seconds
 
 
