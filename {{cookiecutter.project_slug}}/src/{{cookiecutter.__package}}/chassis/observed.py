@@ -207,11 +207,20 @@ class ObservedWebSocket(Observed, WebSocketHandler):
 class ObservedFallback(Observed, web.FallbackHandler):
     """Learns from the connection when what it leads to has answered, and how."""
 
-    def prepare(self) -> None:
+    # Tornado awaits what it returns, as with any other handler.
+    async def prepare(self) -> None:  # type: ignore[override]
+        from tornado.wsgi import WSGIContainer  # which most services do without
+
         connection = self.request.connection
         assert connection
         self.request.connection = _Fallback(connection, self)
-        super().prepare()
+        if isinstance(self.fallback, WSGIContainer):
+            # Called, it goes on in a task of its own, and nobody learns that it has failed.
+            await self.fallback.handle_request(self.request)
+            self._finished = True
+            self.on_finish()
+        else:
+            super().prepare()
 
 
 class _Fallback(HTTPConnection):
