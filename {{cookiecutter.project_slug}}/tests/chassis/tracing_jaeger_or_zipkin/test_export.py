@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from unittest import mock
@@ -19,7 +20,7 @@ from my_service.chassis.tracing.spans import Span
 
 from ..testing import process, reserved_port
 from .decode import ENDPOINT
-from .receiver import dripping, hanging, receiving
+from .receiver import dripping, hanging, receiving, unanswering
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -183,6 +184,41 @@ def test_backend_that_answers_a_byte_at_a_time_is_given_up(log: Log) -> None:
         log.wait_for("failed: timed out")
         stop(exporter)
     assert exporter.dropped == 1
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Has each name resolve to these."""
+    kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    found = [(*kind, address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found.copy())
+
+
+def test_backend_with_many_addresses_that_do_not_answer_is_given_up(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unanswering() as address:
+        resolve_to(monkeypatch, *[address] * 100)
+        exporter = make_exporter("http://collector.invalid")
+        exporter._backend.timeout = 0.5
+        exporter.start()
+        end(exporter)
+        log.wait_for("failed: timed out")
+        stop(exporter)
+    assert exporter.dropped == 1
+
+
+def test_address_that_does_not_answer_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with unanswering() as address, receiving() as receiver:
+        resolve_to(monkeypatch, address, ("127.0.0.1", receiver.server_port))
+        exporter = make_exporter("http://collector.invalid")
+        exporter._backend.timeout = 2
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, len(receiver.requests)) == (1, 1)
 
 
 def test_backend_that_reads_nothing_is_given_up(log: Log) -> None:
