@@ -270,7 +270,8 @@ class TestApplication(ChassisTest):
             writer.close()
             await self.until(lambda: Stream.failed)
 
-        self.run_async(leave)
+        with self.assertNoLogs("tornado.general", "ERROR"):
+            self.run_async(leave)
         assert self.one().status == 499
         assert self.recorder.failed == []
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable
+from contextlib import suppress
 from functools import cache, lru_cache
 from http import HTTPStatus
 from time import time
@@ -149,6 +150,14 @@ class Observed(web.RequestHandler):
             # Tornado would let it count as the 200 that nobody got, or never report it at all.
             self.set_status(CLIENT_CLOSED_REQUEST, "Client Closed Request")
             self.application.log_request(self)
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        if self._exchange.status != CLIENT_CLOSED_REQUEST:
+            super().send_error(status_code, **kwargs)
+        elif not self._finished:
+            # Nobody is there, and Tornado would log an error for that.
+            with suppress(Exception):
+                self.finish()
 
     def log_exception(
         self,
