@@ -127,8 +127,6 @@ def live(workshop: Workshop, ledger: Ledger, seconds: float, log: IO[bytes]) -> 
     ):
         server.wait_until_ready()
         port = server.port
-        idle = stack.enter_context(opened(port, OPENING))
-        assert idle.recv(4096).startswith(b"HTTP/1.1 101 ")
         guests = Guests(port, ledger)
         with (
             load(port, "/bench/x", connections=4, pause=0.005) as requests,
@@ -137,6 +135,8 @@ def live(workshop: Workshop, ledger: Ledger, seconds: float, log: IO[bytes]) -> 
             visits([guests.leave, guests.cut_off, guests.talk, guests.talk]),
         ):
             memory = watch(server, backend, seconds)
+            silent = stack.enter_context(opened(port, OPENING))
+            assert silent.recv(4096).startswith(b"HTTP/1.1 101 ")
             slow = stack.enter_context(opened(port, SLOW_UPLOAD))
             for each in (requests, failing, uploads, guests):
                 each.stopping.set()
@@ -146,7 +146,7 @@ def live(workshop: Workshop, ledger: Ledger, seconds: float, log: IO[bytes]) -> 
         ledger.read_metrics(get(server.admin_port, "/metrics").decode())
         slow.sendall(b"x")
         assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
-        assert GOING_AWAY in idle.recv(4096)
+        assert GOING_AWAY in silent.recv(4096)
         assert server.process.wait(STOP_SECONDS) == 0
     ledger.sent[ANSWERED] += requests.answered + 1  # the first one is the Workshop's
     ledger.sent[FAILED] += failing.answered
