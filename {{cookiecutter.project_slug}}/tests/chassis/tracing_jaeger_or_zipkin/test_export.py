@@ -163,6 +163,23 @@ def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyP
     assert exporter.dropped == 3
 
 
+def test_stop_that_is_cut_short_counts_what_it_loses(log: Log) -> None:
+    async def stop_and_cancel(exporter: Exporter) -> None:
+        task = asyncio.create_task(exporter.stop())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+
+    with hanging() as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 0.5
+        exporter.start()
+        end(exporter)
+        asyncio.run(stop_and_cancel(exporter))
+    assert exporter.dropped == 1
+    assert "1 spans were lost: they could not be sent before the stop" in log.lines
+
+
 def test_backend_that_hangs_is_tried_again(log: Log, refusing_port: int) -> None:
     with hanging(refusing_port) as url:
         exporter = make_exporter(url)

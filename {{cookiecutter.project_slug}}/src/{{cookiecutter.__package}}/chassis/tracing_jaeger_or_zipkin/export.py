@@ -77,11 +77,13 @@ class Exporter:
         """Sends what is queued, within STOP_SECONDS; what is left then is dropped."""
         self._stopping.set()
         self._full.set()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
-        if lost := len(self._queue):
-            self.dropped += lost
-            log.warning("%d spans were lost: they could not be sent before the stop", lost)
+        try:
+            if self._thread.is_alive():
+                await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        finally:
+            if lost := len(self._queue):
+                self.dropped += lost
+                log.warning("%d spans were lost: they could not be sent before the stop", lost)
 
     def put(self, span: Span) -> None:
         """Queues a span that has ended; may be called from any thread."""
