@@ -221,6 +221,8 @@ class ObservedWebSocket(Observed, WebSocketHandler):
         self.hold()
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        # Undocumented: in a stop, the connection would be closed after its handshake.
+        self.request.connection._disconnect_on_finish = False  # type: ignore[union-attr]
         protocol = super().get_websocket_protocol()
         if type(protocol) is WebSocketProtocol13:
             protocol.__class__ = _Protocol
