@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import exposition, faults, generation, memory, processes, run, saturated, start
+from . import exposition, faults, generation, memory, processes, run, saturated, soak, start
 from .machine import ROOT
 from .workshop import Workshop
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "processes": processes,
     "generation": generation,
     "faults": faults,
+    "soak": soak,
 }
 
 # Of those commands that have a default for them.

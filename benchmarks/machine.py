@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0))
@@ -33,10 +33,11 @@ def running(
     port: int,
     core: int = SERVER_CORE,
     cwd: Path = ROOT,
+    output: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Iterator[Process]:
     """Runs a server until the end of the block; enters it when `port` takes connections.
 
-    What it prints goes to nowhere, but for standard error, which is shown where it ends too early.
+    What it prints goes to `output`, but for standard error, which is shown where it ends too early.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -44,7 +45,7 @@ def running(
             cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=output,
             stderr=errors,
         )
         try:

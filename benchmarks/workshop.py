@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import uv
 
@@ -91,10 +92,12 @@ class Workshop:
         variant: Variant,
         core: int = machine.SERVER_CORE,
         values: Mapping[str, object] | None = None,
+        output: int | IO[bytes] = subprocess.DEVNULL,
     ) -> Iterator[Server]:
         """Runs a variant, and the backends that its settings name, until the end of the block.
 
-        `values` are for further names in its settings. Enters the block when it has answered.
+        `values` are for further names in its settings; what it prints goes to `output`. Enters the
+        block when it has answered.
         """
         argv = self._command(variant)
         with ExitStack() as stack:
@@ -104,19 +107,25 @@ class Workshop:
                     host, port = stack.enter_context(backend(manner))
                     named |= {manner: f"{host}:{port}", f"{manner}_port": port}
             settings = {name: value.format(**named) for name, value in variant.settings.items()}
-            server = self._start(stack, argv, settings, core)
+            server = self._start(stack, argv, settings, core, output)
             server.backend_port = int(str(named.get("answers_port", 0)))
             yield server
 
     def _start(
-        self, stack: ExitStack, argv: list[str | Path], settings: Mapping[str, str], core: int
+        self,
+        stack: ExitStack,
+        argv: list[str | Path],
+        settings: Mapping[str, str],
+        core: int,
+        output: int | IO[bytes],
     ) -> Server:
         for attempt in range(1, START_ATTEMPTS + 1):
             environ = {**environment(), **settings}
             port, admin_port = int(environ["PORT"]), int(environ["ADMIN_PORT"])
             started = time.perf_counter()
             try:
-                process = stack.enter_context(machine.running(argv, environ, port, core))
+                running = machine.running(argv, environ, port, core, output=output)
+                process = stack.enter_context(running)
             except RuntimeError:
                 # Somebody may have been faster to take the port.
                 if attempt == START_ATTEMPTS:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 @dataclass
 class Load:
-    """What came back: a request that was sent and not answered with 200 is a failure."""
+    """What came back: a request that was sent and not answered as it should be is a failure."""
 
     answered: int = 0
     failures: list[str] = field(default_factory=list)
@@ -30,18 +30,44 @@ class Load:
 
 
 @contextmanager
-def load(port: int, path: str, connections: int = 16, timeout: float = 120) -> Iterator[Load]:
+def load(
+    port: int,
+    path: str,
+    connections: int = 16,
+    timeout: float = 120,
+    *,
+    body: bytes = b"",
+    status: int = 200,
+    pause: float = 0,
+) -> Iterator[Load]:
     """Sends requests on so many connections until the service takes no more of them.
 
     The end of the block waits for that. Each connection sends its next request when it
-    has the answer to the last, and is made anew when the service closes it. Where it is then
-    refused, after `stopping` is set, that is the end.
+    has the answer to the last and so many seconds have passed, and is made anew when the service
+    closes it. Where it is then refused, after `stopping` is set, that is the end. With a `body` the
+    requests are uploads. Each shall be answered with `status`.
     """
     result = Load()
+    length = f"Content-Length: {len(body)}\r\n" if body else ""
+    head = f"{'PUT' if body else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{length}\r\n"
+    request = head.encode() + body
+
+    def worker() -> Coroutine[None, None, None]:
+        return _worker(port, request, status, pause, result)
+
+    with visits([worker] * connections, timeout):
+        yield result
+        result.stopping.set()
+
+
+@contextmanager
+def visits(
+    workers: Sequence[Callable[[], Coroutine[None, None, None]]], timeout: float = 120
+) -> Iterator[None]:
+    """Runs coroutines in a thread; the end of the block waits for them, and raises what they do."""
 
     async def run() -> None:
-        workers = (_worker(port, path, result) for _ in range(connections))
-        await asyncio.wait_for(asyncio.gather(*workers), timeout)
+        await asyncio.wait_for(asyncio.gather(*(worker() for worker in workers)), timeout)
 
     errors: list[BaseException] = []
 
@@ -53,15 +79,13 @@ def load(port: int, path: str, connections: int = 16, timeout: float = 120) -> I
 
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
-    yield result
-    result.stopping.set()
+    yield
     thread.join()
     for error in errors:
         raise error
 
 
-async def _worker(port: int, path: str, result: Load) -> None:
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+async def _worker(port: int, request: bytes, status: int, pause: float, result: Load) -> None:
     while True:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -75,11 +99,12 @@ async def _worker(port: int, path: str, result: Load) -> None:
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_SECONDS)
                 length = _LENGTH.search(head)
                 await reader.readexactly(int(length.group(1)) if length else 0)
-                if not head.startswith(b"HTTP/1.1 200 "):
+                if not head.startswith(b"HTTP/1.1 %d " % status):
                     result.failures.append(head.decode(errors="replace"))
                 result.answered += 1
                 if _CLOSE.search(head):
                     break
+                await asyncio.sleep(pause)
         except (OSError, EOFError, TimeoutError) as error:
             result.failures.append(f"request: {error!r}")
             return

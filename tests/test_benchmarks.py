@@ -26,6 +26,15 @@ ROWS = {
         "cookiecutter, ours",
         "from nothing to green tests",
     ],
+    "soak": [
+        "requests",
+        "requests that fail",
+        "clients that leave before the answer",
+        "uploads",
+        "WebSockets",
+        "their messages",
+        "dropped, or still in flight",
+    ],
     "faults": [
         f"{backend} {manner}"
         for backend, fails in (("statsd", []), ("newrelic", ["fails"]))

@@ -379,12 +379,16 @@ def stopping(deployed: Deployed) -> Iterator[str]:
 
 def memory(deployed: Deployed) -> Iterator[str]:
     """All that clients may have a process hold at once fits into its memory."""
-    [bodies] = (
-        eval(compile(ast.Expression(node.value), "admission.py", "eval"))
-        for node in deployed.source("admission.py").body
+    bodies, messages = (
+        eval(compile(ast.Expression(node.value), module, "eval"))
+        for module, name in (
+            ("admission.py", "MAX_BODY_BYTES"),
+            ("observed.py", "MAX_WEBSOCKET_BYTES"),
+        )
+        for node in deployed.source(module).body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id == "MAX_BODY_BYTES"
+        and node.targets[0].id == name
     )
     [headers] = (
         eval(compile(ast.Expression(value), "connections.py", "eval"))
@@ -393,7 +397,7 @@ def memory(deployed: Deployed) -> Iterator[str]:
         for key, value in zip(node.keys, node.values, strict=True)
         if isinstance(key, ast.Constant) and key.value == "max_header_size"
     )
-    most = BASE_MIB + bodies / 2**20
+    most = BASE_MIB + (bodies + messages) / 2**20
     most += int(deployed.settings["MAX_REQUESTS_IN_FLIGHT"]) * REQUEST_KIB / 2**10
     most += int(deployed.settings["MAX_CONNECTIONS"]) * (CONNECTION_KIB + headers / 2**10) / 2**10
     limit = deployed.container["resources"]["limits"].get("memory", "0Mi")

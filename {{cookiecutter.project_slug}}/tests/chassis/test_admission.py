@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 from contextlib import suppress
 from typing import Any
 from unittest import mock
@@ -10,7 +11,7 @@ from tornado.httpclient import HTTPResponse
 from tornado.web import RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, websocket_connect
 
-from my_service.chassis import admission
+from my_service.chassis import admission, observed
 from my_service.chassis.admission import AllowedHosts
 from my_service.chassis.application import (
     Application,
@@ -459,6 +460,9 @@ class TestRefusal(AdmissionTest):
 
 
 class TestWebSocketLimits(AdmissionTest):
+    def socket_url(self) -> str:
+        return self.get_url("/ws").replace("http", "ws", 1)
+
     def test_client_that_never_reads_is_cut_off(self) -> None:
         async def write(client: Any) -> int:
             for count in range(200):
@@ -486,6 +490,50 @@ class TestWebSocketLimits(AdmissionTest):
             return client.close_code
 
         assert self.run_async(talk) == 1009
+
+    def test_what_clients_do_not_read_is_limited_together(self) -> None:
+        def unread() -> int:
+            streams = [getattr(each.ws_connection, "stream", None) for each in self.app.websockets]
+            return sum(len(each._write_buffer or "") for each in streams if each)
+
+        async def write() -> None:
+            clients = [await websocket_connect(self.socket_url()) for _ in range(4)]
+            for _ in range(2000):
+                for websocket in list(self.app.websockets):
+                    with suppress(WebSocketClosedError):
+                        websocket.write_message(b"x" * 65_536)
+                    assert unread() <= 1_000_000
+                if self.app.open_websockets < 4:
+                    break
+                await asyncio.sleep(0)
+            assert self.app.open_websockets == 3
+            for client in clients:
+                client.close()
+            await self.until(lambda: not self.app.websocket_bytes)
+
+        with mock.patch.object(observed, "MAX_WEBSOCKET_BYTES", 1_000_000):
+            self.run_async(write)
+
+    def test_messages_that_arrive_are_limited_together(self) -> None:
+        part = struct.pack("!BBQ", 0x02, 0xFF, 100_000) + bytes(4 + 100_000)
+        begun = struct.pack("!BBQ", 0x00, 0xFF, 200_000) + bytes(4 + 1)
+
+        async def send() -> None:
+            streams = []
+            for _ in range(4):
+                client = await websocket_connect(self.socket_url())
+                assert client.protocol
+                assert client.protocol.stream
+                streams.append(client.protocol.stream)
+                await streams[-1].write(part + begun)
+            await self.until(lambda: self.app.open_websockets == 3)
+            assert self.app.websocket_bytes == 900_000
+            for stream in streams:
+                stream.close()
+            await self.until(lambda: not self.app.websocket_bytes)
+
+        with mock.patch.object(observed, "MAX_WEBSOCKET_BYTES", 1_000_000):
+            self.run_async(send)
 
     def test_clients_are_pinged(self) -> None:
         assert 0 < self.app.settings["websocket_ping_timeout"] <= 30

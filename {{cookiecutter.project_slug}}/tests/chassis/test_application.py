@@ -167,6 +167,11 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"short"]
 
 
+def failing_wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    raise LookupError("not yet")
+
+
 class TestApplication(ChassisTest):
     def get_app(self) -> Application:
         super().get_app()
@@ -183,6 +188,7 @@ class TestApplication(ChassisTest):
             (r"/own", OfOwn),
             (r"/own/(\w+)", OfOwn),
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
+            (r"/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)}),
             (r"/inner/.*", FallbackHandler, {"fallback": inner}),
         ]
         # Alone: what features are chosen makes no difference.
@@ -264,7 +270,8 @@ class TestApplication(ChassisTest):
             writer.close()
             await self.until(lambda: Stream.failed)
 
-        self.run_async(leave)
+        with self.assertNoLogs("tornado.general", "ERROR"):
+            self.run_async(leave)
         assert self.one().status == 499
         assert self.recorder.failed == []
 
@@ -431,6 +438,17 @@ class TestApplication(ChassisTest):
         assert (response.code, response.body) == (418, b"short")
         assert response.headers["X-Request-ID"] == "r1"
         assert (self.one().route, self.one().status) == ("/wsgi", 418)
+
+    def test_wsgi_application_that_raises_is_a_500(self) -> None:
+        answers = self.raw(
+            b"GET /failing HTTP/1.1\r\nHost: a\r\n\r\n"
+            b"GET /wsgi HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        assert [answers[:13], answers[-5:]] == [b"HTTP/1.1 500 ", b"short"]
+        assert [each.status for each in self.recorder.ended] == [500, 418]
+        assert [each.route for each in self.recorder.ended] == ["/failing", "/wsgi"]
+        assert [str(each) for each in self.recorder.failed] == ["not yet"]
+        assert self.app.in_flight == 0
 
     def test_application_behind_a_fallback(self) -> None:
         assert self.fetch("/inner/boom").code == 500

@@ -250,6 +250,17 @@ def test_dsn_is_not_in_the_repr() -> None:
     assert "hidden" not in repr(read(Settings, {"SENTRY_DSN": "http://hidden@127.0.0.1/1"}))
 
 
+def test_reports_that_cannot_be_sent_are_logged_once_a_minute() -> None:
+    with reserved_port() as port, process(SENTRY_DSN=f"http://key@127.0.0.1:{port}/1") as service:
+        service.wait_until_listening()
+        for _ in range(3):
+            with service.get("/boom") as connection:
+                assert connection.recv(4096)
+        service.process.terminate()
+        assert service.wait() == 0
+        assert service.output().count("Connection refused") == 1
+
+
 def test_service_stops_while_sentry_is_down() -> None:
     with reserved_port() as port, process(SENTRY_DSN=f"http://key@127.0.0.1:{port}/1") as service:
         service.wait_for_output("is running")

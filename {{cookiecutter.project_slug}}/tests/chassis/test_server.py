@@ -23,6 +23,10 @@ from .routes import Big, Slow, make_service
 from .testing import UNWATCHED, process, reserved_port
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class Service:
@@ -145,16 +149,18 @@ def test_body_that_still_arrives_is_waited_for() -> None:
 
 def test_connection_that_waits_in_the_kernel_is_answered() -> None:
     async def run() -> None:
-        async with running() as service:
-            service.terminate()
+        settings = read(Settings, {**UNWATCHED, "PORT": "0"})
+        listening = server.listen(make_service(settings).endpoints[0], settings)
+        (address,) = [each.getsockname() for each in listening._listening]
+        with socket.create_connection(address) as connection:
+            connection.sendall(REQUEST % b"/")
             # Without giving way to the loop, which therefore has not accepted it.
-            with socket.create_connection(("127.0.0.1", service.port)) as connection:
-                connection.sendall(REQUEST % b"/")
-                connection.setblocking(False)
-                loop = asyncio.get_running_loop()
-                answer = await asyncio.wait_for(loop.sock_recv(connection, 65536), 5)
-            assert b" 200 OK" in answer
-            await service.stopped()
+            listening.stop()
+            connection.setblocking(False)
+            loop = asyncio.get_running_loop()
+            answer = await asyncio.wait_for(loop.sock_recv(connection, 65536), 5)
+        assert b" 200 OK" in answer
+        await listening.close_all_connections()
 
     asyncio.run(run())
 
@@ -162,13 +168,16 @@ def test_connection_that_waits_in_the_kernel_is_answered() -> None:
 def test_websocket_that_does_not_read_does_not_hold_the_stop() -> None:
     async def run() -> None:
         async with running() as service:
-            client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
-            (websocket,) = service.app.websockets
-            while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
-                websocket.write_message("x" * 65536)
-            service.terminate()
-            await service.stopped()
-            client.close()
+            with socket.create_connection(("127.0.0.1", service.port)) as client:
+                client.sendall(HANDSHAKE)
+                while not service.app.open_websockets:  # noqa: ASYNC110 (nobody else waits for it)
+                    await asyncio.sleep(0)
+                (websocket,) = service.app.websockets
+                while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
+                    websocket.write_message("x" * 65536)
+                    await asyncio.sleep(0)
+                service.terminate()
+                await service.stopped()
 
     asyncio.run(run())
 
@@ -286,6 +295,8 @@ def test_answer_that_is_still_being_read_arrives_whole() -> None:
             await reader.readuntil(b"\r\n\r\n")
             service.terminate()
             await service.refuses()
+            # Longer than silence is allowed to be.
+            await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
             assert len(await reader.readexactly(Big.SIZE)) == Big.SIZE
             await service.stopped()
 
@@ -314,6 +325,26 @@ def test_websocket_is_told_that_the_service_goes_away() -> None:
             assert await websocket.read_message() is None
             assert websocket.close_code == 1001
             websocket.close()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_websocket_that_opens_during_the_stop_is_told_too() -> None:
+    async def run() -> None:
+        async with running() as service:
+            reader, writer = await service.request(b"/")
+            await reader.readuntil(b"}")
+            await service.request(b"/slow")
+            await Slow.entered.wait()
+            service.terminate()
+            await service.refuses()
+            writer.write(HANDSHAKE)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert b"\r\nConnection: Upgrade\r\n" in head
+            Slow.release.set()
+            assert await asyncio.wait_for(reader.read(), 5) == b"\x88\x0c\x03\xe9Going away"
             await service.stopped()
 
     asyncio.run(run())

@@ -4,8 +4,11 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from unittest import mock
+
+import pytest
 
 from my_service.chassis import watch
 from my_service.chassis.application import Application, Observer
@@ -151,6 +154,8 @@ def test_process_elsewhere_may_block_for_longer() -> None:
 
 
 def test_process_that_was_stopped_has_blocked_nothing() -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no such signals")
     with process(LOOP_BLOCKED_SECONDS=str(LIMIT), ENVIRONMENT="x") as running:
         running.wait_until_listening()
         running.fetch("/")

@@ -28,10 +28,9 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.routing import Matcher, PathMatches, RuleRouter
-from tornado.websocket import WebSocketHandler
 
 from .handlers import InternalError, Refused
-from .observed import Observed, observed
+from .observed import Observed, ObservedWebSocket, observed
 from .refusals import body_lost, observe_connection
 
 if TYPE_CHECKING:
@@ -209,7 +208,9 @@ class Application(web.Application):
         self.exchanges: dict[Exchange, Observed | None] = {}
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
-        self.websockets: WeakSet[WebSocketHandler] = WeakSet()
+        self.websockets: WeakSet[ObservedWebSocket] = WeakSet()
+        #: What is held in memory for all of them: see `ObservedWebSocket.hold`.
+        self.websocket_bytes = 0
         #: Messages of WebSockets by direction, and closed ones by code.
         self.websocket_messages = {"received": 0, "sent": 0}
         self.websocket_closes: Counter[str] = Counter()
@@ -272,7 +273,7 @@ class Application(web.Application):
         exchange.status = int(handler.get_status())  # may be an HTTPStatus
         exchange.duration = perf_counter() - exchange.started
         self._forget(exchange)
-        if isinstance(handler, WebSocketHandler) and exchange.status == 101:
+        if isinstance(handler, ObservedWebSocket) and exchange.status == 101:
             self.websockets.add(handler)
         # Not the handler's own context: a close callback comes from outside of it, and a handler
         # may finish inside of something that it entered.

@@ -22,6 +22,7 @@ import os
 import platform
 import re
 import socket
+import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -252,9 +253,10 @@ class Metrics(Observer):
         write("websocket_connections", "g", self._application.open_websockets)
         write("event_loop_lag_seconds", "g", max(self._lags, default=0.0))
         write("process_cpu_time_seconds", "g", process_time())
-        with suppress(OSError):  # only Linux has this file
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            write("process_memory_usage_bytes", "g", pages * os.sysconf("SC_PAGE_SIZE"))
+        if sys.platform != "win32":
+            with suppress(OSError):  # only Linux has this file
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                write("process_memory_usage_bytes", "g", pages * os.sysconf("SC_PAGE_SIZE"))
         for generation, figures in enumerate(gc.get_stats()):
             write(_dotted("python_gc_collections", generation), "g", figures["collections"])
         write(_dotted("build_info", SERVICE, __version__, platform.python_version()), "g", 1)

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable
+from contextlib import suppress
 from functools import cache, lru_cache
 from http import HTTPStatus
 from time import time
@@ -24,7 +25,12 @@ from tornado.httputil import (
     format_timestamp,
 )
 from tornado.iostream import IOStream, StreamClosedError
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import (
+    WebSocketClosedError,
+    WebSocketHandler,
+    WebSocketProtocol,
+    WebSocketProtocol13,
+)
 
 if TYPE_CHECKING:
     from .application import Application, Exchange
@@ -34,6 +40,9 @@ CLIENT_CLOSED_REQUEST = 499
 
 UNREAD_BYTES = 1024 * 1024
 """What may wait for a WebSocket's client to read it, when another message comes."""
+
+MAX_WEBSOCKET_BYTES = 16 * 1024 * 1024
+"""What all WebSockets together may hold: messages that arrive, and those that wait to be read."""
 
 log = logging.getLogger(f"{__package__}.application")
 
@@ -150,6 +159,14 @@ class Observed(web.RequestHandler):
             self.set_status(CLIENT_CLOSED_REQUEST, "Client Closed Request")
             self.application.log_request(self)
 
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        if self._exchange.status != CLIENT_CLOSED_REQUEST:
+            super().send_error(status_code, **kwargs)
+        elif not self._finished:
+            # Nobody is there, and Tornado would log an error for that.
+            with suppress(Exception):
+                self.finish()
+
     def log_exception(
         self,
         typ: type[BaseException] | None,
@@ -179,6 +196,38 @@ class ObservedWebSocket(Observed, WebSocketHandler):
     """Counts its messages, and with which code it was closed; does not keep more for a client than
     it will read."""
 
+    #: Bytes of a message that has begun to arrive, and of that and what has not been read.
+    _arriving = _held = 0
+
+    def hold(self) -> None:
+        """Counts what is in memory for the client. Where that is too much for all together, the
+        connection that holds most is closed."""
+        application = self.application
+        stream = getattr(self.ws_connection, "stream", None)
+        held = 0
+        if stream and not stream.closed():
+            held = self._arriving + len(stream._write_buffer)
+        application.websocket_bytes += held - self._held
+        self._held = held
+        if application.websocket_bytes > MAX_WEBSOCKET_BYTES:
+            most = max(application.websockets, key=lambda each: each._held)
+            most.drop("and others hold too much memory")
+
+    def drop(self, reason: str) -> None:
+        """Closes the connection at once."""
+        log.warning("Closing a WebSocket of %s, %s", self._exchange, reason)
+        if self.ws_connection and self.ws_connection.stream:
+            self.ws_connection.stream.close()
+        self.hold()
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        # Undocumented: in a stop, the connection would be closed after its handshake.
+        self.request.connection._disconnect_on_finish = False  # type: ignore[union-attr]
+        protocol = super().get_websocket_protocol()
+        if type(protocol) is WebSocketProtocol13:
+            protocol.__class__ = _Protocol
+        return protocol
+
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         self.application.websocket_messages["received"] += 1
         return super().on_message(message)
@@ -188,30 +237,56 @@ class ObservedWebSocket(Observed, WebSocketHandler):
     ) -> "asyncio.Future[None]":
         stream = getattr(self.ws_connection, "stream", None)
         if stream and not stream.closed() and len(stream._write_buffer) > UNREAD_BYTES:
-            log.warning("Closing a WebSocket of %s, which does not read", self._exchange)
-            stream.close()
+            self.drop("which does not read")
         written = super().write_message(message, binary)
         self.application.websocket_messages["sent"] += 1
+        self.hold()
         if isinstance(written, asyncio.Future):
-            # Few wait for it; asyncio would log each message that a client goes away from.
-            written.add_done_callback(lambda future: future.cancelled() or future.exception())
+            written.add_done_callback(self._written)
         return written
+
+    def _written(self, written: "asyncio.Future[None]") -> None:
+        self.hold()
+        if not written.cancelled():
+            # Few wait for it; asyncio would log each message that a client goes away from.
+            written.exception()
 
     def on_ws_connection_close(
         self, close_code: int | None = None, close_reason: str | None = None
     ) -> None:
         self.application.websocket_closes[_close_code(close_code)] += 1
         super().on_ws_connection_close(close_code, close_reason)
+        self.hold()
+
+
+class _Protocol(WebSocketProtocol13):
+    """Counts a message from its header on."""
+
+    handler: ObservedWebSocket
+
+    async def _read_bytes(self, n: int) -> bytes:
+        self.handler._arriving = n + len(self._fragmented_message_buffer or b"")
+        self.handler.hold()
+        return await super()._read_bytes(n)
 
 
 class ObservedFallback(Observed, web.FallbackHandler):
     """Learns from the connection when what it leads to has answered, and how."""
 
-    def prepare(self) -> None:
+    # Tornado awaits what it returns, as with any other handler.
+    async def prepare(self) -> None:  # type: ignore[override]
+        from tornado.wsgi import WSGIContainer  # which most services do without
+
         connection = self.request.connection
         assert connection
         self.request.connection = _Fallback(connection, self)
-        super().prepare()
+        if isinstance(self.fallback, WSGIContainer):
+            # Called, it goes on in a task of its own, and nobody learns that it has failed.
+            await self.fallback.handle_request(self.request)
+            self._finished = True
+            self.on_finish()
+        else:
+            super().prepare()
 
 
 class _Fallback(HTTPConnection):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -116,6 +116,22 @@ def hanging(port: int = 0) -> Iterator[str]:
     """The URL of a backend that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", port), reuse_port=True) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def unanswering() -> Iterator[tuple[str, int]]:
+    """The address of a host that does not answer to those who want to connect."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        address = listener.getsockname()
+        # Once its queue is full, the kernel drops what else comes.
+        while True:
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect(address)
+            except TimeoutError:
+                break
+        yield address
 
 
 @contextmanager

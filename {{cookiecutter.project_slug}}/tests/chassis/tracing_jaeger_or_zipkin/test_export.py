@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from unittest import mock
@@ -19,7 +20,7 @@ from my_service.chassis.tracing.spans import Span
 
 from ..testing import process, reserved_port
 from .decode import ENDPOINT
-from .receiver import dripping, hanging, receiving
+from .receiver import dripping, hanging, receiving, unanswering
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -162,6 +163,23 @@ def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyP
     assert exporter.dropped == 3
 
 
+def test_stop_that_is_cut_short_counts_what_it_loses(log: Log) -> None:
+    async def stop_and_cancel(exporter: Exporter) -> None:
+        task = asyncio.create_task(exporter.stop())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+
+    with hanging() as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 0.5
+        exporter.start()
+        end(exporter)
+        asyncio.run(stop_and_cancel(exporter))
+    assert exporter.dropped == 1
+    assert "1 spans were lost: they could not be sent before the stop" in log.lines
+
+
 def test_backend_that_hangs_is_tried_again(log: Log, refusing_port: int) -> None:
     with hanging(refusing_port) as url:
         exporter = make_exporter(url)
@@ -183,6 +201,41 @@ def test_backend_that_answers_a_byte_at_a_time_is_given_up(log: Log) -> None:
         log.wait_for("failed: timed out")
         stop(exporter)
     assert exporter.dropped == 1
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Has each name resolve to these."""
+    kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    found = [(*kind, address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found.copy())
+
+
+def test_backend_with_many_addresses_that_do_not_answer_is_given_up(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unanswering() as address:
+        resolve_to(monkeypatch, *[address] * 100)
+        exporter = make_exporter("http://collector.invalid")
+        exporter._backend.timeout = 0.5
+        exporter.start()
+        end(exporter)
+        log.wait_for("failed: timed out")
+        stop(exporter)
+    assert exporter.dropped == 1
+
+
+def test_address_that_does_not_answer_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with unanswering() as address, receiving() as receiver:
+        resolve_to(monkeypatch, address, ("127.0.0.1", receiver.server_port))
+        exporter = make_exporter("http://collector.invalid")
+        exporter._backend.timeout = 2
+        exporter.start()
+        end(exporter)
+        receiver.wait_for(spans=1)
+        stop(exporter)
+    assert (exporter.exported, len(receiver.requests)) == (1, 1)
 
 
 def test_backend_that_reads_nothing_is_given_up(log: Log) -> None:

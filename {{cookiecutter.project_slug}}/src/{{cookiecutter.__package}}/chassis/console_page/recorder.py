@@ -4,7 +4,6 @@ The request path appends a tuple and counts. Whatever takes longer waits until s
 """
 
 import logging
-import resource
 import sys
 import traceback
 from collections import deque
@@ -328,10 +327,14 @@ def _bounded(text: str, length: int) -> str:
 
 
 def _resident_memory() -> int:
-    """Bytes; the most there were, where the system does not say how many there are."""
-    try:
-        with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+    """Bytes; where the system does not say how many there are, the most there were, or 0."""
+    if sys.platform != "win32":
+        import resource
+
+        try:
+            with open("/proc/self/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * resource.getpagesize()
+        except OSError:
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return most if sys.platform == "darwin" else most * 1024
+    return 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 FLUSH_SECONDS = 1.4
+RETRIES_SECONDS = 60.0
 
 
 class Reporter:
@@ -50,6 +51,9 @@ class Reporter:
             logger = logging.getLogger(name)
             if not any(isinstance(each, _LoggedErrors) for each in logger.handlers):
                 logger.addHandler(_LoggedErrors(logging.ERROR))
+        logger = logging.getLogger("urllib3.connectionpool")
+        if not any(isinstance(each, _Retries) for each in logger.filters):
+            logger.addFilter(_Retries())
 
     def report(self, exchange: Exchange, error: BaseException) -> None:
         """Reports an exception that was raised in a request."""
@@ -82,6 +86,22 @@ class Reporter:
         """Sends the reports that are left, for at most `FLUSH_SECONDS`, and takes no more."""
         # In a thread: it blocks while Sentry does not answer.
         await asyncio.to_thread(sentry_sdk.get_client().close, timeout=FLUSH_SECONDS)
+
+
+class _Retries(logging.Filter):
+    """Lets urllib3 say once a minute that Sentry cannot be reached, and not thrice a report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().endswith("/envelope/"):
+            return True
+        is_due = record.created >= self._due
+        if is_due:
+            self._due = record.created + RETRIES_SECONDS
+        return is_due
 
 
 class _LoggedErrors(logging.Handler):

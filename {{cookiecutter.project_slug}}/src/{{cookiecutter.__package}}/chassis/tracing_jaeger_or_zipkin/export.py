@@ -60,7 +60,7 @@ class Exporter:
         # Without the path and the query, which may hold a key.
         self._name = f"{self._url.scheme}://{self._url.netloc}"
         self._target = backend.url.removeprefix(self._name)
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: _Connection | None = None
         self._is_failing = False
         self._queue: deque[Encoded] = deque()
         self._size = 0
@@ -77,11 +77,13 @@ class Exporter:
         """Sends what is queued, within STOP_SECONDS; what is left then is dropped."""
         self._stopping.set()
         self._full.set()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
-        if lost := len(self._queue):
-            self.dropped += lost
-            log.warning("%d spans were lost: they could not be sent before the stop", lost)
+        try:
+            if self._thread.is_alive():
+                await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        finally:
+            if lost := len(self._queue):
+                self.dropped += lost
+                log.warning("%d spans were lost: they could not be sent before the stop", lost)
 
     def put(self, span: Span) -> None:
         """Queues a span that has ended; may be called from any thread."""
@@ -160,10 +162,10 @@ class Exporter:
             return seconds
 
         if self._connection is None:
-            secure = self._url.scheme == "https"
-            kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-            self._connection = kind(self._url.netloc, timeout=self._backend.timeout)
+            kind = _SecureConnection if self._url.scheme == "https" else _Connection
+            self._connection = kind(self._url.netloc)
         connection = self._connection
+        connection.remaining = remaining
         used = connection.sock is not None
         if used:
             connection.sock.settimeout(remaining())
@@ -183,6 +185,44 @@ class Exporter:
                 return self._attempt(body)
             return 0, str(error) or type(error).__name__
         return response.status, f"{response.status} {response.reason}"
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that has to be made in time, however many addresses its host has.
+
+    `http.client` gives each of them as long as all may take together.
+    """
+
+    remaining: Callable[[], float]
+
+    def connect(self) -> None:
+        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        while True:
+            address = addresses.pop(0)
+            try:
+                # The others need some of the time, too.
+                self.sock = _connected(address, self.remaining() / (len(addresses) + 1))
+                return
+            except OSError:
+                if not addresses:
+                    raise
+
+
+def _connected(info: Any, seconds: float) -> socket.socket:
+    *kind, _, address = info
+    sock = socket.socket(*kind)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class _SecureConnection(http.client.HTTPSConnection, _Connection):
+    """The same by TLS, which `HTTPSConnection` adds to what it finds connected."""
 
 
 def _pieces(
