@@ -75,14 +75,19 @@ def running(
     rule_files: Iterable[Path] = (),
     job: str = "test",
     labels: Mapping[str, str] | None = None,
+    evaluation_interval: str | None = None,
 ) -> Iterator[Prometheus]:
     """Run a server that scrapes /metrics of `targets` ("host:port") as `job`, with these labels.
 
-    Rules are evaluated as often as targets are scraped. Its data and log are in `directory`.
+    Unless told otherwise, rules are evaluated as often as targets are scraped. Its data and log are
+    in `directory`.
     """
     static = {"targets": targets, "labels": dict(labels or {})}
     config = {
-        "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
+        "global": {
+            "scrape_interval": scrape_interval,
+            "evaluation_interval": evaluation_interval or scrape_interval,
+        },
         "scrape_configs": [{"job_name": job, "static_configs": [static]}],
         "rule_files": [str(path.absolute()) for path in rule_files],
     }
