@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def test_alerts_fire_when_they_must_and_only_then(
     project = generate(metrics="prometheus", health=health, deployment=deployment).path
     tests = project / "deploy/prometheus/alerts_test.yml"
     assert "SUCCESS" in prometheus.promtool("test", "rules", tests)
+
+
+def test_rules_hold_for_prometheus_2(generate: Generate) -> None:
+    directory = generate(metrics="prometheus", health="probes").path / "deploy/prometheus"
+    promtool = partial(prometheus.promtool, version=2)
+    assert "SUCCESS" in promtool("check", "rules", "--lint=all", directory / "alerts.yml")
+    assert "SUCCESS" in promtool("test", "rules", directory / "alerts_test.yml")
 
 
 @CHOICES
