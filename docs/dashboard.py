@@ -395,6 +395,7 @@ def unit(name: str) -> Callable[[float], str]:
         "percentunit": lambda value: f"{100 * value:.3g} %",
         "bytes": lambda value: f"{value / 2**20:.3g} MiB",
         "short": lambda value: f"{value:.3g}",
+        "none": lambda value: f"{value:.3g}",
         "s": seconds,
     }[name]
 
