@@ -211,6 +211,18 @@ def test_dashboard_shows_what_was_chosen(generate: Generate, health: str, tracin
     assert ("exemplar" in json.dumps(dashboard.json)) == (tracing != "none")
 
 
+def test_dashboard_without_a_cluster_and_log_lines_shows_neither(generate: Generate) -> None:
+    everything = grafana.read(generate(**OBSERVED).path)
+    little = grafana.read(generate(**OBSERVED, deployment="docker", logging="none").path)
+    titles = {panel["title"] for panel in everything.json["panels"]}
+    assert titles - {panel["title"] for panel in little.json["panels"]} == {
+        "Kubernetes",
+        "Replicas",
+        "Restarts of containers",
+        "Log lines dropped",
+    }
+
+
 def test_environments_do_not_blend(generate: Generate) -> None:
     """Every series asked for is of one environment."""
     dashboard = grafana.read(generate(**OBSERVED, health="probes", tracing="jaeger").path)
