@@ -13,6 +13,7 @@ import http.client
 import math
 import random
 import re
+import socket
 import sys
 import tempfile
 import threading
@@ -42,6 +43,7 @@ PICTURE = Path(__file__).with_suffix(".png")
 WARM_UP_SECONDS = 15
 SECONDS = 90
 VISITORS = 16
+WATCHERS = 10
 # Of so many of them, on each instance, one order fails, after so many seconds and a few more.
 UNLUCKY, TROUBLE_SECONDS = 6, 50
 WINDOWS = {"__rate_interval": "10s", "__range": f"{SECONDS}s"}
@@ -50,11 +52,14 @@ HANDLERS = """
 import asyncio
 import random
 import time
+from tornado.httpclient import AsyncHTTPClient
+from tornado.websocket import WebSocketHandler
 
 
 class Order(JsonHandler):
     async def get(self, number: str) -> None:
         await asyncio.sleep(random.lognormvariate(-3.7, 0.5))
+        await AsyncHTTPClient().fetch(f"http://{self.request.host}/hello/stock")
         if number == "0":
             raise ConnectionError("The database is away")
 
@@ -67,11 +72,20 @@ class Search(JsonHandler):
 class Report(JsonHandler):
     def get(self) -> None:
         time.sleep(random.uniform(0.01, 0.07))
+
+
+class Ticker(WebSocketHandler):
+    async def open(self) -> None:
+        for price in range(20):
+            self.write_message(str(price))
+            await asyncio.sleep(random.uniform(0.2, 2))
+        self.close(1000)
 """
 ROUTES = {
     "Order": r'(r"/orders/(?P<number>\d+)", handlers.Order)',
     "Search": '(r"/search", handlers.Search)',
     "Report": '(r"/report", handlers.Report)',
+    "Ticker": '(r"/ticker", handlers.Ticker)',
 }
 
 WIDTH, UNIT, GAP, HEADER, DPI = 1400, 27, 8, 44, 100
@@ -109,11 +123,17 @@ class Answers:
 
 def measure(directory: Path) -> tuple[grafana.Dashboard, Answers]:
     """The dashboard, and the answer to each of its queries over the time of the load."""
-    answers = {"project_slug": "order-desk", "metrics": "prometheus", "tracing": "jaeger"}
+    # With `docker`, since there is no cluster to ask.
+    answers = {
+        "project_slug": "order-desk",
+        "metrics": "prometheus",
+        "tracing": "jaeger",
+        "deployment": "docker",
+    }
     path = render(directory, directory / "home", answers)
     project = Project(path, answers, directory / "venv", interpreter())
     project.add_handler(HANDLERS, ROUTES["Order"])
-    for name in ("Search", "Report"):
+    for name in ("Search", "Report", "Ticker"):
         project.add_handler("", ROUTES[name])
     dashboard = grafana.read(path)
     with ExitStack() as stack:
@@ -137,6 +157,11 @@ def measure(directory: Path) -> tuple[grafana.Dashboard, Answers]:
             threading.Thread(target=visit, args=(service, begin, end, number))
             for service in services
             for number in range(VISITORS)
+        ]
+        visitors += [
+            threading.Thread(target=watch, args=(service, end))
+            for service in services
+            for _ in range(WATCHERS)
         ]
         for visitor in visitors:
             visitor.start()
@@ -190,6 +215,20 @@ def visit(service: Service, begin: float, end: float, number: int) -> None:
     connection.close()
 
 
+def watch(service: Service, end: float) -> None:
+    """One of those who have a WebSocket open, and open another when it is closed."""
+    while time.time() < end:
+        time.sleep(random.uniform(0, 5))
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+            connection.sendall(
+                b"GET /ticker HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n"
+                b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            while connection.recv(4096):
+                pass
+
+
 def draw(dashboard: grafana.Dashboard, answers: Answers) -> None:
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 8, "text.color": TEXT})
     lines = rows_on_screen(dashboard)
@@ -230,7 +269,7 @@ def header(figure: Figure, dashboard: grafana.Dashboard, height: float) -> None:
                 figure, x, HEADER / 2 + 2, chip, height, color=FAINT, va="center",
                 bbox={"facecolor": PANEL, "edgecolor": BORDER, "boxstyle": "round,pad=0.5"},
             )  # fmt: skip
-            x += 32 + 5.2 * len(chip)
+            x += 40 + 5.2 * len(chip)
 
 
 def rows_on_screen(dashboard: grafana.Dashboard) -> dict[int, int]:
@@ -286,7 +325,7 @@ def timeseries(
     figure: Figure, panel: dict[str, Any], answers: Answers, inner: Any, height: float
 ) -> None:
     x, y, w, h = inner
-    below = 36 if w > 500 else 48
+    below = 36 if w > 500 else 48 if w > 400 else 60
     made = axes(figure, (x + 52, y, w - 58, h - below), height)
     defaults = panel["fieldConfig"]["defaults"]
     custom = defaults["custom"]
@@ -310,9 +349,9 @@ def timeseries(
         for step in defaults["thresholds"]["steps"]:
             if step["value"]:
                 made.axhline(step["value"], color=COLORS[step["color"]], lw=0.9, ls=(0, (5, 4)))
-    made.set_ylim(0, defaults.get("max") or 1.1 * top)
+    made.set_ylim(0, defaults.get("max") or (1.1 * top if top > 1e-9 else 1))
     made.set_xlim(answers.times[0], answers.times[-1])
-    ticks(made, defaults["unit"])
+    ticks(made, defaults["unit"], 6 if w > 400 else 4)
     made.legend(
         loc="upper left", bbox_to_anchor=(-0.01, -0.13), ncols=max(3, int(w // 110)), fontsize=7,
         frameon=False, labelcolor=TEXT, handlelength=1, columnspacing=1.2, borderaxespad=0.3,
@@ -338,10 +377,10 @@ def heatmap(
     ticks(made, None)
 
 
-def ticks(made: Axes, name: str | None) -> None:
+def ticks(made: Axes, name: str | None, times: int = 6) -> None:
     made.grid(axis="both", color=BORDER, lw=0.6)
     made.set_axisbelow(True)
-    made.xaxis.set_major_locator(MaxNLocator(6, prune="upper"))
+    made.xaxis.set_major_locator(MaxNLocator(times, prune="upper"))
     clock = FuncFormatter(lambda at, _: time.strftime("%H:%M:%S", time.gmtime(at)))
     made.xaxis.set_major_formatter(clock)
     if name:
@@ -395,6 +434,7 @@ def unit(name: str) -> Callable[[float], str]:
         "percentunit": lambda value: f"{100 * value:.3g} %",
         "bytes": lambda value: f"{value / 2**20:.3g} MiB",
         "short": lambda value: f"{value:.3g}",
+        "none": lambda value: f"{value:.3g}",
         "s": seconds,
     }[name]
 

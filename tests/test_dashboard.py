@@ -13,7 +13,7 @@ from . import grafana
 from .backends import eventually, otlp, prometheus
 from .conftest import Generate
 from .project import Service
-from .test_alerts import OF_KUBERNETES, alerts, load
+from .test_alerts import alerts, load
 
 SLUG = "order-desk"
 BOOM = """\
@@ -24,7 +24,41 @@ class Boom(JsonHandler):
 SLOW_SECONDS = 0.6
 NAMESPACE = "production"
 OBSERVED = {"metrics": "prometheus", "project_slug": SLUG}
+TALK = """\
+from tornado.websocket import WebSocketHandler
+
+
+class Talk(WebSocketHandler):
+    def open(self) -> None:
+        self.write_message("hello")
+"""
+# What kube-state-metrics says of a deployment, as rules: there is no cluster to ask.
+CLUSTER = [
+    {"record": name, "expr": f"vector({value})", "labels": {"namespace": NAMESPACE} | labels}
+    for name, value, labels in [
+        ("kube_deployment_spec_replicas", 2, {"deployment": SLUG}),
+        ("kube_deployment_status_replicas_available", 2, {"deployment": SLUG}),
+        (
+            "kube_deployment_status_condition",
+            0,
+            {"deployment": SLUG, "condition": "Progressing", "status": "false"},
+        ),
+        (
+            "kube_horizontalpodautoscaler_status_current_replicas",
+            2,
+            {"horizontalpodautoscaler": SLUG},
+        ),
+        ("kube_horizontalpodautoscaler_spec_max_replicas", 2, {"horizontalpodautoscaler": SLUG}),
+        ("kube_pod_container_status_restarts_total", 1, {"container": SLUG, "pod": f"{SLUG}-1-a"}),
+    ]
+]
 PROBES = {"/livez", "/readyz", "/health"}
+NOT_SHOWN = {
+    "process_virtual_memory_bytes",
+    "python_gc_collections_total",
+    "python_gc_objects_collected_total",
+    "python_gc_objects_uncollectable_total",
+}
 OF_PROMETHEUS_ITSELF = {"up", "ALERTS"}
 METRIC = re.compile(r"([a-zA-Z_:][\w:]*)\{")
 # What keeps an alert from having an answer while nothing is wrong: what it compares with, and when
@@ -42,12 +76,17 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         "    async def get(self) -> None:\n"
         "        import asyncio\n"
         "        from tornado.httpclient import AsyncHTTPClient\n"
+        "        from tornado.websocket import websocket_connect\n"
         '        await AsyncHTTPClient().fetch(f"http://{self.request.host}/")\n'
+        '        (await websocket_connect(f"ws://{self.request.host}/talk")).close()\n'
         f"        await asyncio.sleep({SLOW_SECONDS})\n",
         '(r"/slow", handlers.Slow)',
     )
+    project.add_handler(TALK, '(r"/talk", handlers.Talk)')
     dashboard = grafana.read(project.path)
     rules = project.path / "deploy/prometheus/alerts.yml"
+    kube_state_metrics = tmp_path / "kube_state_metrics.yml"
+    kube_state_metrics.write_text(json.dumps({"groups": [{"name": "cluster", "rules": CLUSTER}]}))
     with (
         otlp.running(tmp_path) as collector,
         project.start(
@@ -56,7 +95,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         prometheus.running(
             tmp_path,
             [f"127.0.0.1:{service.admin_port}"],
-            rule_files=[rules],
+            rule_files=[rules, kube_state_metrics],
             job=SLUG,
             labels={"namespace": NAMESPACE},
         ) as server,
@@ -69,8 +108,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         assert not [probe for probe in PROBES if probe in values["route"]]
 
         queries = {name: grafana.fill(query, values) for name, query in dashboard.queries().items()}
-        ours = [each for each in alerts(project.path) if each["alert"] not in OF_KUBERNETES]
-        for alert in ours:
+        for alert in alerts(project.path):
             labels = " ".join(alert["labels"].values())
             first, *others = OPERATOR.split(THRESHOLD.sub("", alert["expr"]))
             queries[f"{alert['alert']} {labels}"] = first
@@ -99,6 +137,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
             "/hello/{name}",
             "/boom",
             "/slow",
+            "/talk",
             "unmatched",
         }
         assert answer(server, queries["LatencyBudgetBurn critical 1h"] + " > 0")
@@ -107,13 +146,13 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         exported = set(
             re.findall(r"^[a-z_]+", service.get("/metrics", admin=True)[2], re.MULTILINE)
         )
-        every = [rule for group in load(rules)["groups"] for rule in group["rules"]]
-        recorded = [rule for rule in every if rule.get("alert") not in OF_KUBERNETES]
+        recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
         used = {name for query in queries.values() for name in METRIC.findall(query)}
         used |= {name for rule in recorded for name in METRIC.findall(rule["expr"])}
         names = {rule["record"] for rule in recorded if "record" in rule}
-        assert used - names - OF_PROMETHEUS_ITSELF <= exported
-        assert names <= used
+        of_cluster = {rule["record"] for rule in CLUSTER}
+        assert used - names - OF_PROMETHEUS_ITSELF - of_cluster <= exported
+        assert names | of_cluster <= used
 
         not_ready = [queries["Not ready, A"], queries["ReadinessFailing critical"]]
         assert not [query for query in not_ready if answer(server, f"({query}) > 0")]
@@ -141,6 +180,19 @@ def answer(server: prometheus.Prometheus, query: str) -> list[dict[str, str]]:
     return [each["metric"] for each in found if not math.isnan(float(each["value"][1]))]
 
 
+def test_what_is_exported_is_shown(generate: Generate) -> None:
+    """Each metric of the chassis has a panel, an annotation or an alert."""
+    project = generate(**OBSERVED, health="probes", tracing="jaeger")
+    with project.start() as service:
+        service.get("/")
+        exposition = service.get("/metrics", admin=True)[2]
+    families = set(re.findall(r"^# TYPE (\w+)", exposition, re.MULTILINE))
+    text = json.dumps(grafana.read(project.path).json) + json.dumps(alerts(project.path))
+    rules = (project.path / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8")
+    hidden = {name for name in families if not re.search(rf"\b{name}(_\w+)?\b", text + rules)}
+    assert hidden == NOT_SHOWN
+
+
 @pytest.mark.parametrize("health", ["probes", "none"])
 @pytest.mark.parametrize("tracing", ["none", "stub", "jaeger", "zipkin"])
 def test_dashboard_shows_what_was_chosen(generate: Generate, health: str, tracing: str) -> None:
@@ -157,6 +209,18 @@ def test_dashboard_shows_what_was_chosen(generate: Generate, health: str, tracin
     ]
     assert exemplars == ([] if tracing == "none" else ["Duration", "Duration, heat map"])
     assert ("exemplar" in json.dumps(dashboard.json)) == (tracing != "none")
+
+
+def test_dashboard_without_a_cluster_and_log_lines_shows_neither(generate: Generate) -> None:
+    everything = grafana.read(generate(**OBSERVED).path)
+    little = grafana.read(generate(**OBSERVED, deployment="docker", logging="none").path)
+    titles = {panel["title"] for panel in everything.json["panels"]}
+    assert titles - {panel["title"] for panel in little.json["panels"]} == {
+        "Kubernetes",
+        "Replicas",
+        "Restarts of containers",
+        "Log lines dropped",
+    }
 
 
 def test_environments_do_not_blend(generate: Generate) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from .backends import eventually, prometheus
 from .conftest import Generate
 
@@ -10,10 +12,13 @@ TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 DURATIONS = 'http_server_request_duration_seconds_count{http_route="/hello/{name}"}'
 
 
-def test_prometheus_scrapes_the_service(generate: Generate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_prometheus_scrapes_the_service(generate: Generate, tmp_path: Path, version: int) -> None:
     with (
         generate(metrics="prometheus", tracing="stub").start() as service,
-        prometheus.running(tmp_path, [f"127.0.0.1:{service.admin_port}"]) as server,
+        prometheus.running(
+            tmp_path, [f"127.0.0.1:{service.admin_port}"], version=version
+        ) as server,
     ):
         for _ in range(3):
             parent = f"00-{TRACE_ID}-b7ad6b7169203331-01"

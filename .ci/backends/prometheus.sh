@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Prometheus and promtool at the version of this Debian or Ubuntu release, which keeps to one.
+# Prometheus 3 and promtool, built from their Go module (Go 1.26.7 or later) without the service
+# discovery of clouds.
 install_prometheus() {
     local directory=$1
-    apt_extract "$directory" prometheus
-    ln -s usr/bin "$directory/bin"
-    "$directory/bin/promtool" --version
+    GOBIN=$directory/bin go install -p 2 -buildvcs=false -trimpath -ldflags="-s -w" \
+        -tags remove_all_sd github.com/prometheus/prometheus/cmd/{prometheus,promtool}@v0.316.0
 }

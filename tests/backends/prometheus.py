@@ -1,4 +1,4 @@
-"""Prometheus, and its promtool."""
+"""Prometheus 3 or 2, and its promtool."""
 
 import json
 import subprocess
@@ -75,14 +75,20 @@ def running(
     rule_files: Iterable[Path] = (),
     job: str = "test",
     labels: Mapping[str, str] | None = None,
+    evaluation_interval: str | None = None,
+    version: int = 3,
 ) -> Iterator[Prometheus]:
     """Run a server that scrapes /metrics of `targets` ("host:port") as `job`, with these labels.
 
-    Rules are evaluated as often as targets are scraped. Its data and log are in `directory`.
+    Unless told otherwise, rules are evaluated as often as targets are scraped. Its data and log are
+    in `directory`.
     """
     static = {"targets": targets, "labels": dict(labels or {})}
     config = {
-        "global": {"scrape_interval": scrape_interval, "evaluation_interval": scrape_interval},
+        "global": {
+            "scrape_interval": scrape_interval,
+            "evaluation_interval": evaluation_interval or scrape_interval,
+        },
         "scrape_configs": [{"job_name": job, "static_configs": [static]}],
         "rule_files": [str(path.absolute()) for path in rule_files],
     }
@@ -90,7 +96,7 @@ def running(
     (directory / "prometheus.yml").write_text(json.dumps(config))
     url = f"http://127.0.0.1:{free_port()}"
     argv: list[str | Path] = [
-        home("prometheus") / "bin/prometheus",
+        _home(version) / "bin/prometheus",
         "--config.file=prometheus.yml",
         "--storage.tsdb.path=data",
         f"--web.listen-address={url.removeprefix('http://')}",
@@ -101,10 +107,10 @@ def running(
         yield Prometheus(url)
 
 
-def promtool(*args: str | Path, input: str | None = None) -> str:
+def promtool(*args: str | Path, input: str | None = None, version: int = 3) -> str:
     """Return what `promtool ARGS` prints; raises RuntimeError with it when promtool fails."""
     done = subprocess.run(
-        [home("prometheus") / "bin/promtool", *args],
+        [_home(version) / "bin/promtool", *args],
         input=input,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -120,3 +126,7 @@ def promtool(*args: str | Path, input: str | None = None) -> str:
 def promtool_check_metrics(text: str) -> str:
     """Lint an exposition in the text format; raises RuntimeError with the findings."""
     return promtool("check", "metrics", input=text)
+
+
+def _home(version: int) -> Path:
+    return home("prometheus2") if version == 2 else home("prometheus")
