@@ -107,6 +107,20 @@ class Refusal:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Export:
+    """What became of what a feature sends to a backend, since the start."""
+
+    #: Name of the backend.
+    backend: str
+    #: What is counted, such as `events`.
+    unit: str
+    #: How many were sent, and accepted if the backend answers; None without an address.
+    sent: int | None = None
+    #: How many were lost; None where nothing can be.
+    dropped: int | None = None
+
+
 class Observer:
     """A feature: what it does about each exchange, and which routes it brings.
 
@@ -182,6 +196,10 @@ class Observer:
     def totals(self) -> Iterable[Total]:
         """What the feature has counted of its own work: name, description and total of each, and
         labels where there are several of one name."""
+        return ()
+
+    def exports(self) -> Iterable[Export]:
+        """What the feature has sent to its backends; empty where it has none."""
         return ()
 
     async def shutdown(self) -> None:
@@ -313,6 +331,11 @@ class Application(web.Application):
         for observer in self.observers:
             for name, description, total, *labels in observer.totals():
                 yield name, description, total, dict(*labels)
+
+    def exports(self) -> Iterator[Export]:
+        """What all observers have sent, see `Observer.exports`."""
+        for observer in self.observers:
+            yield from observer.exports()
 
     def _admit(self, exchange: Exchange, body_size: int) -> Refusal | None:
         """Counts an exchange as in flight, and asks the observers whether to refuse it."""

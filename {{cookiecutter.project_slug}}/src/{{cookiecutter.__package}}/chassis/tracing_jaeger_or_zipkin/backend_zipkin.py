@@ -24,6 +24,7 @@ _encode = json.JSONEncoder(default=str).encode
 class Backend:
     """Where spans go, and in which form; `resource` describes the service."""
 
+    name = "Zipkin"
     setting = "ZIPKIN_ENDPOINT"
 
     def __init__(self, settings: Settings, resource: Mapping[str, str]) -> None:
