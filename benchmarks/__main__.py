@@ -6,12 +6,24 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import exposition, faults, generation, memory, processes, run, saturated, soak, start
+from . import (
+    exposition,
+    faults,
+    generation,
+    instructions,
+    memory,
+    processes,
+    run,
+    saturated,
+    soak,
+    start,
+)
 from .machine import ROOT
 from .workshop import Workshop
 
 COMMANDS = {
     "run": run,
+    "instructions": instructions,
     "start": start,
     "memory": memory,
     "exposition": exposition,
