@@ -5,24 +5,20 @@ Otherwise they would run fifty times as often between two requests as they do wi
 
 import asyncio
 import threading
-from typing import Any
+from time import monotonic
 
 SLOWDOWN = 50
 
-_call_at = asyncio.BaseEventLoop.call_at
 _wait = threading.Event.wait
 
 
-def call_at(
-    loop: asyncio.BaseEventLoop, when: float, *args: Any, **kwargs: Any
-) -> asyncio.TimerHandle:
-    now = loop.time()
-    return _call_at(loop, now + (when - now) * SLOWDOWN, *args, **kwargs)
+def time(loop: asyncio.BaseEventLoop) -> float:
+    return monotonic() / SLOWDOWN
 
 
 def wait(event: threading.Event, timeout: float | None = None) -> bool:
     return _wait(event, timeout and timeout * SLOWDOWN)
 
 
-asyncio.BaseEventLoop.call_at = call_at  # type: ignore[method-assign]
+asyncio.BaseEventLoop.time = time  # type: ignore[method-assign]
 threading.Event.wait = wait  # type: ignore[method-assign]
