@@ -23,7 +23,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .application import Application
-from .refusals import HeadersTimeout, connection_closed
+from .refusals import HeadersTimeoutError, connection_closed
 
 # Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
 LIMITS = {
@@ -66,8 +66,8 @@ class Server(HTTPServer):
         **kwargs: Any,
     ) -> None:
         super().initialize(*args, **kwargs)
-        # One timer for all: Tornado's own, for each request, takes a twelfth of the request's time.
-        self._idle_timeout: float = self.conn_params.header_timeout
+        # Tornado's timers, one for each request, take a twelfth of a request's instructions.
+        self._idle_timeout = self.conn_params.header_timeout or 3600.0
         self.conn_params.header_timeout = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
@@ -144,12 +144,12 @@ class Server(HTTPServer):
                 self._close_idle()
 
     def _close_idle(self) -> None:
-        """Closes each connection whose next request has not come in time."""
+        """Closes each connection whose next request has not come in time; one timer for all."""
         oldest = monotonic() - self._idle_timeout
         for connection in list(self._connections):
             stream = connection.stream
             if isinstance(stream, _Stream) and stream.has_waited_since(oldest):
-                stream.close(HeadersTimeout())
+                stream.close(HeadersTimeoutError())
         # None while there is nothing to look at.
         self._idle_timer = None
         if self._connections:

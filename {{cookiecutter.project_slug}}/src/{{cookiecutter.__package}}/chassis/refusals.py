@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _OF_TORNADO = ("Malformed HTTP message from", "Timeout reading body from")
 
 
-class HeadersTimeout(Exception):
+class HeadersTimeoutError(Exception):
     """Why a connection is closed whose next request has not come in time."""
 
 
@@ -46,7 +46,7 @@ def connection_closed(connection: HTTP1ServerConnection, application: "Applicati
     stream = connection.stream
     if isinstance(stream.error, UnsatisfiableReadError):
         _refuse(connection.context, application, "too_large")
-    elif isinstance(stream.error, HeadersTimeout) and stream._read_buffer:
+    elif isinstance(stream.error, HeadersTimeoutError) and stream._read_buffer:
         _refuse(connection.context, application, "timeout")  # in the middle of its headers
 
 
