@@ -46,7 +46,7 @@ Results = dict[str, dict[str, list[Sample]]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(rounds=2)
     parser.add_argument(
-        "--requests", type=int, default=400, help="are counted in each round (default: 400)"
+        "--requests", type=int, default=384, help="are counted in each round (default: 384)"
     )
     parser.add_argument(
         "--only",
