@@ -102,20 +102,23 @@ def as_table(results: Results) -> str:
     versions = results[BARE.name]
     head = ["thousands of instructions"]
     for version in versions:
-        head += [f"Python {version}", "of bare's"]
+        head += [f"Python {version}", "of bare's", "without memset"]
     rows = []
     for name, of_version in results.items():
         row = [name]
         for version, samples in of_version.items():
             row.append(spread([each["instructions"] for each in samples], ".0f", 1e-3))
             row.append(spread(ratios_to_bare(results, name, version)))
+            row.append(spread(ratios_to_bare(results, name, version, "without memset")))
         rows.append(row)
     return report.table(head, rows)
 
 
-def ratios_to_bare(results: Results, name: str, version: str) -> list[float]:
+def ratios_to_bare(
+    results: Results, name: str, version: str, figure: str = "instructions"
+) -> list[float]:
     bare = results[BARE.name][version]
-    return ratios(results[name][version], bare, lambda each: float(each["instructions"]))
+    return ratios(results[name][version], bare, lambda each: float(each[figure]))
 
 
 def measure(workshop: Workshop, variant: Variant, rounds: int, requests: int) -> list[Sample]:
@@ -136,7 +139,7 @@ def measure(workshop: Workshop, variant: Variant, rounds: int, requests: int) ->
         for _ in range(rounds):
             counter.control("zero")
             send(requests)
-            samples.append({"instructions": counter.total() / requests})
+            samples.append({key: count / requests for key, count in counter.counts().items()})
         if variant.exports:
             counter.control("instrumentation", "off")
             send(WHOLE_BATCH)
@@ -155,13 +158,22 @@ class Counter:
         argv = [*self._vgdb, *command]
         subprocess.run(argv, check=True, capture_output=True, timeout=COMMAND_SECONDS)
 
-    def total(self) -> int:
-        """So many instructions since the last `zero`."""
+    def counts(self) -> dict[str, int]:
+        """Instructions since the last `zero`: all, and those that did more than to clear memory."""
         self.control("dump")
-        [dump] = self._directory.glob("out.*")
-        [total] = re.findall(r"^summary: (\d+)$", dump.read_text(), re.MULTILINE)
-        dump.unlink()
-        return int(total)
+        [path] = self._directory.glob("out.*")
+        dump = path.read_text()
+        path.unlink()
+        [total] = re.findall(r"^summary: (\d+)$", dump, re.MULTILINE)
+        # A function has its name where it first occurs, and a number everywhere.
+        memset = re.findall(r"^c?fn=(\(\d+\)) \w*memset", dump, re.MULTILINE)
+        cleared = 0
+        for function in re.split(r"^fn=", dump, flags=re.MULTILINE)[1:]:
+            number, _, lines = function.partition("\n")
+            if number.split()[0] in memset:  # which calls nothing
+                costs = re.findall(r"^[-+*\d]+ (\d+)$", lines, re.MULTILINE)
+                cleared += sum(map(int, costs))
+        return {"instructions": int(total), "without memset": int(total) - cleared}
 
 
 @contextmanager
