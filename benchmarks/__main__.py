@@ -10,6 +10,7 @@ from . import (
     exposition,
     faults,
     generation,
+    half_load,
     instructions,
     memory,
     processes,
@@ -24,6 +25,7 @@ from .workshop import Workshop
 COMMANDS = {
     "run": run,
     "instructions": instructions,
+    "half_load": half_load,
     "start": start,
     "memory": memory,
     "exposition": exposition,

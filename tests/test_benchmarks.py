@@ -17,6 +17,7 @@ NEWEST_HERE = "{}.{}".format(*max(interpreters()))
 ROWS = {
     "run": ["bare", "none", "all live, 1 % errors"],
     "instructions": ["bare", "all live"],
+    "half_load": ["bare", "none", "all live"],
     "start": ["bare", "none", "all live", "by hand", "fastapi"],
     "memory": ["bare", "all idle", "all live"],
     "exposition": ["500 series", "5000 series"],
