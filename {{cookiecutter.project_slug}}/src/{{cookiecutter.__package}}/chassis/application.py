@@ -484,7 +484,7 @@ def _notify(hooks: Iterable[Callable[..., None]], *args: object) -> None:
 def _request_id(headers: HTTPHeaders) -> str:
     if "X-Request-ID" in headers and _REQUEST_ID.fullmatch(headers["X-Request-ID"]):
         return headers["X-Request-ID"]
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16).hex()
 
 
 def _body_size(lengths: list[str], limit: int) -> int:

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
@@ -22,7 +23,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .application import Application
-from .refusals import connection_closed
+from .refusals import HeadersTimeoutError, connection_closed
 
 # Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
 LIMITS = {
@@ -35,6 +36,9 @@ LIMITS = {
 
 ACCEPT_AT_ONCE = 128
 """So that connections that arrive do not hold up those that are here."""
+
+IDLE_CHECKS = 10
+"""How often within `idle_connection_timeout` connections are looked at."""
 
 RETRY_SECONDS = 1.0
 INCIDENT_SECONDS = 60.0
@@ -62,6 +66,10 @@ class Server(HTTPServer):
         **kwargs: Any,
     ) -> None:
         super().initialize(*args, **kwargs)
+        # Tornado's timers, one for each request, take a twelfth of a request's instructions.
+        self._idle_timeout = self.conn_params.header_timeout or 3600.0
+        self.conn_params.header_timeout = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[IOStream] = WeakSet()
@@ -132,6 +140,21 @@ class Server(HTTPServer):
             stream = _Stream(self, connection, max_buffer_size=self.max_buffer_size)
             self._streams.add(stream)
             self.handle_stream(stream, address)
+            if self._idle_timer is None:
+                self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Closes each connection whose next request has not come in time; one timer for all."""
+        oldest = monotonic() - self._idle_timeout
+        for connection in list(self._connections):
+            stream = connection.stream
+            if isinstance(stream, _Stream) and stream.has_waited_since(oldest):
+                stream.close(HeadersTimeoutError())
+        # None while there is nothing to look at.
+        self._idle_timer = None
+        if self._connections:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._idle_timeout / IDLE_CHECKS, self._close_idle)
 
     def _pause(self, reason: str = "") -> None:
         if self._is_accepting:
@@ -156,11 +179,27 @@ class Server(HTTPServer):
 
 
 class _Stream(IOStream):
-    """Tells its server when it closes, as a WebSocket's would not."""
+    """Tells its server when it closes, as a WebSocket's would not, and knows for how long it has
+    waited for a request."""
+
+    _waits_since = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._server = server
+        super().set_nodelay(True)
+
+    def set_nodelay(self, value: bool) -> None:
+        """Does nothing. Tornado would switch it on and off again for each answer."""
+
+    # Tornado reads the headers of a request by it, and nothing else.
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        self._waits_since = monotonic()
+        return super().read_until_regex(regex, max_bytes)
+
+    def has_waited_since(self, time: float) -> bool:
+        """Whether it has waited for a request's headers since this time or longer."""
+        return self._read_regex is not None and self._waits_since <= time
 
     def close_fd(self) -> None:
         super().close_fd()

@@ -52,7 +52,7 @@ class Span:
 
     def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
         self.trace_id = trace_id
-        self.span_id = f"{random.getrandbits(64) or 1:016x}"
+        self.span_id = (random.getrandbits(64) or 1).to_bytes(8).hex()
         #: The span that this one is a part of; empty for the first of a trace.
         self.parent_id = parent_id
         self.flags = flags
@@ -216,7 +216,7 @@ def _host(url: str) -> str:
 
 def _root() -> Span:
     # Sampled, as nobody downstream would record the trace otherwise.
-    return Span(f"{random.getrandbits(128) or 1:032x}", "", SAMPLED, "")
+    return Span((random.getrandbits(128) or 1).to_bytes(16).hex(), "", SAMPLED, "")
 
 
 def _extract(headers: HTTPHeaders) -> Span | None:

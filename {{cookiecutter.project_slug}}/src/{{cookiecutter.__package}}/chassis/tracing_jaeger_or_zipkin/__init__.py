@@ -334,7 +334,7 @@ def _activate(span: Span) -> Token[context.Context]:
 
 
 def _new_trace_id() -> str:
-    return f"{random.getrandbits(128) or 1:032x}"
+    return (random.getrandbits(128) or 1).to_bytes(16).hex()
 
 
 def _from_api_span(span: object) -> Parent | None:
