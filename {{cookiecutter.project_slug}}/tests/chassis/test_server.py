@@ -203,6 +203,51 @@ def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> No
     assert reasons == ["New connections have to wait: there are MAX_CONNECTIONS=2"]
 
 
+def test_longest_idle_connection_makes_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "SPARED_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
+
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="2") as service:
+            idle = [await service.request(b"/") for _ in range(2)]
+            for reader, _ in idle:
+                await reader.readuntil(b"}")
+            (first, _), (second, to_second) = idle
+            late, _ = await service.request(b"/hello/late")
+            assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+            assert await asyncio.wait_for(first.read(), 5) == b""
+            to_second.write(REQUEST % b"/")
+            assert b" 200 " in await asyncio.wait_for(second.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+    reasons = [line for line in caplog.messages if line.startswith("Closing")]
+    assert reasons == ["Closing idle connections for new ones: there are MAX_CONNECTIONS=2"]
+
+
+def test_connection_in_use_makes_room_once_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SPARED_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
+
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="1") as service:
+            slow, _ = await service.request(b"/slow")
+            await Slow.entered.wait()
+            late, _ = await service.request(b"/")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(late.readline(), 0.1)
+            Slow.release.set()
+            assert (await asyncio.wait_for(slow.read(), 5)).endswith(b"slow")
+            assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
 def test_websocket_is_a_connection() -> None:
     async def run() -> None:
         async with running(MAX_CONNECTIONS="1") as service:

@@ -40,9 +40,12 @@ ACCEPT_AT_ONCE = 128
 IDLE_CHECKS = 10
 """How often within `idle_connection_timeout` connections are looked at."""
 
+SPARED_SECONDS = 1.0
+"""How long a connection has to be idle before it may be closed for another one."""
+
 RETRY_SECONDS = 1.0
 INCIDENT_SECONDS = 60.0
-"""How long after one pause another one is a part of the same incident, and not logged."""
+"""How long after one shortage another one is a part of the same incident, and not logged."""
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -54,8 +57,9 @@ Networks = Sequence[IPv4Network | IPv6Network]
 class Server(HTTPServer):
     """An `HTTPServer` that knows its connections, and does not accept more than there is room for.
 
-    `max_connections` is how many it keeps at once, WebSockets among them; others wait in the
-    kernel. What `trusted_proxies` say of a client is believed.
+    `max_connections` is how many it keeps at once, WebSockets among them. For another one, the
+    connection that has been idle the longest is closed; where none is idle, it waits in the kernel.
+    What `trusted_proxies` say of a client is believed.
     """
 
     def initialize(
@@ -72,10 +76,10 @@ class Server(HTTPServer):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
-        self._streams: WeakSet[IOStream] = WeakSet()
+        self._streams: WeakSet[_Stream] = WeakSet()
         self._listening: list[socket.socket] = []
         self._is_accepting = False
-        self._last_pause = -INCIDENT_SECONDS
+        self._incidents: dict[str, float] = {}
 
     # Tornado's own accepts as long as it can, and where it can't for lack of descriptors is called
     # again at once, for ever.
@@ -121,9 +125,12 @@ class Server(HTTPServer):
 
     def _accept(self, listening: socket.socket, events: int) -> None:
         for _ in range(ACCEPT_AT_ONCE):
+            idle = None
             if self._max_connections and len(self._streams) >= self._max_connections:
-                self._pause(f"there are MAX_CONNECTIONS={self._max_connections}")
-                return
+                idle = self._longest_idle()
+                if idle is None:
+                    self._pause_for(f"there are MAX_CONNECTIONS={self._max_connections}")
+                    return
             try:
                 connection, address = listening.accept()
             except BlockingIOError:
@@ -133,8 +140,7 @@ class Server(HTTPServer):
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                self._pause(str(error))
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
+                self._pause_for(str(error))
                 return
             connection.setblocking(False)
             stream = _Stream(self, connection, max_buffer_size=self.max_buffer_size)
@@ -142,6 +148,17 @@ class Server(HTTPServer):
             self.handle_stream(stream, address)
             if self._idle_timer is None:
                 self._close_idle()
+            if idle:
+                reason = f"there are MAX_CONNECTIONS={self._max_connections}"
+                self._log_once("Closing idle connections for new ones: %s", reason)
+                idle.close()
+                # To look for the next one takes long enough to let others have their turn.
+                return
+
+    def _longest_idle(self) -> "_Stream | None":
+        since = monotonic() - SPARED_SECONDS
+        idle = [each for each in self._streams if each.has_waited_since(since)]
+        return min(idle, key=lambda each: each.waits_since, default=None)
 
     def _close_idle(self) -> None:
         """Closes each connection whose next request has not come in time; one timer for all."""
@@ -156,16 +173,23 @@ class Server(HTTPServer):
             loop = asyncio.get_running_loop()
             self._idle_timer = loop.call_later(self._idle_timeout / IDLE_CHECKS, self._close_idle)
 
-    def _pause(self, reason: str = "") -> None:
+    def _pause(self) -> None:
         if self._is_accepting:
             self._is_accepting = False
             for each in self._listening:
                 IOLoop.current().remove_handler(each)
-        if reason:
-            now = asyncio.get_running_loop().time()
-            if now - self._last_pause > INCIDENT_SECONDS:
-                log.error("New connections have to wait: %s", reason)
-            self._last_pause = now
+
+    def _pause_for(self, reason: str) -> None:
+        self._pause()
+        self._log_once("New connections have to wait: %s", reason)
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
+
+    # Once an incident.
+    def _log_once(self, message: str, reason: str) -> None:
+        now = monotonic()
+        if now - self._incidents.get(message, -INCIDENT_SECONDS) >= INCIDENT_SECONDS:
+            log.error(message, reason)
+        self._incidents[message] = now
 
     def _resume(self) -> None:
         if not self._is_accepting and self._listening:
@@ -173,7 +197,7 @@ class Server(HTTPServer):
             for each in self._listening:
                 IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
 
-    def _closed(self, stream: IOStream) -> None:
+    def _closed(self, stream: "_Stream") -> None:
         self._streams.discard(stream)
         self._resume()
 
@@ -182,7 +206,8 @@ class _Stream(IOStream):
     """Tells its server when it closes, as a WebSocket's would not, and knows for how long it has
     waited for a request."""
 
-    _waits_since = 0.0
+    #: When it began to wait for the headers of a request, by `time.monotonic()`.
+    waits_since = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -194,12 +219,12 @@ class _Stream(IOStream):
 
     # Tornado reads the headers of a request by it, and nothing else.
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        self._waits_since = monotonic()
+        self.waits_since = monotonic()
         return super().read_until_regex(regex, max_bytes)
 
     def has_waited_since(self, time: float) -> bool:
         """Whether it has waited for a request's headers since this time or longer."""
-        return self._read_regex is not None and self._waits_since <= time
+        return self._read_regex is not None and self.waits_since <= time
 
     def close_fd(self) -> None:
         super().close_fd()
