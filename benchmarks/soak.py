@@ -76,8 +76,8 @@ AWAY = 0.25, 0.5
 SAMPLE_SECONDS = 0.25
 STOP_SECONDS = 30.0
 GROWTH = 1.05
-"""How many times as much memory a process may take in the last quarter of its life as in the
-second, when its caches are warm and the backend is away."""
+"""How many times as much memory a process may take in the last quarter of its life as in the third,
+when what waited for the backend has been sent."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,9 +168,9 @@ def watch(server: Server, backend: "Backend", seconds: float) -> list[float]:
 
 
 def growth(memory: list[float]) -> float:
-    """How many times as much a process has in the last quarter of its life as in the second."""
+    """How many times as much a process has in the last quarter of its life as in the third."""
     quarter = len(memory) // 4
-    return max(memory[-quarter:]) / max(memory[quarter : 2 * quarter])
+    return max(memory[-quarter:]) / max(memory[2 * quarter : 3 * quarter])
 
 
 @contextmanager

@@ -83,6 +83,14 @@ class TestProbes(ChassisTest):
         output = json.loads(report.body)["checks"]["database"][0]["output"]
         assert output == "ConnectionError: no route to db.internal"
 
+    def test_long_reason_is_cut(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("x" * 5000)
+
+        self.health.add("database", ping)
+        (check,) = json.loads(self.fetch_admin("/health").body)["checks"]["database"]
+        assert len(check["output"]) == 1000
+
     def test_value_that_is_no_json_is_shown_as_text(self) -> None:
         circle: list[object] = []
         circle.append(circle)
@@ -264,6 +272,24 @@ class TestProbes(ChassisTest):
             writer.close()
 
         self.run_async(leave)
+
+    def test_caller_that_is_cancelled_does_not_cancel_the_check(self) -> None:
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            entered.set()
+            await release.wait()
+
+        async def cancel() -> str:
+            self.health.add("slow", slow)
+            cancelled, other = (asyncio.create_task(self.health.results()) for _ in range(2))
+            await entered.wait()
+            cancelled.cancel()
+            await asyncio.wait({cancelled})
+            release.set()
+            return str((await other)["slow"]["status"])
+
+        assert self.run_async(cancel) == "pass"
 
     def test_readiness_shows_whether_it_is_starting_or_draining(self) -> None:
         states: list[Literal["starting", "draining"]] = ["starting", "draining"]

@@ -490,6 +490,18 @@ def test_body_over_the_limit_is_refused_before_it_is_sent() -> None:
     asyncio.run(run())
 
 
+def test_headers_over_the_limit_are_refused() -> None:
+    async def run() -> None:
+        async with running() as service:
+            reader, _ = await service.request(b"/ HTTP/1.1\r\nA: %s\r\nB:" % (b"x" * 33 * 1024))
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("limit", "sent"),
     [
@@ -500,6 +512,7 @@ def test_body_over_the_limit_is_refused_before_it_is_sent() -> None:
 def test_connection_that_says_nothing_more_is_closed(
     monkeypatch: pytest.MonkeyPatch, limit: str, sent: bytes
 ) -> None:
+    assert 0 < connections.LIMITS[limit] <= 75
     monkeypatch.setitem(connections.LIMITS, limit, 0.05)
 
     async def run() -> None:

@@ -135,6 +135,22 @@ def unanswering() -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
+def sipping() -> Iterator[str]:
+    """The URL of a backend that reads a little at a time."""
+
+    def sip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            while connection.recv(32 * 1024):
+                time.sleep(0.2)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+        threading.Thread(target=sip, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
 def dripping() -> Iterator[str]:
     """The URL of a backend whose answer comes a byte at a time, without end."""
 

@@ -20,7 +20,7 @@ from my_service.chassis.tracing.spans import Span
 
 from ..testing import process, reserved_port
 from .decode import ENDPOINT
-from .receiver import dripping, hanging, receiving, unanswering
+from .receiver import dripping, hanging, receiving, sipping, unanswering
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -160,6 +160,7 @@ def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyP
         exporter.start()
         end(exporter, spans=3)
         stop(exporter)
+        assert exporter._thread.is_alive()
     assert exporter.dropped == 3
 
 
@@ -245,6 +246,19 @@ def test_backend_that_reads_nothing_is_given_up(log: Log) -> None:
         exporter.start()
         # More than the buffers of a socket take.
         end(exporter, name="n" * 100_000, spans=100)
+        log.wait_for("failed: timed out")
+        stop(exporter)
+
+
+def test_backend_that_reads_a_little_at_a_time_is_given_up(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "QUEUE_CHARACTERS", 100_000_000)
+    with sipping() as url:
+        exporter = make_exporter(url)
+        exporter._backend.timeout = 1
+        end(exporter, name="n" * 100_000, spans=100)
+        exporter.start()
         log.wait_for("failed: timed out")
         stop(exporter)
 

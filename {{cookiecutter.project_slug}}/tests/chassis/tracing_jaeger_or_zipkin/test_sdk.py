@@ -36,6 +36,13 @@ def test_nothing_of_a_span_is_lost() -> None:
     assert (ours.status, ours.status_message) == ("ERROR", "too slow")
 
 
+def test_library_whose_name_is_no_unicode() -> None:
+    ended: list[Span] = []
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("lib\ud800", "1\ud800")
+    tracer.start_span("query").end()
+    assert [(each.scope, each.scope_version) for each in ended] == [("lib?", "1?")]
+
+
 def test_ratio_of_traces() -> None:
     ended: list[Span] = []
     make_provider(False, 0.0, ended.append).get_tracer("library").start_span("query").end()

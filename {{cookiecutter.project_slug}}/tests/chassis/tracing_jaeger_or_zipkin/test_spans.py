@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from my_service.chassis.tracing.spans import TEXT_CHARACTERS, Span
+from my_service.chassis.tracing.spans import LIMIT, TEXT_CHARACTERS, Span
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -50,6 +50,13 @@ def test_times_are_whole_and_not_negative(given: Any, kept: int | None) -> None:
     for time in (ended[0].events[0].time, ended[0].ended):
         assert type(time) is int
         assert time == kept if kept is not None else time >= span.started
+
+
+def test_links_have_a_limit() -> None:
+    span = Span("work", "INTERNAL", TRACE, "", 1, "", lambda span: None)
+    for number in range(1, 200):
+        span.add_link(trace.SpanContext(number, number, False))
+    assert len(span.links) == LIMIT
 
 
 def test_links_to_nowhere_are_dropped() -> None:

@@ -698,6 +698,12 @@ class TestSettings(TracingTest):
             **SDK,
         }
 
+    def test_description_that_is_no_unicode(self) -> None:
+        # As bytes of the environment are read that are none.
+        self.configure(OTEL_SERVICE_NAME="shop\udcff")
+        self.fetch("/")
+        assert self.one().resource["service.name"] == "shop?"
+
     def test_service_name_among_the_attributes(self) -> None:
         self.configure(OTEL_RESOURCE_ATTRIBUTES="service.name=other")
         self.fetch("/")
