@@ -15,6 +15,10 @@ from typing import Any, NamedTuple
 from .. import PACKAGE
 from ..application import Exchange, correlation
 
+if sys.platform != "win32":
+    # Here: there may be no descriptor left to import it later.
+    import resource
+
 REQUESTS = 500
 FAILURES = 100
 SPANS = 2000
@@ -321,8 +325,6 @@ def _bounded(text: str, length: int) -> str:
 def _resident_memory() -> int:
     """Bytes; where the system does not say how many there are, the most there were, or 0."""
     if sys.platform != "win32":
-        import resource
-
         try:
             with open("/proc/self/statm", "rb") as statm:
                 return int(statm.read().split()[1]) * resource.getpagesize()
