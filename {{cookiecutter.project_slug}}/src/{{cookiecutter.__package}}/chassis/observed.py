@@ -272,14 +272,13 @@ class ObservedFallback(Observed, web.FallbackHandler):
 
     # Tornado awaits what it returns, as with any other handler.
     async def prepare(self) -> None:  # type: ignore[override]
-        from tornado.wsgi import WSGIContainer  # which most services do without
-
         connection = self.request.connection
         assert connection
         self.request.connection = _Fallback(connection, self)
-        if isinstance(self.fallback, WSGIContainer):
-            # Called, it goes on in a task of its own, and nobody learns that it has failed.
-            await self.fallback.handle_request(self.request)
+        # A `WSGIContainer`, whose module takes a millisecond to import. Called, it would go on in a
+        # task of its own, and nobody would learn that it has failed.
+        if handle_request := getattr(self.fallback, "handle_request", None):
+            await handle_request(self.request)
             self._finished = True
             self.on_finish()
         else:
