@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_tree_is_that_of_a_generated_project(generate: Generate) -> None:
     yours = {path for path, owner in entries.items() if owner.startswith("yours")}
     teams = {Path(str(path).replace("{{cookiecutter.__package}}", "my_service")) for path in TEAMS}
     assert yours == teams | {Path("LICENSE"), Path("pyproject.toml")}
+
+
+def test_version_is_the_changelog_s_latest() -> None:
+    project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changes = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+    [latest, *_] = re.findall(r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$", changes, re.MULTILINE)
+    assert project["version"] == latest
 
 
 @pytest.fixture
