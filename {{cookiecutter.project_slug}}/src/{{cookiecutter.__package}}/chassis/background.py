@@ -84,6 +84,6 @@ class Background:
                 return
             if monotonic() - started > MAX_DELAY_SECONDS:
                 delay = FIRST_DELAY_SECONDS
-            log.info("Background work %s starts again in %g s", work.name, delay)
+            log.info("Background work %s restarts in %g s", work.name, delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_DELAY_SECONDS)

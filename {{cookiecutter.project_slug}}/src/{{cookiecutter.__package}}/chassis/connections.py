@@ -114,7 +114,7 @@ class Server(HTTPServer):
     def _accept(self, listening: socket.socket, events: int) -> None:
         for _ in range(ACCEPT_AT_ONCE):
             if self._max_connections and len(self._streams) >= self._max_connections:
-                self._pause(f"there are MAX_CONNECTIONS={self._max_connections}")
+                self._pause(f"MAX_CONNECTIONS={self._max_connections} reached")
                 return
             try:
                 connection, address = listening.accept()
@@ -141,7 +141,7 @@ class Server(HTTPServer):
         if reason:
             now = asyncio.get_running_loop().time()
             if now - self._last_pause > INCIDENT_SECONDS:
-                log.error("New connections have to wait: %s", reason)
+                log.error("Accepting connections paused: %s", reason)
             self._last_pause = now
 
     def _resume(self) -> None:

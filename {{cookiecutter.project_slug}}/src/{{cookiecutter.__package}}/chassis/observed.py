@@ -177,7 +177,7 @@ class Observed(web.RequestHandler):
         if isinstance(value, WebSocketClosedError) or (
             isinstance(value, StreamClosedError) and exchange.status == CLIENT_CLOSED_REQUEST
         ):
-            log.debug("Client of %s has gone", exchange)
+            log.debug("Client disconnected during %s", exchange)
             return
         is_failure = not isinstance(value, web.HTTPError) or value.status_code >= 500
         # Tornado's own messages quote the query string, which may hold what no log should.

@@ -134,14 +134,14 @@ class Console(Observer):
         self.changed_levels[name] = back, timer
         logger.setLevel(level)
         shown = name or "root"
-        log.info("Level of %s: %s for %g s", shown, logging.getLevelName(level), seconds)
+        log.info("Level of %s set to %s for %g s", shown, logging.getLevelName(level), seconds)
 
     def restore_level(self, name: str) -> None:
         if name in self.changed_levels:
             level, timer = self.changed_levels.pop(name)
             timer.cancel()
             logging.getLogger(name).setLevel(level)
-            log.info("Level of %s: %s again", name or "root", logging.getLevelName(level))
+            log.info("Level of %s restored to %s", name or "root", logging.getLevelName(level))
 
     async def check(self) -> Mapping[str, Any]:
         """The result of each check; what differs from the one before is added to its history."""

@@ -41,14 +41,14 @@ EX_CONFIG = 78
 @dataclass(frozen=True, kw_only=True)
 class AdminSettings(ServerSettings):
     admin_host: str = "127.0.0.1"
-    """Address of the admin server, which must not be public."""
+    """Address that the admin server listens on. It must not be public."""
 
     admin_port: int = setting(8001, parse=parsing.port)
-    """Port of the admin server; 0 for any free one."""
+    """Port of the admin server, or 0 for any free port."""
 
     admin_allowed_hosts: tuple[str, ...] = setting((), parse=parsing.comma_separated)
-    """Names that the admin server is reached by, comma-separated, beside `localhost` and IP
-    addresses."""
+    """Host names under which the admin server can be reached, comma-separated, in addition to
+    `localhost` and IP addresses."""
 
 
 # {% endif %}

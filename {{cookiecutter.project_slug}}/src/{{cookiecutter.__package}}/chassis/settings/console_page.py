@@ -16,5 +16,5 @@ def _token(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class ConsoleSettings(ServerSettings):
     console_token: str | None = setting(None, parse=_token, secret=True)
-    """Shows the console to whoever has it; without it, only to the machine that the service runs
-    on."""
+    """Gives access to the console from other machines. Without it, only the machine that the
+    service runs on has access."""

@@ -24,8 +24,8 @@ def _license_key(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class ErrorSettings(ServerSettings):
     new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
-    """Without it, nothing is sent to New Relic. The agent's other settings can be set in the
-    environment, but not in `.env`."""
+    """Without it, nothing is sent to New Relic. The agent's other settings are read from the
+    environment, but not from `.env`."""
 
     new_relic_app_name: str = SERVICE
     """The service's name in New Relic."""

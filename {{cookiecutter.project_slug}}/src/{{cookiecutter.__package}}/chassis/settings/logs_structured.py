@@ -17,4 +17,4 @@ class LogSettings(ServerSettings):
         # None where it was closed before the start.
         default_factory=lambda: "console" if sys.stdout and sys.stdout.isatty() else "json"
     )
-    """`json` or `console`; by default `console` on a terminal, else `json`."""
+    """`json` or `console`. Default: `console` on a terminal, otherwise `json`."""

@@ -90,7 +90,7 @@ def http_url(text: str) -> str:
     if url is None:
         raise ValueError("should look like https://host:port/path")
     if "@" in url.netloc:
-        raise ValueError("should hold no user name or password")
+        raise ValueError("should not contain a user name or password")
     # With the scheme in lower case, which is how it is compared with.
     return url.geturl()
 
