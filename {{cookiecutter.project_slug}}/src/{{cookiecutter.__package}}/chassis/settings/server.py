@@ -1,4 +1,4 @@
-"""Where the service runs, listens, and how it stops."""
+"""Where the service runs and listens, its limits, and how it stops."""
 
 import sys
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from .setting import setting
 
 MAX_CONNECTIONS = 1000
 RESERVED_DESCRIPTORS = 100
-"""For the admin port, files, and what the service itself connects to."""
+"""For the admin port, files, and outgoing connections."""
 
 
 def _max_connections() -> int:
@@ -77,5 +77,5 @@ class ServerSettings:
     def prepare(self) -> None:
         """Prepares the process for these settings, before anything imports Tornado.
 
-        Raises SystemExit with status 78 for what turns out to be invalid only then.
+        Raises SystemExit with status 78 if a setting turns out to be invalid only now.
         """

@@ -1,4 +1,4 @@
-"""What is traced, how traces cross between services, and where spans go."""
+"""What is traced, how traces cross services, and where spans are sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where spans are sent by OTLP, OpenTelemetry's protocol."""
+"""Where spans are sent with OTLP, OpenTelemetry's protocol."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def _headers(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendSettings(ServerSettings):
-    # These URLs may hold a password by mistake, and a key in their query.
+    # These URLs may contain a password by mistake, or a key in their query.
     otel_exporter_otlp_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
     """Where spans are sent with OTLP over HTTP, such as `http://jaeger:4318`. Without it, none are
     sent."""
