@@ -121,8 +121,8 @@ class Watch(Observer):
             grace = 0.0
             paused = monotonic() - wake_at
             if paused > self._limit and process_time() - cpu < paused / 2:
-                # This thread was as late as the loop, so nothing computed: the process was stopped,
-                # or got no CPU. Let the loop run again.
+                # This thread was as late as the loop, and nothing used the CPU: the process was
+                # stopped, or got no CPU. Let the loop run again.
                 grace = self._limit
             elif self._due == due:
                 self._observe(due)

@@ -1,6 +1,6 @@
 """The console: a page of the admin port that shows what the service does, and what went wrong.
 
-It observes the service as any feature does. Who looks at it finds the same as JSON.
+It observes the service as any other feature does. Everything on the page is also available as JSON.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from .profile import Profile
 from .recorder import STACK, Recorder, Tail, short
 
 TICKS = 10
-"""How often a second it is looked how late the event loop is."""
+"""How many times per second the lag of the event loop is measured."""
 
 CHECK_SECONDS = 15
-"""How often the checks are run for their history, where nobody else has them run."""
+"""How often the checks are run for their history if nothing else runs them."""
 
 HISTORY = 20
 
@@ -47,11 +47,11 @@ class Console(Observer):
         self.application: Application
         #: The latest.
         self.profile: Profile | None = None
-        #: Level to go back to, and what does so, by the name of the logger.
+        #: The level to restore and the timer that does so, by the name of the logger.
         self.changed_levels: dict[str, tuple[int, asyncio.TimerHandle]] = {}
-        #: The latest results of each check, those alone that differ from the one before.
+        #: The latest results of each check, but only those that differ from the one before.
         self.history: dict[str, list[Mapping[str, Any]]] = {}
-        #: Of each total: what it is, its value, and when it last changed.
+        #: For each total, its description, its value, and when it last changed.
         self.exported: dict[str, tuple[str, float, float | None]] = {}
         self.refused: dict[str, int] = {}
         self.blocked: deque[dict[str, Any]] = deque(maxlen=HISTORY)
@@ -144,7 +144,7 @@ class Console(Observer):
             log.info("Level of %s restored to %s", name or "root", logging.getLevelName(level))
 
     async def check(self) -> Mapping[str, Any]:
-        """The result of each check; what differs from the one before is added to its history."""
+        """The result of each check. One that differs from the last is added to its history."""
         results = await self.checks() if self.checks else {}
         for name, result in results.items():
             history = self.history.setdefault(name, [])

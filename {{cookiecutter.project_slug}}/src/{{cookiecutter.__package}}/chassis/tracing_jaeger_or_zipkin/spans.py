@@ -187,7 +187,7 @@ def make_link(context: trace.SpanContext, attributes: Mapping[str, Any] | None) 
 
 
 def as_time(given: Any) -> int:
-    """Nanoseconds since 1970, as backends accept them; the current time if `time` is not a number.
+    """Nanoseconds since 1970, as backends accept them; the current time if it is not a number.
 
     A backend refuses the whole batch if one time is negative or has a fraction.
     """
