@@ -66,8 +66,8 @@ def is_for_an_update(project: Path) -> bool:
 
 def next_steps(project: Path) -> "list[str]":
     slug = ANSWERS["project_slug"]
-    # Installed into a virtual environment beside cookiecutter, uv need not be on the PATH.
-    beside = shutil.which("uv", path=str(Path(sys.executable).parent))
+    # uv may be beside cookiecutter in a virtual environment, or run this as uvx, off the PATH.
+    beside = shutil.which("uv", path=str(Path(sys.executable).parent)) or os.environ.get("UV")
     uv = "uv" if shutil.which("uv") or not beside else f'"{beside}"' if " " in beside else beside
     steps = [
         f"Made the service {slug} in {project}",
