@@ -60,7 +60,7 @@ class Exchange:
     duration = 0.0
     #: The last unhandled exception, except for an `HTTPError` below 500.
     error: BaseException | None = None
-    #: Ids that connect a measurement of this exchange with its trace.
+    #: Ids that connect a measurement of this exchange with a record of it elsewhere.
     exemplar: dict[str, str] | None = None
     #: Bytes of the body that are, or will be, in memory until the exchange has ended.
     body_size = 0
@@ -169,11 +169,10 @@ class Observer:
         """
 
     def span_ended(self, part: Any) -> None:
-        """Called for each span that ends, such as a call or a step, if there are spans.
+        """Called when a part of the work ends, such as a call or a step, if parts are followed.
 
-        A span has a `name`, a `kind`, its own ids and its parent's, and the times when it `started`
-        and `ended`, in nanoseconds since 1970; an end of 0 means now. Not called for the span of a
-        whole exchange.
+        It has a `name`, a `kind`, its own ids and its parent's, and the times when it `started` and
+        `ended`, in nanoseconds since 1970; an end of 0 means now. Not called for a whole exchange.
         """
 
     def loop_blocked(self, incident: "Incident") -> None:

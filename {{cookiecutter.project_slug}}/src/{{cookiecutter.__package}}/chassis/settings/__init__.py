@@ -1,7 +1,7 @@
 """Settings, read once at the start from the environment and, in development, from a file `.env`.
 
-Names are the ecosystem's own if there is one, and have no prefix: Kubernetes announces a service to
-its pods with a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
+Names are the ecosystem's own if there is one, and have no prefix: an orchestrator may announce the
+service with a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
 
 They are a dataclass with a reader of its own: pydantic-settings took as long to load as everything
 else that a service loads besides Tornado, and 9 MiB of memory.
