@@ -249,6 +249,12 @@ def test_enter_alone_gives_a_good_service(tmp_path: Path) -> None:
     assert list(ruff(project)) == []
 
 
+def test_slug_that_is_proposed_begins_with_a_letter(tmp_path: Path) -> None:
+    done = cookiecutter("--no-input", "project_name=3D Printer!", home=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert [project.name for project in (tmp_path / "out").iterdir()] == ["service-3d-printer"]
+
+
 def test_next_steps_are_commands_that_work(tmp_path: Path) -> None:
     """Here uv is in the virtual environment of cookiecutter, and nowhere on the PATH."""
     done = cookiecutter("--no-input", home=tmp_path, environ={"PATH": "/usr/bin:/bin"})
