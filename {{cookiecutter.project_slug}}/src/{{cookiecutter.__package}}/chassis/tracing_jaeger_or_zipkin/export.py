@@ -83,7 +83,7 @@ class Exporter:
         finally:
             if lost := len(self._queue):
                 self.dropped += lost
-                log.warning("%d spans were lost: they could not be sent before the end", lost)
+                log.warning("%d spans were lost: they could not be sent before the stop", lost)
 
     def put(self, span: Span) -> None:
         """Queues a span that has ended; may be called from any thread."""
