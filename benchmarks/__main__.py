@@ -6,12 +6,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import exposition, faults, generation, memory, processes, run, saturated, soak, start
+from . import (
+    exposition,
+    faults,
+    generation,
+    half_load,
+    instructions,
+    memory,
+    processes,
+    run,
+    saturated,
+    soak,
+    start,
+)
 from .machine import ROOT
 from .workshop import Workshop
 
 COMMANDS = {
     "run": run,
+    "instructions": instructions,
+    "half_load": half_load,
     "start": start,
     "memory": memory,
     "exposition": exposition,

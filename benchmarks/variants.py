@@ -33,7 +33,8 @@ EVERYTHING = NOTHING | {
     "console": "page",
 }
 SENTRY = {"SENTRY_DSN": "http://key@{answers}/1"}
-LIVE = {**SENTRY, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://{answers}"}
+SPANS = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://{answers}"}
+LIVE = {**SENTRY, **SPANS}
 IDLE = {**SENTRY, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://{hangs}"}
 TENTH = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
 
@@ -75,6 +76,7 @@ VARIANTS = [
     ours("sentry", SENTRY, error_tracking="sentry"),
     ours("newrelic", error_tracking="newrelic"),
     ours("stub", tracing="stub"),
+    Variant("jaeger", NOTHING | {"tracing": "jaeger"}, SPANS, exports=True),
     ours("console", console="page"),
     ALL_IDLE,
     ALL_LIVE,

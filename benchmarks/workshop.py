@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +77,15 @@ class Server:
 class Workshop:
     """Projects and environments, made when they are first asked for and kept in `directory`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, python: Path | None = None) -> None:
         self._directory = directory
+        self._interpreter = python or interpreter()
         self._projects: dict[tuple[str, ...], Project] = {}
         self._stacks: dict[str, Path] = {}
+
+    def with_python(self, python: Path) -> "Workshop":
+        """Another one, which makes the same with another interpreter."""
+        return Workshop(self._directory / python.name, python)
 
     def prepare(self, variant: Variant) -> None:
         """Makes what `start` needs, so that it takes no time there."""
@@ -93,13 +98,14 @@ class Workshop:
         core: int = machine.SERVER_CORE,
         values: Mapping[str, object] | None = None,
         output: int | IO[bytes] = subprocess.DEVNULL,
+        wrapper: Sequence[str] = (),
     ) -> Iterator[Server]:
         """Runs a variant, and the backends that its settings name, until the end of the block.
 
-        `values` are for further names in its settings; what it prints goes to `output`. Enters the
-        block when it has answered.
+        `values` are for further names in its settings; what it prints goes to `output`; `wrapper`
+        is a command that runs it. Enters the block when it has answered.
         """
-        argv = self._command(variant)
+        argv = [*wrapper, *self._command(variant)]
         with ExitStack() as stack:
             named = dict(values or {})
             for manner in ANSWERS:
@@ -148,7 +154,7 @@ class Workshop:
         if key not in self._projects:
             directory = self._directory / f"project-{len(self._projects)}"
             path = render(directory, self._directory / "home", answers)
-            project = Project(path, dict(answers), directory / "venv", interpreter())
+            project = Project(path, dict(answers), directory / "venv", self._interpreter)
             project.add_handler(variant.handler, variant.route)
             project.sync("--no-dev", "--compile-bytecode")
             self._projects[key] = project
@@ -158,7 +164,7 @@ class Workshop:
         """The Python of a program in `stacks`."""
         if name not in self._stacks:
             environment = self._directory / name
-            run_uv("venv", "--quiet", f"--python={interpreter()}", str(environment))
+            run_uv("venv", "--quiet", f"--python={self._interpreter}", str(environment))
             python = environment / "bin" / "python"
             install = ("pip", "install", "--quiet", "--compile-bytecode", f"--python={python}")
             run_uv(*install, "-r", str(STACKS / f"{name}.txt"))

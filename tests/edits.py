@@ -683,10 +683,11 @@ def renamed(team: Team) -> None:
     for path in sorted(team.project.rglob("*")):
         folders = path.relative_to(team.project).parts[:-1]
         if path.is_file() and not any(map(_is_ignored, folders)):
-            text, name = path.read_text(encoding="utf-8"), path.name
+            content, name = path.read_bytes(), path.name
             for old, new in names.items():
-                text, name = text.replace(old, new), name.replace(old, new)
-            path.write_text(text, encoding="utf-8")
+                content = content.replace(old.encode(), new.encode())
+                name = name.replace(old, new)
+            path.write_bytes(content)
             path.rename(path.with_name(name))
     team.source = team.source.rename(team.source.with_name(names[team.source.name]))
 

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from .backends import NotInstalled
-from .project import TEMPLATE
+from .project import TEMPLATE, interpreters
 
 SECONDS = 600
+NEWEST_HERE = "{}.{}".format(*max(interpreters()))
 # What must stand in the first column of the table.
 ROWS = {
     "run": ["bare", "none", "all live, 1 % errors"],
+    "instructions": ["bare", "all live"],
+    "half_load": ["bare", "none", "all live"],
     "start": ["bare", "none", "all live", "by hand", "fastapi"],
     "memory": ["bare", "all idle", "all live"],
     "exposition": ["500 series", "5000 series"],
@@ -43,14 +46,16 @@ ROWS = {
 }
 OPTIONS = {
     "run": ["--only", "none", "all live, 1 % errors"],
+    "instructions": ["--only", "all live", f"--python={NEWEST_HERE}"],
     "faults": ["--only", "statsd", "newrelic"],
 }
 
 
 @pytest.fixture(autouse=True)
 def installed() -> None:
-    if not shutil.which("wrk"):
-        raise NotInstalled("wrk")
+    for tool in ("wrk", "valgrind"):
+        if not shutil.which(tool):
+            raise NotInstalled(tool)
     if not shutil.which("openssl"):
         raise NotInstalled("newrelic")
 
@@ -64,6 +69,21 @@ def test_command_makes_a_table(command: str, tmp_path: Path) -> None:
     results = json.loads((tmp_path / f"{command}.json").read_text(encoding="utf-8"))
     assert results.keys() == {"machine", "results"}
     assert (tmp_path / "run.svg").exists() == (command == "run")
+
+
+def test_too_many_instructions_are_an_error() -> None:
+    from benchmarks import instructions
+
+    def results(version: str, live: int) -> instructions.Results:
+        return {
+            "bare": {version: [{"instructions": 1000}]},
+            "all live": {version: [{"instructions": live}]},
+        }
+
+    instructions.check(results("3.12", 1020), bound=1.02)
+    instructions.check(results("3.11", 1030), bound=1.02)
+    with pytest.raises(SystemExit, match=r"1\.030 of bare's with Python 3\.12"):
+        instructions.check(results("3.12", 1030), bound=1.02)
 
 
 def measure(directory: Path, command: str, *options: str) -> list[str]:

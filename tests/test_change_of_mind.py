@@ -167,7 +167,9 @@ def lost(project: Path, fresh: Path, edited: dict[str, list[str]]) -> str:
     report = []
     for path in sorted(path for path, _ in actual.items() ^ expected.items()):
         texts = [
-            (root / path).read_text(encoding="utf-8").splitlines() if path in files else []
+            (root / path).read_text(encoding="utf-8", errors="replace").splitlines()
+            if path in files
+            else []
             for root, files in ((fresh, expected), (project, actual))
         ]
         report += [f"{path}, edited by: {', '.join(edited.get(path, ['nobody']))}"]

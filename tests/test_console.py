@@ -1,6 +1,6 @@
 """The console's page, looked at in a real browser.
 
-`PICTURE=docs/console.png .venv/bin/pytest tests/test_console.py -k picture` draws the README's.
+`PICTURE=1 .venv/bin/pytest tests/test_console.py -k picture` takes its picture anew.
 """
 
 import json
@@ -20,10 +20,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from .backends import chromium, eventually
 from .conftest import Generate
-from .project import Project, Service
+from .project import TEMPLATE, Project, Service
+from .test_render import SOURCE
 
 HANDLERS = r'''
 import asyncio
+import time
 
 from .chassis.tracing import span
 
@@ -48,6 +50,12 @@ class Warehouse(JsonHandler):
         await never.wait()
 
 
+class Invoice(JsonHandler):
+    def get(self) -> None:
+        time.sleep(0.8)
+        self.finish({"total": 42})
+
+
 class Echo(JsonHandler):
     """Says what it is sent, everywhere."""
 
@@ -61,6 +69,7 @@ class Echo(JsonHandler):
 '''
 ROUTES = (
     r'(r"/orders/(?P<number>\d+)", handlers.Order), (r"/warehouse", handlers.Warehouse), '
+    r'(r"/invoice", handlers.Invoice), '
     r'(r"/echo/(?P<text>.*)", handlers.Echo)'
 )
 SECTIONS = (
@@ -80,6 +89,9 @@ PAYLOAD = (
     """"'><img src=x onerror="window.ran=1"><script>window.ran=1</script>{{7*7}}${window.ran=1}"""
 )
 SOON = 2000  # milliseconds
+# For the template's README, and for the docs of a service.
+PICTURES = [TEMPLATE / "docs/console.png", SOURCE / "docs/console_page.png"]
+PICTURE_BYTES = 150_000
 
 
 @pytest.fixture
@@ -112,6 +124,10 @@ def open_page(browser: Browser, service: Service, path: str = "", **options: obj
         ),
     )
     page.problems = problems  # type: ignore[attr-defined]
+    page.add_init_script(
+        "window.violations = [];"
+        "addEventListener('securitypolicyviolation', (event) => violations.push(event.blockedURI))"
+    )
     page.goto(f"{service.admin_url}/{path}")
     return page
 
@@ -181,10 +197,12 @@ def test_requests_are_filtered(project: Project) -> None:
         assert_no_problem(page)
 
 
-def test_hostile_text_stays_text(project: Project) -> None:
-    """Without the page's policy, which would keep most of it from running."""
-    with chromium.running() as browser, project.start(ENVIRONMENT=PAYLOAD) as service:
-        page = open_page(browser, service, bypass_csp=True)
+@pytest.mark.parametrize("bypass_csp", [False, True], ids=["as shipped", "without policy"])
+def test_hostile_text_stays_text(project: Project, bypass_csp: bool) -> None:
+    """Also without the page's policy, which would keep most of it from running."""
+    settings = {"ENVIRONMENT": PAYLOAD, "BUILD_COMMIT": PAYLOAD}
+    with chromium.running() as browser, project.start(**settings) as service:
+        page = open_page(browser, service, bypass_csp=bypass_csp)
         path = f"/echo/{quote(PAYLOAD)}"
         service.get(path, {"User-Agent": PAYLOAD, "X-Request-ID": PAYLOAD})
         number = 1
@@ -194,9 +212,51 @@ def test_hostile_text_stays_text(project: Project) -> None:
             page.wait_for_timeout(200)
             assert page.locator("img, #main script").count() == 0, section
             assert page.evaluate("window.ran") is None, section
+            assert page.evaluate("window.violations") == [], section
             if section in ("now", "errors", "logs", "work", "settings", f"requests/{number}"):
                 assert 'onerror="window.ran=1"' in page.inner_text("#main"), section
         assert_no_problem(page)
+
+
+def test_policy_is_in_force_as_shipped(project: Project) -> None:
+    """Or the test above would find no violation because nothing looks for one."""
+    with looked_at(project) as (_, page):
+        image = "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/a'}))"
+        page.evaluate(image)
+        page.wait_for_function("window.violations.length == 1")
+
+
+def test_build_backends_and_traces_are_shown(generate: Generate) -> None:
+    project = generate(tracing="jaeger", metrics="prometheus", error_tracking="sentry")
+    settings = {
+        "BUILD_COMMIT": "3e5c0ffee",
+        "BUILD_TIME": "2030-01-31T12:00:00Z",
+        "TRACE_URL": "https://traces.example/trace/{trace_id}",
+    }
+    with chromium.running() as browser, project.start(**settings) as service:
+        page = open_page(browser, service)
+        expect(page.get_by_text("3e5c0ffee")).to_be_visible(timeout=10_000)
+        expect(page.locator("time[datetime='2030-01-31T12:00:00.000Z']")).to_be_visible()
+        service.get("/hello/world")
+        service.get("/metrics", admin=True)
+        page.goto(f"{service.admin_url}/#exports")
+        rows = page.get_by_role("region", name="Exports").get_by_role("row")
+        expect(rows.filter(has_text="scrapes").locator("td").nth(1)).to_have_text("1")
+        for backend in ("Jaeger", "Sentry"):
+            expect(rows.filter(has_text=backend)).to_contain_text("idle")
+        page.goto(f"{service.admin_url}/#requests/1")
+        trace: dict[str, str] = asked(service, "requests/1")["ids"]  # type: ignore[assignment]
+        link = page.get_by_role("link", name="Open the whole trace")
+        expect(link).to_have_attribute("href", f"https://traces.example/trace/{trace['trace_id']}")
+        assert chromium.barriers(page) == []
+        assert_no_problem(page)
+
+
+def test_link_to_a_trace_is_a_link_of_the_web(generate: Generate) -> None:
+    project = generate(tracing="jaeger")
+    for url in ("javascript:alert('{trace_id}')", "http://traces.example/", "//a/{trace_id}"):
+        with pytest.raises(RuntimeError, match=r"with 78:[^:]*:\s+TRACE_URL: should look like"):
+            project.start(TRACE_URL=url).__enter__()
 
 
 def test_level_is_changed_and_changes_back(project: Project) -> None:
@@ -297,19 +357,33 @@ def test_wheel_has_the_page(project: Project, tmp_path: Path) -> None:
 
 
 def test_picture(project: Project, tmp_path: Path) -> None:
-    """Of a minute where $PICTURE says where to, else of a moment."""
-    picture = Path(os.environ.get("PICTURE") or tmp_path / "console.png")
-    end = time.monotonic() + (60 if "PICTURE" in os.environ else 1)
+    """Of a minute where it is kept, else of a moment."""
+    is_kept = "PICTURE" in os.environ
+    pictures = PICTURES if is_kept else [tmp_path / "console.png"]
+    end = time.monotonic() + (60 if is_kept else 1)
     with (
-        looked_at(project, viewport={"width": 1200, "height": 800}) as (service, page),
+        chromium.running() as browser,
+        project.start(LOOP_BLOCKED_SECONDS="0.5") as service,
         hanging(service),
     ):
+        page = open_page(browser, service, viewport={"width": 1200, "height": 800})
+        service.get("/invoice")
         number = 8
         while time.monotonic() < end:
-            service.get(f"/orders/{number}")
+            # Now and then one that fails.
+            service.get("/orders/7" if number % 150 == 149 else f"/orders/{number}")
             number += 1
             time.sleep(0.02 * (1 + number % 5))
         service.get("/orders/7")
         expect(page.get_by_role("link", name="GET /orders/7")).to_be_visible()
-        page.screenshot(path=picture)
-        assert picture.stat().st_size > 10_000
+        expect(page.get_by_text(re.compile(r"handlers\.py:\d+ in get"))).to_be_visible()
+        shot = page.screenshot()
+        assert 10_000 < len(shot) < PICTURE_BYTES
+        for picture in pictures:
+            picture.write_bytes(shot)
+
+
+def test_one_picture_is_at_both_places() -> None:
+    first, second = (picture.read_bytes() for picture in PICTURES)
+    assert first == second
+    assert len(first) < PICTURE_BYTES

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import uv
@@ -27,6 +28,7 @@ from .traced import of_trace, trace_id
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
 CONFINED += ("--security-opt=no-new-privileges",)
+BUILD = {"BUILD_COMMIT": "3e5c0ffee", "BUILD_TIME": "2030-01-31T12:00:00Z"}
 DEPENDENCIES = "uv sync --locked --no-dev --no-install-project"
 
 deployed = pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
     project = render(directory / "project", directory / "home", reference())
     lock(project)
     with containers(directory) as found:
-        found.build(project, "my-service")
+        found.build(project, "my-service", **BUILD)
         yield found, project
 
 
@@ -105,6 +107,19 @@ def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
     lines = built[0].podman(*argv).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("/app/lib/") and line.endswith(" True") for line in lines), lines
+
+
+def test_image_knows_what_it_was_built_of(built: tuple[Containers, Path]) -> None:
+    storage, _ = built
+    [image] = json.loads(storage.podman("inspect", "--type=image", "my-service"))
+    labels = {name.rpartition(".")[2]: value for name, value in image["Labels"].items()}
+    assert (labels["revision"], labels["created"]) == tuple(BUILD.values())
+    url = "http://127.0.0.1:8001/console/now.json"
+    script = f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"
+    with storage.running("my-service", *CONFINED) as container:
+        container.wait_for(lambda: is_passed(container, ["python", "-c", script]))
+        now = json.loads(container.execute("python", "-c", script))
+        assert (now["commit"], now["built"]) == (BUILD["BUILD_COMMIT"], 1896091200)
 
 
 def test_dependencies_are_built_again_only_when_they_change(
@@ -220,6 +235,9 @@ def test_compose_fits_its_schema_and_the_project(
     assert {each.lower() for each in environment} <= setting_fields(project.path)
     seconds = [float(environment[f"DRAIN_{each}_SECONDS"]) for each in ("DELAY", "TIMEOUT")]
     assert services["service"]["stop_grace_period"] == f"{sum(seconds) + 10:g}s"
+    published = [port for each in services.values() for port in each.get("ports", ())]
+    if url := environment.get("TRACE_URL"):
+        assert urlsplit(url).netloc in [port.rpartition(":")[0] for port in published]
     # Whoever is named anywhere is there.
     named = [value for key, value in environment.items() if key.endswith(("_HOST", "ENDPOINT"))]
     configured = [project.path / "deploy/prometheus/prometheus.yml"]

@@ -6,7 +6,7 @@ import pytest
 
 from . import imports
 from .conftest import Generate
-from .test_render import SOURCE, files, teams
+from .test_render import PICTURE, SOURCE, files, teams
 
 PACKAGE = Path("src", "{{cookiecutter.__package}}")
 CHASSIS = PACKAGE / "chassis"
@@ -70,7 +70,7 @@ def test_tags_are_few() -> None:
     lines = [
         line
         for path in files(SOURCE)
-        if path.suffix != ".pyc"
+        if path.suffix not in (".pyc", PICTURE)
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
     tags = [line for line in lines if TAG in line]

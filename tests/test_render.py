@@ -55,7 +55,7 @@ WORDS = {
     ("ci", "gitlab"): r"gitlab",
     # A format of the logs and an entry in `[project.scripts]` are called so too.
     ("console", "page"): r"\bthe console\b(?!\.$)|console_token|console\.md|chassis[./]console"
-    r"|\bConsole\(|import Console|\bpage\.(html|css|js)\b",
+    r"|\bConsole\(|import Console|console\.png|trace_url|\bpage\.(html|css|js)\b",
 }
 
 # Choices that are known by the words of their prompt alone.
@@ -67,6 +67,9 @@ VARIANT = re.compile(
     rf"(src/\w+/chassis|src/\w+/chassis/settings|tests/chassis|docs)"
     rf"/(test_)?({'|'.join(combinations.features())})(\.\w+|/.*)"
 )
+
+# What has no text.
+PICTURE = ".png"
 
 # The chassis is the template's; all else in these folders is the team's, and so is this page.
 CODE = ("src", "tests")
@@ -144,6 +147,8 @@ def mode(path: Path, project: Path) -> Iterator[str]:
 
 
 def syntax(path: Path, project: Path) -> Iterator[str]:
+    if path.suffix == PICTURE:
+        return
     content = path.read_bytes()
     if b"\r" in content:
         yield "has a carriage return"
@@ -161,6 +166,8 @@ def syntax(path: Path, project: Path) -> Iterator[str]:
 
 
 def tags(path: Path, project: Path) -> Iterator[str]:
+    if path.suffix == PICTURE:
+        return
     for tag in TAG.finditer(path.read_text(encoding="utf-8")):
         yield f"has {tag.group()!r} left"
 
@@ -179,6 +186,8 @@ def words(project: Path, answers: combinations.Answers) -> Iterator[str]:
         if answers[prompt] == choice or (not choice and answers[prompt] != "none"):
             continue
         for path in files(project):
+            if path.suffix == PICTURE:
+                continue
             where = path.relative_to(project)
             if not choice and VARIANT.fullmatch(where.as_posix()):
                 continue

@@ -115,6 +115,8 @@ async def announce():
 service.background("refresh prices", refresh)
 service.background("announce", announce)
 process.run(service)
+[export] = feature.exports()
+print("given to the agent:", export.sent, "dropped:", export.dropped)
 # Anything sent after the drain would be too late.
 atexit.unregister(newrelic.core.agent.agent_instance()._atexit_shutdown)
 """
@@ -294,6 +296,11 @@ def test_each_error_is_reported_once(reports: Reports) -> None:
     ]
 
 
+def test_errors_are_counted(reports: Reports) -> None:
+    # Those of the test above, and the early ones, of which five found no room.
+    assert f"given to the agent: {8 + MAX_WAITING} dropped: 5\n" in reports.output
+
+
 def test_background_work_is_reported_by_name(reports: Reports) -> None:
     intrinsics, own, _ = reports.error("in background work")
     assert intrinsics["error.class"] == "builtins:ValueError"
@@ -415,6 +422,7 @@ class TestIdle(ChassisTest):
         assert self.fetch("/boom").code == 500
         assert not any(thread.name.startswith("NR-") for thread in threading.enumerate())
         assert "newrelic.agent" not in sys.modules
+        assert None in [each.sent for each in self.app.exports()]
 
 
 def test_without_a_license_key_one_line_says_so() -> None:

@@ -38,6 +38,7 @@ class Sentry(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Ingest)
         self.events: list[dict[str, Any]] = []
         self.text = ""
+        self.status = 200
         self.dsn = f"http://key@127.0.0.1:{self.server_port}/1"
 
 
@@ -53,7 +54,7 @@ class Ingest(BaseHTTPRequestHandler):
         for header, payload in zip(items[::2], items[1::2], strict=False):
             if json.loads(header)["type"] == "event":
                 self.server.events.append(json.loads(payload))
-        self.send_response(200)
+        self.send_response(self.server.status)
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
@@ -196,6 +197,19 @@ class TestErrors(SentryTest):
         logging.getLogger("asyncio").error("no exception here")
         assert self.exception(self.one()) == ("ValueError", "in a callback")
 
+    def test_errors_are_counted_as_sent_or_dropped(self) -> None:
+        def exported() -> tuple[int | None, int | None]:
+            [export] = (export for export in self.app.exports() if export.backend == "Sentry")
+            return export.sent, export.dropped
+
+        self.fetch("/boom")
+        self.one()
+        assert exported() == (1, 0)
+        self.sentry.status = 500
+        self.fetch("/boom")
+        sentry_sdk.flush()
+        assert exported() == (1, 1)
+
     def test_stop_sends_what_is_left(self) -> None:
         self.fetch("/boom")
         for observer in self.app.observers:
@@ -236,6 +250,7 @@ class TestWithoutDsn(ChassisTest):
         assert not sentry_sdk.is_initialized()
         assert self.fetch("/boom").code == 500
         logging.getLogger("asyncio").error("failed", exc_info=ValueError())
+        assert None in [each.sent for each in self.app.exports()]
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,12 @@ class TestMetrics(ChassisTest):
         assert [exemplar.labels for exemplar in exemplars] == [{"id": "abc"}]
         assert not any(sample.exemplar for sample in self.scrape())
 
+    def test_scrapes_are_counted(self) -> None:
+        for _ in range(3):
+            self.scrape()
+        [export] = (each for each in self.app.exports() if each.backend == "Prometheus")
+        assert (export.backend, export.sent, export.dropped) == ("Prometheus", 3, None)
+
     def test_totals_of_other_features(self) -> None:
         assert self.value("linked_exchanges_total") == 7
 

@@ -288,6 +288,16 @@ class TestMeasurements(StatsDTest):
         self.wait_for(lambda: done() == 9)
         assert self.daemon.values("c")["work_done"] == [7, 2]
 
+    def test_measurements_are_counted_as_sent(self) -> None:
+        for _ in range(3):
+            self.fetch("/")
+        self.wait_for(lambda: self.daemon.requests() and self.daemon.values("g"))
+        [export] = self.metrics.exports()
+        received = [line for each in self.daemon.datagrams for line in each.splitlines()]
+        assert export.sent
+        assert export.sent >= len(received) > 3
+        assert export.dropped == 0
+
 
 class TestNames(StatsDTest):
     def test_each_has_the_service_and_a_gauge_the_instance(self) -> None:
@@ -413,6 +423,8 @@ class TestBounds(StatsDTest):
         assert len(metrics._outbox.values) == 10
         self.wait_for(lambda: "statsd_dropped" in self.daemon.values("c"))
         assert self.daemon.values("c")["statsd_dropped"] == [5]
+        [export] = self.metrics.exports()
+        assert export.dropped == 5
         assert len(self.daemon.values("c")) == 11
 
 
@@ -622,6 +634,7 @@ class TestIdle(ChassisTest):
         assert self.fetch("/").code == 200
         assert not metrics._outbox.values
         assert not metrics._outbox.datagrams
+        assert None in [each.sent for each in self.app.exports()]
 
     def test_a_prefix_that_would_break_a_line_is_refused(self) -> None:
         for prefix in ("shop|c", "shop:1", "shop.", "a b"):

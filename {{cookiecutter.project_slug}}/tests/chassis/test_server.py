@@ -203,6 +203,51 @@ def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> No
     assert reasons == ["Accepting connections paused: MAX_CONNECTIONS=2 reached"]
 
 
+def test_longest_idle_connection_makes_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "SPARED_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
+
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="2") as service:
+            idle = [await service.request(b"/") for _ in range(2)]
+            for reader, _ in idle:
+                await reader.readuntil(b"}")
+            (first, _), (second, to_second) = idle
+            late, _ = await service.request(b"/hello/late")
+            assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+            assert await asyncio.wait_for(first.read(), 5) == b""
+            to_second.write(REQUEST % b"/")
+            assert b" 200 " in await asyncio.wait_for(second.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+    reasons = [line for line in caplog.messages if line.startswith("Closing")]
+    assert reasons == ["Closing idle connections for new ones: there are MAX_CONNECTIONS=2"]
+
+
+def test_connection_in_use_makes_room_once_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SPARED_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
+
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="1") as service:
+            slow, _ = await service.request(b"/slow")
+            await Slow.entered.wait()
+            late, _ = await service.request(b"/")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(late.readline(), 0.1)
+            Slow.release.set()
+            assert (await asyncio.wait_for(slow.read(), 5)).endswith(b"slow")
+            assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
 def test_websocket_is_a_connection() -> None:
     async def run() -> None:
         async with running(MAX_CONNECTIONS="1") as service:
@@ -212,6 +257,20 @@ def test_websocket_is_a_connection() -> None:
                 await asyncio.wait_for(reader.readline(), 0.1)
             client.close()
             assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_kernel_does_not_hold_back_what_is_small() -> None:
+    async def run() -> None:
+        async with running() as service:
+            client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+            (websocket,) = service.app.websockets
+            connection = websocket.ws_connection.stream.socket  # type: ignore[union-attr]
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            client.close()
             service.terminate()
             await service.stopped()
 
@@ -449,6 +508,44 @@ def test_connection_that_says_nothing_more_is_closed(
             await reader.readuntil(b"}")
             writer.write(sent)
             assert await asyncio.wait_for(reader.read(), 5) == b""
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_CHECKS", 1e6)
+
+    async def run() -> None:
+        async with running() as service:
+            reader, writer = await service.request(b"/")
+            await reader.readuntil(b"}")
+            await asyncio.sleep(0.01)  # It is looked at many times meanwhile.
+            writer.write(REQUEST % b"/")
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+def test_connection_that_is_in_use_is_not_closed_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections.LIMITS, "idle_connection_timeout", 0.05)
+
+    async def run() -> None:
+        async with running() as service:
+            client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+            slow, _ = await service.request(b"/slow")
+            await Slow.entered.wait()
+            idle, _ = await service.request(b"/")
+            # This one is closed, though the others have said nothing for longer.
+            assert await asyncio.wait_for(idle.read(), 5)
+            Slow.release.set()
+            assert b" 200 " in await asyncio.wait_for(slow.readline(), 5)
+            await client.write_message("still here")
+            assert await client.read_message() == "still here"
+            client.close()
             service.terminate()
             await service.stopped()
 

@@ -107,6 +107,20 @@ class Refusal:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Export:
+    """What became of what a feature sends to a backend, since the start."""
+
+    #: Name of the backend.
+    backend: str
+    #: What is counted, such as `events`.
+    unit: str
+    #: How many were sent, and accepted if the backend answers; None without an address.
+    sent: int | None = None
+    #: How many were lost; None where nothing can be.
+    dropped: int | None = None
+
+
 class Observer:
     """A feature: what it does about each exchange, and which routes it adds.
 
@@ -181,6 +195,10 @@ class Observer:
     def totals(self) -> Iterable[Total]:
         """What the feature has counted: name, description and total of each count, and labels if
         there are several of one name."""
+        return ()
+
+    def exports(self) -> Iterable[Export]:
+        """What the feature has sent to its backends; empty where it has none."""
         return ()
 
     async def shutdown(self) -> None:
@@ -312,6 +330,11 @@ class Application(web.Application):
         for observer in self.observers:
             for name, description, total, *labels in observer.totals():
                 yield name, description, total, dict(*labels)
+
+    def exports(self) -> Iterator[Export]:
+        """What all observers have sent, see `Observer.exports`."""
+        for observer in self.observers:
+            yield from observer.exports()
 
     def _admit(self, exchange: Exchange, body_size: int) -> Refusal | None:
         """Counts an exchange as in flight, and asks the observers whether to refuse it."""
@@ -460,7 +483,7 @@ def _notify(hooks: Iterable[Callable[..., None]], *args: object) -> None:
 def _request_id(headers: HTTPHeaders) -> str:
     if "X-Request-ID" in headers and _REQUEST_ID.fullmatch(headers["X-Request-ID"]):
         return headers["X-Request-ID"]
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16).hex()
 
 
 def _body_size(lengths: list[str], limit: int) -> int:

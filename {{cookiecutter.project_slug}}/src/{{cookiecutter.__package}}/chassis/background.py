@@ -23,6 +23,8 @@ class Work:
     #: Whether it is restarted after an exception.
     restart: bool
     state: str = "waiting"
+    #: When it last began, by `time.monotonic()`.
+    started: float = 0.0
     #: How often it has ended with an exception.
     failures: int = 0
     task: "asyncio.Task[None] | None" = None
@@ -70,7 +72,7 @@ class Background:
         delay = FIRST_DELAY_SECONDS
         while True:
             work.state = "running"
-            started = monotonic()
+            work.started = monotonic()
             try:
                 await work.function()
             except Exception as error:
@@ -82,7 +84,7 @@ class Background:
                 work.state = "ended"
             if work.state == "ended" or not work.restart:
                 return
-            if monotonic() - started > MAX_DELAY_SECONDS:
+            if monotonic() - work.started > MAX_DELAY_SECONDS:
                 delay = FIRST_DELAY_SECONDS
             log.info("Background work %s restarts in %g s", work.name, delay)
             await asyncio.sleep(delay)

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
@@ -22,7 +23,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .application import Application
-from .refusals import connection_closed
+from .refusals import HeadersTimeoutError, connection_closed
 
 # Tornado's defaults are 100 MiB, an hour for an idle connection, and no limit for a body.
 LIMITS = {
@@ -36,9 +37,15 @@ LIMITS = {
 ACCEPT_AT_ONCE = 128
 """Limits how many are accepted at once, so that new connections do not delay the open ones."""
 
+IDLE_CHECKS = 10
+"""How often within `idle_connection_timeout` connections are looked at."""
+
+SPARED_SECONDS = 1.0
+"""How long a connection has to be idle before it may be closed for another one."""
+
 RETRY_SECONDS = 1.0
 INCIDENT_SECONDS = 60.0
-"""A pause within this time after the last one belongs to the same incident, and is not logged."""
+"""A shortage so soon after the last one belongs to the same incident, and is not logged."""
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -50,8 +57,9 @@ Networks = Sequence[IPv4Network | IPv6Network]
 class Server(HTTPServer):
     """An `HTTPServer` that knows its connections, and limits their number.
 
-    It keeps at most `max_connections`, including WebSockets; others wait in the kernel. It believes
-    what `trusted_proxies` say about a client.
+    It keeps at most `max_connections`, including WebSockets. To make room for another one, it
+    closes the one that has been idle the longest; if none is idle, the new one waits in the kernel.
+    It believes what `trusted_proxies` say about a client.
     """
 
     def initialize(
@@ -62,12 +70,16 @@ class Server(HTTPServer):
         **kwargs: Any,
     ) -> None:
         super().initialize(*args, **kwargs)
+        # Tornado's timers, one for each request, take a twelfth of a request's instructions.
+        self._idle_timeout = self.conn_params.header_timeout or 3600.0
+        self.conn_params.header_timeout = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
-        self._streams: WeakSet[IOStream] = WeakSet()
+        self._streams: WeakSet[_Stream] = WeakSet()
         self._listening: list[socket.socket] = []
         self._is_accepting = False
-        self._last_pause = -INCIDENT_SECONDS
+        self._incidents: dict[str, float] = {}
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
     # again immediately, forever.
@@ -113,9 +125,12 @@ class Server(HTTPServer):
 
     def _accept(self, listening: socket.socket, events: int) -> None:
         for _ in range(ACCEPT_AT_ONCE):
+            idle = None
             if self._max_connections and len(self._streams) >= self._max_connections:
-                self._pause(f"MAX_CONNECTIONS={self._max_connections} reached")
-                return
+                idle = self._longest_idle()
+                if idle is None:
+                    self._pause_for(f"MAX_CONNECTIONS={self._max_connections} reached")
+                    return
             try:
                 connection, address = listening.accept()
             except BlockingIOError:
@@ -125,24 +140,56 @@ class Server(HTTPServer):
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                self._pause(str(error))
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
+                self._pause_for(str(error))
                 return
             connection.setblocking(False)
             stream = _Stream(self, connection, max_buffer_size=self.max_buffer_size)
             self._streams.add(stream)
             self.handle_stream(stream, address)
+            if self._idle_timer is None:
+                self._close_idle()
+            if idle:
+                reason = f"there are MAX_CONNECTIONS={self._max_connections}"
+                self._log_once("Closing idle connections for new ones: %s", reason)
+                idle.close()
+                # To look for the next one takes long enough to let others have their turn.
+                return
 
-    def _pause(self, reason: str = "") -> None:
+    def _longest_idle(self) -> "_Stream | None":
+        since = monotonic() - SPARED_SECONDS
+        idle = [each for each in self._streams if each.has_waited_since(since)]
+        return min(idle, key=lambda each: each.waits_since, default=None)
+
+    def _close_idle(self) -> None:
+        """Closes each connection whose next request has not come in time; one timer for all."""
+        oldest = monotonic() - self._idle_timeout
+        for connection in list(self._connections):
+            stream = connection.stream
+            if isinstance(stream, _Stream) and stream.has_waited_since(oldest):
+                stream.close(HeadersTimeoutError())
+        # None while there is nothing to look at.
+        self._idle_timer = None
+        if self._connections:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._idle_timeout / IDLE_CHECKS, self._close_idle)
+
+    def _pause(self) -> None:
         if self._is_accepting:
             self._is_accepting = False
             for each in self._listening:
                 IOLoop.current().remove_handler(each)
-        if reason:
-            now = asyncio.get_running_loop().time()
-            if now - self._last_pause > INCIDENT_SECONDS:
-                log.error("Accepting connections paused: %s", reason)
-            self._last_pause = now
+
+    def _pause_for(self, reason: str) -> None:
+        self._pause()
+        self._log_once("Accepting connections paused: %s", reason)
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
+
+    # Once per incident.
+    def _log_once(self, message: str, reason: str) -> None:
+        now = monotonic()
+        if now - self._incidents.get(message, -INCIDENT_SECONDS) >= INCIDENT_SECONDS:
+            log.error(message, reason)
+        self._incidents[message] = now
 
     def _resume(self) -> None:
         if not self._is_accepting and self._listening:
@@ -150,17 +197,34 @@ class Server(HTTPServer):
             for each in self._listening:
                 IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
 
-    def _closed(self, stream: IOStream) -> None:
+    def _closed(self, stream: "_Stream") -> None:
         self._streams.discard(stream)
         self._resume()
 
 
 class _Stream(IOStream):
-    """Notifies its server when it closes. The stream of a WebSocket would not."""
+    """Notifies its server when it closes, which the stream of a WebSocket would not, and knows how
+    long it has waited for a request."""
+
+    #: When it started to wait for the headers of a request, by `time.monotonic()`.
+    waits_since = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._server = server
+        super().set_nodelay(True)
+
+    def set_nodelay(self, value: bool) -> None:
+        """Does nothing. Tornado would switch it on and off again for each answer."""
+
+    # Tornado reads the headers of a request by it, and nothing else.
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        self.waits_since = monotonic()
+        return super().read_until_regex(regex, max_bytes)
+
+    def has_waited_since(self, time: float) -> bool:
+        """Whether it has waited for a request's headers since this time or longer."""
+        return self._read_regex is not None and self.waits_since <= time
 
     def close_fd(self) -> None:
         super().close_fd()

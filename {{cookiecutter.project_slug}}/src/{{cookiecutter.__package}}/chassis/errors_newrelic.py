@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 from tornado.web import HTTPError
 
-from .application import Exchange, Observer, correlation
+from .application import Exchange, Export, Observer, correlation
 from .settings import Settings
 
 SHUTDOWN_SECONDS = 1.4
@@ -30,6 +31,8 @@ class Errors(Observer):
         self._application: Any = None
         #: Errors and their attributes, which the agent would drop until it is connected.
         self._waiting: deque[tuple[BaseException, dict[str, str]]] = deque(maxlen=MAX_WAITING)
+        #: Errors that the agent took, and those that there was no room for before.
+        self._reported = self._dropped = 0
         self._logged_errors = _LoggedErrors(self)
         if settings.new_relic_license_key is None:
             log.info("Errors are not reported: NEW_RELIC_LICENSE_KEY is not set")
@@ -48,6 +51,12 @@ class Errors(Observer):
         if self._application:
             # Does not wait: a thread of the agent connects, and retries if necessary.
             self._application.activate(timeout=0)
+
+    def exports(self) -> Iterable[Export]:
+        if self._application:
+            yield Export("New Relic", "errors given to the agent", self._reported, self._dropped)
+        else:
+            yield Export("New Relic", "errors given to the agent")
 
     def request_started(self, exchange: Exchange) -> None:
         if self._application is None or exchange.is_probe:
@@ -90,13 +99,16 @@ class Errors(Observer):
         if not self._application.active:
             if not self._waiting:
                 log.warning("Not connected to New Relic: keeping the last %d errors", MAX_WAITING)
+            self._dropped += len(self._waiting) == MAX_WAITING
             attributes["occurred"] = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._waiting.append((error, attributes))
         elif transaction and transaction.enabled:
             status = error.status_code if isinstance(error, HTTPError) else None
             transaction.root_span.notice_error(error, attributes, status_code=status)
+            self._reported += 1
         else:
             self._application.notice_error(error, attributes)
+            self._reported += 1
 
     async def shutdown(self) -> None:
         if self._application is None:
@@ -110,6 +122,7 @@ class Errors(Observer):
     def _report_waiting(self) -> None:
         while self._waiting and self._application.active:
             self._application.notice_error(*self._waiting.popleft())
+            self._reported += 1
 
 
 class _LoggedErrors(logging.Handler):

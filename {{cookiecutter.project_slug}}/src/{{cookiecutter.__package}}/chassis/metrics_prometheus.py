@@ -33,7 +33,7 @@ from prometheus_client.utils import floatToGoString
 from tornado.web import RequestHandler
 
 from . import SERVICE, __version__
-from .application import Application, Exchange, Observer
+from .application import Application, Exchange, Export, Observer
 from .client import Call
 from .settings import Settings
 
@@ -87,6 +87,7 @@ class Metrics(Observer, Collector):
         self._calls: dict[tuple[str, ...], _Series] = {}
         self._active: dict[tuple[str, str], int] = {}
         self._lag = _Lag()
+        self.scrapes = 0
 
     def attach(self, application: Application) -> None:
         self._application = application
@@ -100,6 +101,9 @@ class Metrics(Observer, Collector):
 
     async def shutdown(self) -> None:
         self._lag.stop()
+
+    def exports(self) -> Iterable[Export]:
+        yield Export("Prometheus", "scrapes", self.scrapes)
 
     def request_started(self, exchange: Exchange) -> None:
         key = exchange.method, exchange.request.protocol
@@ -256,3 +260,4 @@ class Exposition(RequestHandler):
             encode, content_type = choose_encoder("")
         self.set_header("Content-Type", content_type)
         self.finish(encode(self.metrics))
+        self.metrics.scrapes += 1

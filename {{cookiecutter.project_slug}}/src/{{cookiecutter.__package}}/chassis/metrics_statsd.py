@@ -24,7 +24,7 @@ import re
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from time import monotonic, process_time
 from typing import Any, Self
 
 from . import SERVICE, __version__
-from .application import Application, Exchange, Observer
+from .application import Application, Exchange, Export, Observer
 from .client import Call
 from .settings import Settings
 
@@ -108,9 +108,6 @@ class _Outbox:
         with self.lock:
             taken = self.values
             self.values = {key: value for key, value in taken.items() if key[1] == "g"}
-            if self.dropped:
-                taken["statsd_dropped", "c"] = self.dropped
-                self.dropped = 0
         return taken
 
 
@@ -213,6 +210,16 @@ class Metrics(Observer):
             self._write()
             await self._connection.stop()
 
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        if _outbox.dropped:
+            yield "statsd_dropped", "Measurements that had no room.", _outbox.dropped
+
+    def exports(self) -> Iterable[Export]:
+        if self._connection:
+            yield Export("StatsD", "measurements", self._connection.sent, _outbox.dropped)
+        else:
+            yield Export("StatsD", "measurements")
+
     def request_started(self, exchange: Exchange) -> None:
         key = exchange.method, exchange.request.protocol
         self._active[key] = self._active.get(key, 0) + 1
@@ -280,6 +287,8 @@ class _Connection:
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
+        #: Measurements.
+        self.sent = 0
         #: None while the host is unknown or refuses. Replaced under the outbox's lock.
         self._socket: socket.socket | None = None
         #: Since the last success. Both threads count; a race costs at most a log message.
@@ -298,7 +307,7 @@ class _Connection:
             with _outbox.lock:
                 while self._socket and len(_outbox.datagrams) > keep:
                     self._socket.send(_outbox.datagrams[0])
-                    _outbox.datagrams.popleft()
+                    self.sent += _outbox.datagrams.popleft().count(b"\n") + 1
                 return self._socket is not None
         except BlockingIOError:
             return False

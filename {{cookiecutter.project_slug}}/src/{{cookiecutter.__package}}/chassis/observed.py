@@ -101,13 +101,10 @@ class Observed(web.RequestHandler):
             return
         # In place of Tornado's own headers: formatting the date for each response takes as long as
         # all the other hooks together, and `Server` reveals the version.
-        self._headers = HTTPHeaders(
-            {
-                "Content-Type": "text/html; charset=UTF-8",
-                "Date": _http_date(int(time())),
-                "X-Request-ID": self._exchange.request_id,
-            }
-        )
+        self._headers = HTTPHeaders()
+        self._headers["Content-Type"] = "text/html; charset=UTF-8"
+        self._headers["Date"] = _http_date(int(time()))
+        self._headers["X-Request-ID"] = self._exchange.request_id
         self.set_default_headers()
         self._write_buffer = []
         self._status_code = 200

@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 _OF_TORNADO = ("Malformed HTTP message from", "Timeout reading body from")
 
 
+class HeadersTimeoutError(Exception):
+    """Why a connection is closed whose next request has not come in time."""
+
+
 def observe_connection(connection: HTTPConnection, application: "Application") -> None:
     """Makes a server's connection report the requests that it refuses."""
     # Tornado creates the connections, and their class cannot be chosen.
@@ -39,8 +43,11 @@ def body_lost(connection: HTTPConnection | None, seconds: float) -> None:
 
 def connection_closed(connection: HTTP1ServerConnection, application: "Application") -> None:
     """Called if a connection was closed between two requests, or while reading headers."""
-    if isinstance(connection.stream.error, UnsatisfiableReadError):
+    stream = connection.stream
+    if isinstance(stream.error, UnsatisfiableReadError):
         _refuse(connection.context, application, "too_large")
+    elif isinstance(stream.error, HeadersTimeoutError) and stream._read_buffer:
+        _refuse(connection.context, application, "timeout")  # in the middle of its headers
 
 
 class _Connection(HTTP1Connection):
@@ -52,8 +59,6 @@ class _Connection(HTTP1Connection):
         if isinstance(error, HTTPInputError):
             is_large = "too long" in str(error) or "too large" in str(error)
             _refuse(self.context, self.application, "too_large" if is_large else "malformed")
-        elif isinstance(error, TimeoutError) and self.stream and self.stream._read_buffer:
-            _refuse(self.context, self.application, "timeout")  # in the middle of its headers
         super().close()
 
 

@@ -90,10 +90,17 @@ class Service:
             # {% if cookiecutter.health != "none" %}
             self.health,
             # {% endif %}
-            # {% if cookiecutter.console != "none" and cookiecutter.health != "none" %}
-            Console(settings, lambda: self.background_work.works, self.health.results),
-            # {% elif cookiecutter.console != "none" %}
-            Console(settings, lambda: self.background_work.works),
+            # {% if cookiecutter.console != "none" %}
+            Console(
+                settings,
+                works=lambda: self.background_work.works,
+                # {% if cookiecutter.health != "none" %}
+                checks=self.health.results,
+                # {% endif %}
+                # {% if cookiecutter.tracing in ("jaeger", "zipkin") %}
+                trace_url=settings.trace_url,
+                # {% endif %}
+            ),
             # {% endif %}
         ]
         # Features first: a probe must not be compared with every route of the service's own.

@@ -51,7 +51,7 @@ class Span:
 
     def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
         self.trace_id = trace_id
-        self.span_id = f"{random.getrandbits(64) or 1:016x}"
+        self.span_id = (random.getrandbits(64) or 1).to_bytes(8).hex()
         #: The parent span; empty for the first span of a trace.
         self.parent_id = parent_id
         self.flags = flags
@@ -215,7 +215,7 @@ def _host(url: str) -> str:
 
 def _root() -> Span:
     # Sampled, or no service downstream would record the trace.
-    return Span(f"{random.getrandbits(128) or 1:032x}", "", SAMPLED, "")
+    return Span((random.getrandbits(128) or 1).to_bytes(16).hex(), "", SAMPLED, "")
 
 
 def _extract(headers: HTTPHeaders) -> Span | None:

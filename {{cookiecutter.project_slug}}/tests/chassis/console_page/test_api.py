@@ -1,6 +1,7 @@
 """What the console knows of the service, as JSON."""
 
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -8,12 +9,19 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import RequestHandler
 
-from my_service.chassis.application import Application, Observer, correlation
+from my_service.chassis.application import (
+    Application,
+    Export,
+    Observer,
+    correlation,
+)
 from my_service.chassis.console import Console
 from my_service.chassis.console.recorder import REQUESTS
+from my_service.chassis.settings import Settings, read
 
 from ..routes import Slow
 from ..testing import ChassisTest
@@ -34,9 +42,15 @@ class Calling(RequestHandler):
 class Exporter(Observer):
     """Has sent some, and logs what comes."""
 
+    sent = 7
+
     def totals(self) -> Iterable[Any]:
         yield "parcels_sent", "Parcels that have left.", 7
         yield "parcels_lost", "Parcels that have not.", 1, {"reason": "rain"}
+
+    def exports(self) -> Iterable[Export]:
+        yield Export("Post", "parcels", self.sent, 1)
+        yield Export("Pigeon", "letters")
 
     def request_started(self, exchange: Any) -> None:
         log.warning("Saw %s", exchange.request.path, extra={"order": 5})
@@ -337,14 +351,81 @@ class TestConsole(ConsoleTest):
         [mail] = shown["work"]
         assert (mail["name"], mail["state"]) == ("mail", "running")
         assert any("wait" in line for line in mail["stack"])
-        assert "mail" in [task["name"] for task in shown["tasks"]]
+        assert 0 < mail["seconds"] < 10
+        [task] = [task for task in shown["tasks"] if task["name"] == "mail"]
+        assert 0 <= task["at_least_seconds"] <= mail["seconds"]
 
-    def test_exports_say_when_they_last_changed(self) -> None:
-        self.console._read_totals()
-        shown = {each["name"]: each for each in self.ask("exports.json")["exports"]}
-        assert shown["parcels_sent"]["total"] == 7
-        assert shown["parcels_sent"]["changed"] > 0
-        assert shown["parcels_lost rain"]["total"] == 1
+    def test_work_that_failed_does_not_run(self) -> None:
+        async def fail() -> None:
+            raise ValueError("no route")
+
+        async def start() -> None:
+            self.service.background("mail", fail)
+            await self.until(lambda: self.service.background_work.works[0].failures)
+
+        self.run_async(start)
+        [mail] = self.ask("work.json")["work"]
+        assert (mail["state"], mail["seconds"]) == ("failed", None)
+
+    def test_age_of_a_task_counts_from_when_it_was_first_seen(self) -> None:
+        async def age() -> float:
+            base = f"http://127.0.0.1:{self.admin_port}/console"
+            answer = await self.http_client.fetch(f"{base}/work.json")
+            tasks = json.loads(answer.body)["tasks"]
+            [found] = [each for each in tasks if each["name"] == "forgotten"]
+            return float(found["at_least_seconds"])
+
+        async def look() -> tuple[float, float]:
+            task = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
+            first = await age()
+            self.console.tasks[task] -= 60
+            second = await age()
+            task.cancel()
+            return first, second
+
+        first, second = self.run_async(look)
+        assert 0 <= first < 10
+        assert 60 <= second < 70
+
+    def test_ended_tasks_are_not_kept(self) -> None:
+        async def run() -> None:
+            task = asyncio.create_task(asyncio.sleep(0))
+            self.console.look_at_tasks()
+            assert task in self.console.tasks
+            await task
+
+        self.run_async(run)
+        gc.collect()
+        assert all(not task.done() for task in self.console.tasks)
+
+    def test_exports_say_when_they_last_sent(self) -> None:
+        def shown() -> dict[str, Any]:
+            self.console._look_at_exports()
+            return {each["backend"]: each for each in self.ask("exports.json")["exports"]}
+
+        [exporter] = (each for each in self.app.observers if isinstance(each, Exporter))
+        post = shown()["Post"]
+        assert (post["unit"], post["sent"], post["dropped"]) == ("parcels", 7, 1)
+        assert shown()["Post"]["last_sent"] == post["last_sent"] > 0
+        exporter.sent += 1
+        assert shown()["Post"]["last_sent"] > post["last_sent"]
+        pigeon = shown()["Pigeon"]
+        assert (pigeon["sent"], pigeon["last_sent"]) == (None, None)
+
+    def test_other_totals(self) -> None:
+        totals = {each["name"]: each["total"] for each in self.ask("exports.json")["totals"]}
+        assert (totals["parcels_sent"], totals["parcels_lost rain"]) == (7, 1)
+
+    def test_trace_of_a_request_is_linked_to_where_it_was_sampled(self) -> None:
+        self.console.trace_url = "http://a/{trace_id}"
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        ids: dict[str, str] = entry[7]
+        for flags, link in (("01", f"http://a/{'b' * 32}"), ("00", None)):
+            ids.update(trace_id="b" * 32, trace_flags=flags)
+            assert self.ask(f"requests/{entry[0]}.json")["trace_url"] == link
+        ids.pop("trace_flags")
+        assert self.ask(f"requests/{entry[0]}.json")["trace_url"] is None
 
     def test_profile_is_a_tree_and_a_file(self) -> None:
         assert self.fetch_admin("/console/profile.json").code == 404
@@ -422,3 +503,17 @@ class TestBlocked(ConsoleTest):
         )
         assert line["message"].startswith("The event loop was blocked for 0.")
         assert "in block" in line["stack"]
+
+
+class TestBuild(ConsoleTest):
+    environ = {"BUILD_COMMIT": "abc123", "BUILD_TIME": "2030-01-31T12:00:00Z"}  # noqa: RUF012
+
+    def test_now_says_what_was_built_and_when(self) -> None:
+        now = self.ask("now.json")
+        assert (now["commit"], now["built"]) == ("abc123", 1896091200)
+
+
+def test_time_of_the_build_has_a_zone() -> None:
+    for wrong in ("yesterday", "2030-01-31", "2030-01-31T12:00:00"):
+        with pytest.raises(ValueError, match="BUILD_TIME: should be a time like 2030"):
+            read(Settings, {"BUILD_TIME": wrong})

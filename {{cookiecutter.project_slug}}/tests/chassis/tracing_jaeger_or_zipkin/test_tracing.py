@@ -674,6 +674,7 @@ class TestSettings(TracingTest):
         assert len({ids["span_id"] for ids in self.work("nested")}) == 3
         assert self.spans() == []
         assert list(self.tracing.totals()) == []
+        assert [each.sent for each in self.tracing.exports()] == [None]
 
     def test_without_an_endpoint_ids_are_made_and_nothing_is_sent(self) -> None:
         with self.assertLogs(tracing.log, "INFO") as logs:
@@ -712,6 +713,15 @@ class TestSettings(TracingTest):
             "otel_spans_failed": 1,
             "otel_spans_dropped": 0,
         }
+        [export] = self.tracing.exports()
+        assert (export.unit, export.sent, export.dropped) == ("spans", 0, 1)
+
+    def test_spans_are_counted_as_sent(self) -> None:
+        self.configure()
+        self.fetch("/")
+        self.spans()
+        [export] = self.tracing.exports()
+        assert (export.sent, export.dropped) == (1, 0)
 
 
 def test_invalid_settings_are_reported() -> None:

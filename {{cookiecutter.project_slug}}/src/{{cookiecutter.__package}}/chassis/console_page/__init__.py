@@ -7,8 +7,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from time import time
+from time import monotonic, time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..application import Application, Exchange, Observer, correlation
 from ..settings import Settings
@@ -20,8 +21,8 @@ from .recorder import STACK, Recorder, Tail, short
 TICKS = 10
 """How many times per second the lag of the event loop is measured."""
 
-CHECK_SECONDS = 15
-"""How often the checks are run for their history if nothing else runs them."""
+LOOK_SECONDS = 15
+"""How often checks are run and tasks are looked at if nothing else does so."""
 
 HISTORY = 20
 
@@ -29,17 +30,22 @@ log = logging.getLogger(__name__)
 
 
 class Console(Observer):
-    """`works` returns the background work, and `checks` the result of each check, by its name."""
+    """`works` returns the background work, and `checks` the result of each check, by its name.
+
+    In `trace_url`, `{trace_id}` stands for the id of the trace that it leads to.
+    """
 
     def __init__(
         self,
         settings: Settings,
         works: Callable[[], Iterable[Any]] = tuple,
         checks: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
+        trace_url: str | None = None,
     ) -> None:
         self.settings = settings
         self.works = works
         self.checks = checks
+        self.trace_url = trace_url
         self.started = time()
         self.access = Access(settings.console_token)
         self.recorder = Recorder()
@@ -51,8 +57,10 @@ class Console(Observer):
         self.changed_levels: dict[str, tuple[int, asyncio.TimerHandle]] = {}
         #: The latest results of each check, but only those that differ from the one before.
         self.history: dict[str, list[Mapping[str, Any]]] = {}
-        #: For each total, its description, its value, and when it last changed.
-        self.exported: dict[str, tuple[str, float, float | None]] = {}
+        #: How much each backend had accepted, and when that last changed.
+        self.sent: dict[str, tuple[int, float]] = {}
+        #: When each task was first seen, by `time.monotonic()`.
+        self.tasks: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
         self.refused: dict[str, int] = {}
         self.blocked: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._ticks = 0
@@ -71,6 +79,7 @@ class Console(Observer):
         return handlers.routes(self)
 
     async def startup(self) -> None:
+        self.look_at_tasks()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(1 / TICKS, self._tick, loop.time() + 1 / TICKS)
         if self.settings.environment == "development" and self.settings.admin_port:
@@ -153,6 +162,14 @@ class Console(Observer):
                 self.history[name] = [*history, result][-HISTORY:]
         return results
 
+    def look_at_tasks(self) -> set[asyncio.Task[Any]]:
+        """All tasks. Each is noted when it is seen for the first time, as it has no time itself."""
+        tasks = asyncio.all_tasks()
+        now = monotonic()
+        for task in tasks:
+            self.tasks.setdefault(task, now)
+        return tasks
+
     def _tick(self, due: float) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -161,17 +178,13 @@ class Console(Observer):
         if self._ticks % TICKS == 0:
             self.recorder.end_second(self._lag)
             self._lag = 0.0
-            self._read_totals()
-        if self.checks and self._ticks % (TICKS * CHECK_SECONDS) == 0:
+            self._look_at_exports()
+        if self._ticks % (TICKS * LOOK_SECONDS) == 0:
+            self.look_at_tasks()
             self._checking = loop.create_task(self.check(), name="console checks")
         self._timer = loop.call_at(now + 1 / TICKS, self._tick, now + 1 / TICKS)
 
-    def _read_totals(self) -> None:
-        for name, description, total, labels in self.application.totals():
-            # By its labels, where there are several of one name.
-            name = " ".join([name, *labels.values()])
-            known = self.exported.get(name)
-            changed = known[2] if known else None
-            if total != (known[1] if known else 0):
-                changed = time()
-            self.exported[name] = description, total, changed
+    def _look_at_exports(self) -> None:
+        for each in self.application.exports():
+            if each.sent and each.sent != self.sent.get(each.backend, (0,))[0]:
+                self.sent[each.backend] = each.sent, time()

@@ -27,11 +27,8 @@ class Access:
 
     def __init__(self, token: str | None) -> None:
         self._token = token.encode() if token else None
-        # The cookie does not contain the token, which would give access to more than this browser.
-        self._session = hmac.digest(self._token, b"console", "sha256").hex() if self._token else ""
-
-    def cookie(self) -> str:
-        return self._session
+        #: Does not contain the token, which would give access to more than this browser.
+        self.cookie = hmac.digest(self._token, b"console", "sha256").hex() if self._token else ""
 
     def is_own_page(self, request: HTTPServerRequest) -> bool:
         """Whether the request does not come from a page of another site."""
@@ -49,7 +46,7 @@ class Access:
         if scheme.lower() == "bearer" and self.is_token(given.strip()):
             return None
         cookie = request.cookies.get(COOKIE)
-        if cookie and hmac.compare_digest(cookie.value.encode(), self._session.encode()):
+        if cookie and hmac.compare_digest(cookie.value.encode(), self.cookie.encode()):
             return None
         return 401, HOW_TO_LOG_IN
 

@@ -101,9 +101,8 @@ class Guarded(RequestHandler):
         token = self.get_query_argument("token", "")
         if not token or not self.console.access.is_token(token):
             return False
-        self.set_cookie(
-            COOKIE, self.console.access.cookie(), path="/", httponly=True, samesite="Strict"
-        )
+        cookie = self.console.access.cookie
+        self.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="Strict")
         self.redirect(self.request.path, status=HTTPStatus.SEE_OTHER)
         return True
 

@@ -202,7 +202,8 @@ const VIEWS = {
         chart("Event loop late by", duration(last.lag), [["lag", (each) => each.lag]], duration, 0.01),
         chart("Memory", mebibytes(last.memory), [["memory", (each) => each.memory]], mebibytes)),
       h("h3", {}, "Process"),
-      facts([["Service", `${latest.service} ${latest.version}`], ["Environment", latest.environment],
+      facts([["Service", `${latest.service} ${latest.version}`], ["Commit", latest.commit && mono(latest.commit)],
+        ["Built", latest.built && at(latest.built)], ["Environment", latest.environment],
         ["Host", `${latest.host}, process ${latest.process}`], ["Python", latest.python],
         ["Started", at(latest.started)], ["Requests", count(latest.requests)], ["Exceptions", count(latest.errors)]]),
     ];
@@ -269,7 +270,7 @@ const VIEWS = {
     return [
       table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), "None yet, or none that matches."),
       h("h3", {}, "Levels"),
-      table("Levels of loggers", [["Logger"], ["Level"], ["Change", ""]], levels.loggers.filter((each) => !each.logger.startsWith("concurrent")).map(levelRow), "None."),
+      table("Levels of loggers", [["Logger"], ["Level"], ["Change", ""]], levels.loggers.map(levelRow), "None."),
     ];
   },
 
@@ -278,18 +279,29 @@ const VIEWS = {
     const stack = (lines) => h("pre", {}, lines.join("\n") || "not started");
     return [
       h("h2", {}, "Background work"),
-      table("Background work", [["Name"], ["State"], ["Failures", "number"], ["Where it stands"]],
-        body.work.map((each) => [each.name, badge(each.state, each.state === "failed" ? "bad" : each.state === "running" ? "good" : ""), count(each.failures), stack(each.stack)]), "There is none."),
+      table("Background work", [["Name"], ["State"], ["Failures", "number"], ["Where it stands, the innermost call last"]],
+        body.work.map((each) => [each.name,
+          [badge(each.state, each.state === "failed" ? "bad" : each.state === "running" ? "good" : ""), each.seconds === null ? null : h("div", { class: "second" }, `for ${duration(each.seconds)}`)],
+          count(each.failures), stack(each.stack)]), "There is none."),
       h("h3", {}, `asyncio tasks: ${body.count}`),
       table("Tasks", [["Task"], ["Where it stands, the innermost call last"]],
-        body.tasks.map((each) => [[each.name, h("div", { class: "second" }, each.function), h("div", { class: "second" }, each.request_id)], stack(each.stack)]), "None."),
+        body.tasks.map((each) => [[each.name, [each.function, `for at least ${duration(each.at_least_seconds)}`, each.request_id].map((text) => h("div", { class: "second" }, text))],
+          stack(each.stack)]), "None."),
     ];
   },
 
   async exports() {
-    const rows = (await ask("exports.json")).exports.map((each) => [
-      [mono(each.name), h("div", { class: "second" }, each.description)], count(each.total), each.changed ? at(each.changed) : "never"]);
-    return [h("h2", {}, "Exports"), table("Exports", [["What"], ["Total", "number"], ["Last changed", "time"]], rows, "Nothing is sent to anywhere, or nothing counts it.")];
+    const body = await ask("exports.json");
+    const number = (value) => value === null ? "–" : value ? badge(count(value), "bad") : "0";
+    return [
+      h("h2", {}, "Exports"),
+      table("Exports", [["Backend"], ["Sent", "number"], ["Dropped", "number"], ["Last sent", "time"]],
+        body.exports.map((each) => [[each.backend, h("div", { class: "second" }, each.unit)],
+          each.sent === null ? badge("idle", "") : count(each.sent), number(each.dropped),
+          each.last_sent ? at(each.last_sent) : each.sent === null ? "no address is set" : "never"]), "Nothing is sent to anywhere."),
+      h("h3", {}, "Other totals"),
+      table("Totals", [["What"], ["Total", "number"]], body.totals.map((each) => [[mono(each.name), h("div", { class: "second" }, each.description)], count(each.total)]), "None."),
+    ];
   },
 
   profile() {
@@ -349,6 +361,7 @@ async function oneRequest(number) {
     h("h3", {}, "Request"),
     facts([["Started", at(each.started)], ["Took", duration(each.duration)], ["Route", mono(each.route || "unmatched")],
       ["Client", mono(each.client)], ["User agent", mono(each.user_agent)],
+      ["Trace", each.trace_url && h("a", { href: each.trace_url, rel: "noreferrer" }, "Open the whole trace")],
       ...Object.entries(each.ids).map(([name, value]) => [name.replace("_", " "), mono(value)])]),
   ];
 }

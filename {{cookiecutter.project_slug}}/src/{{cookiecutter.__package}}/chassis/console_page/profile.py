@@ -8,8 +8,9 @@ import asyncio
 import sys
 import threading
 from collections import Counter
+from functools import lru_cache
 from time import perf_counter, time
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from .. import SERVICE
@@ -46,13 +47,12 @@ class Profile:
 
     def _run(self) -> None:
         own, end = threading.get_ident(), perf_counter() + self.seconds
-        code = _Names()
         while not self.stopping.wait(INTERVAL_SECONDS) and perf_counter() < end:
             self.samples += 1
             names = {each.ident: each.name for each in threading.enumerate()}
             for thread, frame in sys._current_frames().items():
                 if thread != own:
-                    stack = (names.get(thread, "thread"), *code.stack(frame))
+                    stack = (names.get(thread, "thread"), *_stack(frame))
                     if stack in self.stacks or len(self.stacks) < STACKS:
                         self.stacks[stack] += 1
 
@@ -94,25 +94,19 @@ class Profile:
         }
 
 
-class _Names:
-    """Names of functions, each made once."""
+def _stack(frame: FrameType | None) -> list[str]:
+    stack: list[str] = []
+    if frame and frame.f_code.co_name in _WAITING:
+        stack.append("(waiting)")
+    while frame and len(stack) < DEPTH:
+        stack.append(_name(frame.f_code))
+        frame = frame.f_back
+    return stack[::-1]
 
-    def __init__(self) -> None:
-        self._names: dict[Any, str] = {}
 
-    def stack(self, frame: FrameType | None) -> list[str]:
-        stack: list[str] = []
-        if frame and frame.f_code.co_name in _WAITING:
-            stack.append("(waiting)")
-        while frame and len(stack) < DEPTH:
-            code = frame.f_code
-            name = self._names.get(code)
-            if name is None:
-                place = f"{short(code.co_filename)}:{code.co_firstlineno}"
-                name = self._names[code] = f"{code.co_qualname} ({place})"
-            stack.append(name)
-            frame = frame.f_back
-        return stack[::-1]
+@lru_cache(maxsize=1000)
+def _name(code: CodeType) -> str:
+    return f"{code.co_qualname} ({short(code.co_filename)}:{code.co_firstlineno})"
 
 
 def _listed(node: dict[str, Any]) -> dict[str, Any]:

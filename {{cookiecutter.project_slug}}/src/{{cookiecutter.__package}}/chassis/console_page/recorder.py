@@ -8,7 +8,6 @@ import logging
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator
 from math import exp, log
 from time import time
 from types import TracebackType
@@ -222,9 +221,9 @@ class Recorder:
         # Without a trace, calls go by the request's own id.
         trace_id = ids.get("trace_id") or ids["request_id"]
         known = {ids.get("span_id", "")}
-        of_trace = sorted((each for each in self.spans if each.trace_id == trace_id), key=_started)
+        of_trace = [each for each in self.spans if each.trace_id == trace_id]
         found = []
-        for span in of_trace:
+        for span in sorted(of_trace, key=lambda span: span.started):
             if span.parent_id in known:
                 known.add(span.span_id)
                 found.append(span)
@@ -282,7 +281,8 @@ def stack_of(error: BaseException) -> str:
 def place_of(trace: TracebackType | None) -> str:
     """The innermost line of the service's own code or, if there is none, of any code."""
     frames = [
-        (frame.f_code.co_filename, frame.f_code.co_name, line) for frame, line in _walk(trace)
+        (frame.f_code.co_filename, frame.f_code.co_name, line)
+        for frame, line in traceback.walk_tb(trace)
     ]
     own = [each for each in frames if f"/{PACKAGE}/" in each[0] and "/chassis/" not in each[0]]
     for file, function, line in (own or frames)[-1:]:
@@ -296,14 +296,6 @@ def short(file: str) -> str:
         if folder in file:
             return file.rpartition(folder)[2]
     return file
-
-
-def _walk(trace: TracebackType | None) -> Iterator[Any]:
-    return traceback.walk_tb(trace)
-
-
-def _started(span: Span) -> int:
-    return span.started
 
 
 def _size(line: Line) -> int:

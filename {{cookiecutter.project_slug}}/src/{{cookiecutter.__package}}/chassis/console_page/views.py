@@ -9,11 +9,11 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tornado.routing import RuleRouter
@@ -21,7 +21,7 @@ from tornado.web import RequestHandler
 
 from .. import SERVICE, __version__
 from ..application import Exchange, correlation, route_of
-from .recorder import Line, Request, Span, short
+from .recorder import Histogram, Line, Request, Span, short
 
 if TYPE_CHECKING:
     from . import Console
@@ -39,9 +39,12 @@ _PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 def now(console: "Console", arguments: Arguments) -> dict[str, Any]:
     recorder, application = console.recorder, console.application
     since = _number(arguments.get("since")) or 0.0
+    built = console.settings.build_time
     return {
         "service": SERVICE,
         "version": __version__,
+        "commit": console.settings.build_commit,
+        "built": built.timestamp() if built else None,
         "environment": console.settings.environment,
         "host": platform.node(),
         "process": os.getpid(),
@@ -76,22 +79,18 @@ def requests(console: "Console", arguments: Arguments) -> dict[str, Any]:
 def request(console: "Console", number: int) -> dict[str, Any] | None:
     """One request; None if it is not among the last."""
     recorder = console.recorder
-    for exchange, its in recorder.in_flight.items():
-        if its == number:
-            found = _in_flight(exchange, its)
-            found["stack"] = _stack_of_exchange(exchange)
-            break
+    in_flight = {its: exchange for exchange, its in recorder.in_flight.items()}
+    ended = {each[0]: each for each in recorder.requests}
+    if number in in_flight:
+        found = _in_flight(in_flight[number], number)
+        found["stack"] = _stack_of_exchange(in_flight[number])
+    elif number in ended:
+        found = _ended(Request._make(ended[number]))
     else:
-        for each in recorder.requests:
-            if each[0] == number:
-                found = _ended(Request._make(each))
-                break
-        else:
-            return None
-    begun = found["started"]
-    spans = [_span(each, begun) for each in recorder.spans_of(found["ids"])]
-    request_id = found["ids"]["request_id"]
-    found["spans"] = spans
+        return None
+    request_id, begun = found["ids"]["request_id"], found["started"]
+    found["spans"] = [_span(each, begun) for each in recorder.spans_of(found["ids"])]
+    found["trace_url"] = _trace_url(console, found["ids"])
     found["logs"] = [_line(each) for each in console.tail.lines if each.request_id == request_id]
     found["errors"] = [
         each._asdict()
@@ -111,28 +110,24 @@ def errors(console: "Console", arguments: Arguments) -> dict[str, Any]:
 
 def routes(console: "Console", arguments: Arguments) -> dict[str, Any]:
     handlers = dict(_handlers(console.application.default_router))
-    measured = console.recorder.routes
-    rows = []
-    for (method, route), histogram in measured.items():
-        rows.append(
-            {
-                "method": method,
-                "route": route,
-                "handler": handlers.get(route, ""),
-                "count": histogram.count,
-                "errors": histogram.errors,
-                "p50": histogram.quantile(0.5),
-                "p99": histogram.quantile(0.99),
-            }
+    measured = dict(console.recorder.routes)
+    for idle in handlers.keys() - {route for _, route in measured}:
+        measured["", idle] = Histogram()
+    rows = [
+        {
+            "method": method,
+            "route": route,
+            "handler": handlers.get(route, ""),
+            "count": histogram.count,
+            "errors": histogram.errors,
+            "p50": histogram.quantile(0.5),
+            "p99": histogram.quantile(0.99),
+        }
+        for (method, route), histogram in sorted(
+            measured.items(), key=lambda each: (-each[1].count, each[0])
         )
-    asked = {route for _, route in measured}
-    idle = {"method": "", "count": 0, "errors": 0, "p50": None, "p99": None}
-    rows += [
-        {**idle, "route": route, "handler": name}
-        for route, name in handlers.items()
-        if route not in asked
     ]
-    return {"routes": sorted(rows, key=lambda row: -int(row["count"]))}
+    return {"routes": rows}
 
 
 async def checks(console: "Console", arguments: Arguments) -> dict[str, Any]:
@@ -216,15 +211,18 @@ def work(console: "Console", arguments: Arguments) -> dict[str, Any]:
                 "state": each.state,
                 "restart": each.restart,
                 "failures": each.failures,
+                "seconds": monotonic() - each.started if each.state == "running" else None,
                 "stack": stack_of_task(each.task) if is_alive else [],
             }
         )
-    tasks = sorted(asyncio.all_tasks(), key=lambda task: task.get_name())
+    # The oldest first: what should have ended is among them.
+    tasks = sorted(console.look_at_tasks(), key=lambda task: console.tasks[task])
     shown = [
         {
             "name": task.get_name(),
             "function": getattr(task.get_coro(), "__qualname__", ""),
             "request_id": _ids_of(task).get("request_id", ""),
+            "at_least_seconds": monotonic() - console.tasks[task],
             "stack": stack_of_task(task),
         }
         for task in tasks[:TASKS]
@@ -234,10 +232,14 @@ def work(console: "Console", arguments: Arguments) -> dict[str, Any]:
 
 def exports(console: "Console", arguments: Arguments) -> dict[str, Any]:
     rows = [
-        {"name": name, "description": description, "total": total, "changed": changed}
-        for name, (description, total, changed) in console.exported.items()
+        {**asdict(each), "last_sent": console.sent.get(each.backend, (0, None))[1]}
+        for each in console.application.exports()
     ]
-    return {"exports": rows}
+    totals = [
+        {"name": " ".join([name, *labels.values()]), "description": description, "total": total}
+        for name, description, total, labels in console.application.totals()
+    ]
+    return {"exports": rows, "totals": totals}
 
 
 VIEWS: dict[str, Callable[["Console", Arguments], Any]] = {
@@ -265,6 +267,13 @@ def stack_of_task(task: "asyncio.Task[Any]") -> list[str]:
         stack.append(f"{short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}")
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     return stack
+
+
+def _trace_url(console: "Console", ids: Mapping[str, str]) -> str | None:
+    """Where the trace of these ids is shown; None where that is not known, or not sampled."""
+    if console.trace_url and int(ids.get("trace_flags", "0"), 16) & 1:
+        return console.trace_url.replace("{trace_id}", ids["trace_id"])
+    return None
 
 
 def _stack_of_exchange(exchange: Exchange) -> list[str]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from ..application import Exchange, Observer
+from ..application import Exchange, Export, Observer
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class Errors(Observer):
     async def shutdown(self) -> None:
         if self._reporter:
             await self._reporter.close()
+
+    def exports(self) -> Iterable[Export]:
+        if self._reporter:
+            transport = self._reporter.transport
+            yield Export("Sentry", "errors", transport.sent, transport.dropped)
+        else:
+            yield Export("Sentry", "errors")
 
     def _load(self) -> "Reporter | None":
         with self._lock:

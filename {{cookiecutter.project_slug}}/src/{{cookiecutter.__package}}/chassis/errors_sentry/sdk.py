@@ -14,11 +14,13 @@ from sentry_sdk.integrations.atexit import AtexitIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.excepthook import ExcepthookIntegration
 from sentry_sdk.integrations.threading import ThreadingIntegration
+from sentry_sdk.transport import HttpTransport
 
 from .. import SERVICE, __version__
 from ..application import Exchange, correlation
 
 if TYPE_CHECKING:
+    from sentry_sdk.envelope import Envelope
     from sentry_sdk.types import Event, Hint
 
 FLUSH_SECONDS = 1.4
@@ -31,6 +33,7 @@ class Reporter:
     def __init__(self, dsn: str, environment: str) -> None:
         sentry_sdk.init(
             dsn,
+            transport=_Transport,
             release=f"{SERVICE}@{__version__}",
             environment=environment,
             default_integrations=False,
@@ -47,6 +50,9 @@ class Reporter:
             auto_session_tracking=False,
             shutdown_timeout=FLUSH_SECONDS,
         )
+        transport = sentry_sdk.get_client().transport
+        assert isinstance(transport, _Transport)
+        self.transport = transport
         for name in ("asyncio", "tornado.application"):
             logger = logging.getLogger(name)
             if not any(isinstance(each, _LoggedErrors) for each in logger.handlers):
@@ -102,6 +108,30 @@ class _Retries(logging.Filter):
         if is_due:
             self._due = record.created + RETRIES_SECONDS
         return is_due
+
+
+class _Transport(HttpTransport):
+    """Counts the errors that Sentry has accepted, and those that were lost."""
+
+    sent = 0
+    dropped = 0
+    _is_lost = False
+
+    def on_dropped_event(self, reason: str) -> None:
+        if reason == "full_queue":
+            self.dropped += 1  # It comes to no sending.
+        else:
+            self._is_lost = True
+
+    def _send_envelope(self, envelope: "Envelope") -> None:
+        self._is_lost = False
+        try:
+            super()._send_envelope(envelope)
+        finally:
+            # An envelope without an event reports what was lost.
+            if envelope.get_event():
+                self.sent += not self._is_lost
+                self.dropped += self._is_lost
 
 
 class _LoggedErrors(logging.Handler):

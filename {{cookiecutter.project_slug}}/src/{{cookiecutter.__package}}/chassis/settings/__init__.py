@@ -52,8 +52,26 @@ class AdminSettings(ServerSettings):
 
 
 # {% endif %}
+# {% if cookiecutter.console != "none" and cookiecutter.tracing in ("jaeger", "zipkin") %}
+def _trace_url(text: str) -> str:
+    if "{trace_id}" not in text:
+        raise ValueError("should look like https://host:port/trace/{trace_id}")
+    return parsing.http_url(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceLinkSettings(ServerSettings):
+    trace_url: str | None = setting(None, parse=_trace_url)
+    """Where a browser finds a trace, such as `https://traces.example.com/trace/{trace_id}`. The
+    console links to it."""
+
+
+# {% endif %}
 @dataclass(frozen=True, kw_only=True)
 class Settings(
+    # {% if cookiecutter.console != "none" and cookiecutter.tracing in ("jaeger", "zipkin") %}
+    TraceLinkSettings,
+    # {% endif %}
     # {% if cookiecutter.console != "none" %}
     ConsoleSettings,
     # {% endif %}

@@ -1,7 +1,8 @@
-"""Who may see the console."""
+"""Who may see the console, and what it cannot find out by itself."""
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 
 from .server import ServerSettings
 from .setting import setting
@@ -13,8 +14,24 @@ def _token(text: str) -> str:
     return text
 
 
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = datetime.min
+    if time.tzinfo is None:
+        raise ValueError("should be a time like 2030-01-31T12:00:00Z")
+    return time
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConsoleSettings(ServerSettings):
     console_token: str | None = setting(None, parse=_token, secret=True)
     """Gives access to the console from other machines. Without it, only the machine that the
     service runs on has access."""
+
+    build_commit: str | None = None
+    """The commit that the service was built from, which the console shows."""
+
+    build_time: datetime | None = setting(None, parse=_time)
+    """When it was built, such as `2030-01-31T12:00:00Z`."""

@@ -23,7 +23,7 @@ from tornado.httputil import split_host_and_port
 from tornado.web import Finish, HTTPError
 
 from .. import SERVICE, __version__
-from ..application import METHODS, Application, Exchange, Observer, correlation
+from ..application import METHODS, Application, Exchange, Export, Observer, correlation
 from ..client import NO_ANSWER, ObservedClient
 from ..settings import Settings
 from .backend import Backend
@@ -124,6 +124,13 @@ class Tracing(Observer):
             yield "otel_spans_exported", "Spans that the backend accepted.", exporter.exported
             yield "otel_spans_failed", "Spans that the backend refused.", exporter.failed
             yield "otel_spans_dropped", "Spans that were dropped unsent.", exporter.dropped
+
+    def exports(self) -> Iterable[Export]:
+        if exporter := self._exporter:
+            dropped = exporter.failed + exporter.dropped
+            yield Export(Backend.name, "spans", exporter.exported, dropped)
+        else:
+            yield Export(Backend.name, "spans")
 
     def request_started(self, exchange: Exchange) -> None:
         if exchange.is_probe:
@@ -327,7 +334,7 @@ def _activate(span: Span) -> Token[context.Context]:
 
 
 def _new_trace_id() -> str:
-    return f"{random.getrandbits(128) or 1:032x}"
+    return (random.getrandbits(128) or 1).to_bytes(16).hex()
 
 
 def _from_api_span(span: object) -> Parent | None:

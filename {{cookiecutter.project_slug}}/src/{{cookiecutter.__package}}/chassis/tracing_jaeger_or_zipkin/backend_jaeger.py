@@ -23,6 +23,7 @@ _INT64_END = 1 << 63
 class Backend:
     """Where spans are sent, and in which format; `resource` describes the service."""
 
+    name = "Jaeger"
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
     def __init__(self, settings: Settings, resource: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ _encode = json.JSONEncoder(default=str).encode
 class Backend:
     """Where spans are sent, and in which format; `resource` describes the service."""
 
+    name = "Zipkin"
     setting = "ZIPKIN_ENDPOINT"
 
     def __init__(self, settings: Settings, resource: Mapping[str, str]) -> None:

@@ -91,7 +91,7 @@ class Span(trace.Span):
         #: The name of an OpenTelemetry `SpanKind`.
         self.kind = kind
         self.trace_id = trace_id
-        self.span_id = f"{random.getrandbits(64) or 1:016x}"
+        self.span_id = (random.getrandbits(64) or 1).to_bytes(8).hex()
         #: The parent span; empty for the first span of a trace.
         self.parent_id = parent_id
         self.flags = flags
