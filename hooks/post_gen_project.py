@@ -1,14 +1,14 @@
-"""Keeps the chosen variant of each feature, and says what was made.
+"""Keeps the chosen variant of each feature, and prints the next steps.
 
-A file `metrics_prometheus.py`, `test_metrics_prometheus.py` or `metrics_prometheus.md` is kept as
-`metrics.py`, `test_metrics.py` or `metrics.md` where the answer to the prompt `metrics` is
-`prometheus`, and dropped otherwise; a folder `tracing_jaeger_or_zipkin` is kept as `tracing` for
-both. Within such a folder a file may be for one of its choices alone: `backend_zipkin.py` is kept
-as `backend.py`. Nothing else is known of the variants: a new one needs its files, its tests and a
+If the answer to the prompt `metrics` is `prometheus`, then `metrics_prometheus.py`,
+`test_metrics_prometheus.py` and `metrics_prometheus.md` become `metrics.py`, `test_metrics.py` and
+`metrics.md`; otherwise they are removed. A folder `tracing_jaeger_or_zipkin` becomes `tracing` for
+either choice. A file in such a folder may be for one of its choices only: `backend_zipkin.py`
+becomes `backend.py`. There is no list of variants: a new one needs its files, its tests and a
 choice in cookiecutter.json.
 
-A file of which its conditions leave nothing, such as a `Dockerfile` that stands between an `if` and
-an `endif` from its first line to its last, is dropped.
+A file that its conditions leave empty, such as a `Dockerfile` wrapped in an `if` and its `endif`,
+is removed.
 """
 
 import json
@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -29,13 +30,13 @@ PROMPTS = {
     "tracing": "tracing",
     "console": "console",
 }
-# The folders of the template's own. What stands elsewhere is the team's, and may have any name.
+# The template's own folders. Files elsewhere are the team's, and may have any name.
 CHASSIS = [
     Path("docs"),
     Path("src", ANSWERS["__package"], "chassis"),
     Path("tests", "chassis"),
 ]
-# The longest first, or `rate_limit` would be taken for a variant of `rate`.
+# Longest first, or `rate_limit` would be taken for a variant of `rate`.
 FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
 VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+?)(\.\w+)?")
 
@@ -47,18 +48,43 @@ def main() -> None:
     check_what_is_there(project)
     name_the_package(project / "tests")
     drop_what_is_empty(project)
-    # A path that the terminal has no characters for is no reason to undo all this.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if not is_for_an_update(project):
+        # A path that the terminal cannot show is no reason to undo all this.
+        sys.stdout.reconfigure(errors="backslashreplace")
+        print(*next_steps(project), sep="\n")
+
+
+def is_for_an_update(project: Path) -> bool:
+    """Whether cruft generates only to compare, into a temporary directory that it then removes."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    return (
+        "_output_dir" not in ANSWERS
+        and project.parent.parent == temporary
+        and project.parent.name.startswith(tempfile.gettempprefix())
+    )
+
+
+def next_steps(project: Path) -> "list[str]":
     slug = ANSWERS["project_slug"]
-    print(f"Made the service {slug} in {project}")
-    print(f"Run it:   cd {project.name} && uv run {slug}")
-    print("Test it:  uv run pytest")
+    # uv may be beside cookiecutter in a virtual environment, or run this as uvx, off the PATH.
+    beside = shutil.which("uv", path=str(Path(sys.executable).parent)) or os.environ.get("UV")
+    uv = "uv" if shutil.which("uv") or not beside else f'"{beside}"' if " " in beside else beside
+    steps = [
+        f"Made the service {slug} in {project}",
+        f"Run it:   cd {project.name} && {uv} run {slug}",
+        f"Test it:  {uv} run pytest",
+    ]
+    if not any((directory / ".git").exists() for directory in (project, *project.parents)):
+        steps.append("Keep it:  git init && git add --all && git commit")
+    if not shutil.which("uv") and not beside:
+        steps.append("Get uv:   https://docs.astral.sh/uv/")
+    return steps
 
 
 def keep_the_chosen(folder: Path, prompt: str = "", choices: "tuple[str, ...]" = ()) -> None:
-    """Keeps what is chosen in a folder, deepest first.
+    """Keeps the chosen variants in a folder, deepest first.
 
-    Where the folder itself is a variant, `choices` are those of `prompt` that it is for.
+    If the folder itself is a variant, `choices` are the choices of `prompt` that it is for.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = VARIANT.fullmatch(path.name)
@@ -71,14 +97,14 @@ def keep_the_chosen(folder: Path, prompt: str = "", choices: "tuple[str, ...]" =
             continue
         own = [choice for choice in choices if path.stem.endswith(f"_{choice}")]
         if own:
-            # One choice may end as another does: `bucket` and `token_bucket`.
+            # One choice may end with another: `token_bucket` and `bucket`.
             choice = max(own, key=len)
             name = path.stem.removesuffix(f"_{choice}") + path.suffix
             settle(path, name, choice == ANSWERS[prompt])
 
 
 def check_what_is_there(project: Path) -> None:
-    """Raises SystemExit where a choice has no module."""
+    """Raises SystemExit if a choice has no module."""
     chassis = Path("src", ANSWERS["__package"], "chassis")
     missing = []
     for feature, prompt in PROMPTS.items():
@@ -104,14 +130,14 @@ def settle(path: Path, name: str, is_chosen: bool) -> None:
 
 
 def name_the_package(tests: Path) -> None:
-    """In the template's own tests the package goes by a name that Python can parse."""
+    """Renames the package in the tests, which in the template has a name that Python can parse."""
     for path in tests.rglob("*.py"):
         text = path.read_bytes()
         path.write_bytes(text.replace(b"my_service", ANSWERS["__package"].encode()))
 
 
 def files(project: Path) -> "list[Path]":
-    """The project's files, and not those of the repository that it was generated into."""
+    """Returns the project's files, without those of a repository that it was generated into."""
     found = []
     for directory, directories, names in os.walk(project):
         directories[:] = sorted(set(directories) - {".git"})
@@ -121,7 +147,7 @@ def files(project: Path) -> "list[Path]":
 
 def drop_what_is_empty(project: Path) -> None:
     for path in files(project):
-        # A package is marked by a file that has nothing in it.
+        # An empty file marks a package.
         if path.name == "__init__.py" or path.read_bytes().strip():
             continue
         path.unlink()

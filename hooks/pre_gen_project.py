@@ -1,4 +1,4 @@
-"""Refuses answers that no service could be made of: all of them at once, and says what to do."""
+"""Rejects answers that cannot make a working service: all at once, with a suggestion for each."""
 
 import json
 import keyword
@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-# Read as data: an answer in quotes of Python's would be executed.
+# Read as data: an answer pasted between Python's quotes would be executed.
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -16,13 +16,13 @@ SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SLUG_LENGTH = 32
 EMAIL = re.compile(r"[^\s@<>()\[\],:;\\\"]+@[^\W_]([\w.-]*[^\W_])?")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-# Modules that are in the standard library of some Python from 3.11 to 3.14, but not of all.
+# Modules of the standard library in some version from Python 3.11 to 3.14, but not in all.
 STANDARD_OF_SOME = set(
     "aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils "
     "imghdr imp mailcap msilib nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu "
     "xdrlib".split()
 )
-# Distributions and modules that a service has installed beside it: a test compares.
+# Distributions and modules installed beside a service. A test keeps this list complete.
 INSTALLED = set(
     "ast-serialize certifi colorama coverage dotenv iniconfig librt mypy mypy-extensions mypyc "
     "newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
@@ -30,15 +30,19 @@ INSTALLED = set(
     "prometheus-client py pygments pytest python-dotenv "
     "ruff sentry-sdk tornado typing-extensions urllib3 uv uv-build".split()
 )
-# Directories of the project, or names that its tools give a meaning to.
+# Directories of the project, and names that mean something to its tools.
 TAKEN = {"conftest", "deploy", "docs", "src", "test", "tests"}
-# cruft hands stored answers over as templates, so that an update would run these as code. In
-# brackets, or they would be run here.
+# cruft renders stored answers as templates, so an update would run these as code. The brackets
+# keep them from being run here.
 EXPRESSION = re.compile(r"[{][{]|[{]#|# [{]%")
+
+# A refusal cannot come earlier, before the last question, nor below this: hooks see no answers
+# before all are given, and cookiecutter reports how a hook ended.
+TRACEBACK = "The traceback that Cookiecutter prints below this means nothing more."
 
 
 def problem_of_slug(slug: str) -> str:
-    """What is wrong with the slug; empty where nothing is."""
+    """Returns what is wrong with the slug, or an empty string."""
     name = slug.replace("-", "_")
     if not SLUG.fullmatch(slug):
         return (
@@ -46,17 +50,17 @@ def problem_of_slug(slug: str) -> str:
             "and must begin with a letter"
         )
     if len(slug) > SLUG_LENGTH:
-        return f"has {len(slug)} characters, and {SLUG_LENGTH} is the most"
+        return f"has {len(slug)} characters; the maximum is {SLUG_LENGTH}"
     if keyword.iskeyword(name):
-        return "is a keyword of Python, so it cannot be imported"
+        return "is a Python keyword, so the package could not be imported"
     if name in sys.stdlib_module_names or name in STANDARD_OF_SOME:
-        return "is a module of Python's standard library, which it would hide"
+        return "is a module of Python's standard library, which the package would shadow"
     if slug in INSTALLED:
-        return "is a package that the service uses, which it would hide"
+        return "is a package that the service uses, which it would shadow"
     if slug in TAKEN:
-        return "is the name of something else in the project"
+        return "is already the name of something else in the project"
     if WINDOWS_DEVICE.fullmatch(slug):
-        return "is a device on Windows, and cannot be a directory there"
+        return "is a device name on Windows, so it cannot be a directory there"
     return ""
 
 
@@ -72,17 +76,17 @@ def better_slug(slug: str) -> str:
 
 
 def problem_of_text(text: str) -> str:
-    """What keeps a text from standing on one line of every file."""
+    """Returns what keeps a text from being written on one line of every file."""
     if not text.strip():
         return "is empty"
     if text != text.strip():
-        return "has blanks at its beginning or end"
+        return "begins or ends with white space"
     if is_undecoded(text):
-        return "was typed in UTF-8, but this locale is not: set PYTHONUTF8=1"
+        return "was typed in UTF-8, but the locale is not UTF-8: set PYTHONUTF8=1"
     if any(is_unprintable(character) for character in text):
-        return "has a line break or another control character"
+        return "contains a line break or another control character"
     if EXPRESSION.search(text):
-        return "has a brace that begins a template's tag, which an update would run as code"
+        return "contains the start of a template tag, which an update would run as code"
     return ""
 
 
@@ -91,7 +95,7 @@ def is_unprintable(character: str) -> bool:
 
 
 def is_undecoded(text: str) -> bool:
-    """Whether the locale kept Python from reading characters that the terminal has sent."""
+    """Whether the locale kept Python from decoding what was typed."""
     return decoded(text) != text
 
 
@@ -111,12 +115,12 @@ def better_text(text: str) -> str:
 
 
 def problems() -> "dict[str, tuple[str, str]]":
-    """For each wrong answer the reason, and one that would be right."""
+    """Returns the reason and a valid suggestion for each invalid answer."""
     found = {}
     defaults = {
         "project_name": "My Service",
         "description": "A Tornado service.",
-        "author_name": "Your Name",
+        "author_name": "The Authors",
     }
     for field, default in defaults.items():
         reason = problem_of_text(ANSWERS[field])
@@ -136,7 +140,7 @@ def problems() -> "dict[str, tuple[str, str]]":
 
 
 def command(answers: "dict[str, str]", output_dir: str = "") -> str:
-    """What generates again, with these answers, there if a directory is given."""
+    """Returns the command that generates again with these answers, into `output_dir` if given."""
     template = ANSWERS["_template"]
     if "_output_dir" in ANSWERS:
         output_dir = output_dir or ANSWERS["_output_dir"]
@@ -152,7 +156,7 @@ def command(answers: "dict[str, str]", output_dir: str = "") -> str:
 
 
 def quoted(argv: "list[str]") -> str:
-    # Here, as only a refusal needs them.
+    # Imported here because only a refusal needs them.
     import shlex
     import subprocess
 
@@ -160,25 +164,26 @@ def quoted(argv: "list[str]") -> str:
 
 
 def refusal_to_overwrite(project: Path, answers: "dict[str, str]") -> "list[str]":
-    """Says what to do where there is a project already; empty where there is none.
+    """Returns what to do where there is a project already; empty where there is none.
 
-    Generated over, a team's edits would be lost, and of the old answers would be left what the new
-    ones do not have. What is there stays as it is, whatever the options.
+    Generating over a project would undo the team's edits, and would keep files of the old answers
+    that the new ones do not have. So nothing is touched, whatever the options.
     """
-    # A repository that was just made has nothing else.
+    # A new repository contains nothing else.
     if all(each.name == ".git" for each in project.iterdir()):
         return []
     lines = [f"Nothing was generated: {project} is not empty, and nothing in it was touched.", ""]
+    lines += [TRACEBACK]
     try:
         made = json.loads((project / ".cruft.json").read_text(encoding="utf-8"))
         before = made["context"]["cookiecutter"]
     except (OSError, ValueError, KeyError, TypeError):
-        lines += ["To generate into another directory, and take over from there what you want:"]
+        lines += ["To generate into another directory and copy what you want from there:"]
         return [*lines, "", f"  {command(answers, str(project.parent / 'generated'))}", ""]
     changed = {field: answer for field, answer in answers.items() if before.get(field) != answer}
     argv = ["cruft", "update", "--project-dir", str(project)]
     argv += ["--variables-to-update", json.dumps(changed)] if changed else []
-    lines += ["To update it to these answers, keeping what its team has changed:", ""]
+    lines += ["To update it to these answers and keep your team's changes:", ""]
     return [*lines, f"  {quoted(argv)}", ""]
 
 
@@ -196,10 +201,10 @@ def main() -> None:
         shown = json.dumps(decoded(answers[field]), ensure_ascii=False)
         lines += [f"  {field}: {shown} {reason}.", f"      Try: {better}"]
         answers[field] = better
-    lines += ["", "To run again with these suggestions and your other answers:", ""]
+    lines += ["", TRACEBACK, "To run again with these suggestions and your other answers:", ""]
     lines += [f"  {command(answers)}", ""]
     if any(map(is_undecoded, map(str, ANSWERS.values()))):
-        # What the terminal sent in UTF-8, it can show; the variable is for what is run again.
+        # A terminal that sends UTF-8 can show it. The variable is for the command to run again.
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
         lines[-2] = f"  PYTHONUTF8=1 {lines[-2].strip()}"
     print(*lines, sep="\n", file=sys.stderr)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from . import combinations
 from .conftest import Generate
-from .project import TEMPLATE, render
+from .project import TEMPLATE, git, render
 from .test_render import files, ruff, syntax
 
 LONGEST_SLUG = 32
@@ -228,7 +228,7 @@ def test_answer_in_utf_8_is_understood_where_the_locale_is_not(tmp_path: Path) -
     done = cookiecutter("--no-input", "author_name=Zoë", home=tmp_path, environ=ascii_only)
     assert done.returncode == 1
     assert (
-        '  author_name: "Zoë" was typed in UTF-8, but this locale is not: set PYTHONUTF8=1.\n'
+        '  author_name: "Zoë" was typed in UTF-8, but the locale is not UTF-8: set PYTHONUTF8=1.\n'
         "      Try: Zoë\n"
     ) in done.stdout
     [command] = re.findall(r"^  PYTHONUTF8=1 (cookiecutter .*)", done.stdout, re.MULTILINE)
@@ -245,13 +245,29 @@ def test_enter_alone_gives_a_good_service(tmp_path: Path) -> None:
     done = cookiecutter(home=tmp_path, typed="\n" * 20)
     assert done.returncode == 0, done.stdout
     [project] = (tmp_path / "out").iterdir()
-    slug = project.name
-    assert done.stdout.endswith(
-        f"Made the service {slug} in {project}\n"
-        f"Run it:   cd {slug} && uv run {slug}\n"
-        "Test it:  uv run pytest\n"
-    )
+    assert f"Made the service {project.name} in {project}\n" in done.stdout
     assert list(ruff(project)) == []
+
+
+def test_slug_that_is_proposed_begins_with_a_letter(tmp_path: Path) -> None:
+    done = cookiecutter("--no-input", "project_name=3D Printer!", home=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert [project.name for project in (tmp_path / "out").iterdir()] == ["service-3d-printer"]
+
+
+def test_next_steps_are_commands_that_work(tmp_path: Path) -> None:
+    """Here uv is in the virtual environment of cookiecutter, and nowhere on the PATH."""
+    done = cookiecutter("--no-input", home=tmp_path, environ={"PATH": "/usr/bin:/bin"})
+    uv = Path(sys.executable).with_name("uv")
+    assert done.stdout.endswith(
+        f"Run it:   cd my-service && {uv} run my-service\n"
+        f"Test it:  {uv} run pytest\n"
+        "Keep it:  git init && git add --all && git commit\n"
+    )
+    on_path = {"PATH": f"{uv.parent}:/usr/bin:/bin"}
+    git(tmp_path, "init", "--quiet")
+    done = cookiecutter("--no-input", "project_slug=other", home=tmp_path, environ=on_path)
+    assert done.stdout.endswith("Run it:   cd other && uv run other\nTest it:  uv run pytest\n")
 
 
 def test_typed_answers_are_not_executed(tmp_path: Path) -> None:

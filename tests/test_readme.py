@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,16 +15,49 @@ from pathlib import Path
 import pytest
 
 from .backends import eventually, free_port
+from .conftest import Generate
 from .load import load
 from .project import TEMPLATE, Service
+from .test_layout import TEAMS
 
 INSTALL_SECONDS = 300.0
 
 
 def commands() -> list[str]:
-    """What stands in the README's shell blocks; .ci/run takes the second from there too."""
+    """The README's shell blocks. `.ci/run` reads the second one there, too."""
     readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
     return re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+
+
+def test_tree_is_that_of_a_generated_project(generate: Generate) -> None:
+    """Each entry is there, each directory that is opened is complete, and owners are right."""
+    project = generate().path
+    readme = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    [tree] = re.findall(r"^```text\n.*?\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    entries: dict[Path, str] = {}
+    above: list[Path] = [Path()]
+    for line in tree.splitlines():
+        [indent, name, owner] = re.findall(r"(\W*)── (\S+) +([^:]+)", f"{line} x")[0]
+        depth = len(indent) // 4
+        del above[depth + 1 :]
+        above.append(above[depth] / name)
+        entries[above[-1]] = owner
+    for path in entries:
+        assert (project / path).exists(), path
+    opened = {path.parent for path in entries} - {Path("src")}
+    listed = {path for directory in opened for path in (project / directory).iterdir()}
+    there = {path.relative_to(project) for path in listed if path.name != "__init__.py"}
+    assert there - set(entries) == {Path("src")}
+    yours = {path for path, owner in entries.items() if owner.startswith("yours")}
+    teams = {Path(str(path).replace("{{cookiecutter.__package}}", "my_service")) for path in TEAMS}
+    assert yours == teams | {Path("LICENSE"), Path("pyproject.toml")}
+
+
+def test_version_is_the_changelog_s_latest() -> None:
+    project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changes = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+    [latest, *_] = re.findall(r"^## \[(\d.*)\] - \d{4}-\d\d-\d\d$", changes, re.MULTILINE)
+    assert project["version"] == latest
 
 
 @pytest.fixture

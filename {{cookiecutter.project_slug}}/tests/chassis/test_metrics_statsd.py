@@ -638,7 +638,7 @@ class TestIdle(ChassisTest):
 
     def test_a_prefix_that_would_break_a_line_is_refused(self) -> None:
         for prefix in ("shop|c", "shop:1", "shop.", "a b"):
-            with self.assertRaisesRegex(ValueError, "STATSD_PREFIX: should be letters"):
+            with self.assertRaisesRegex(ValueError, "STATSD_PREFIX: should be names of letters"):
                 read(Settings, {"STATSD_PREFIX": prefix})
 
     def get_app(self) -> Application:

@@ -199,8 +199,8 @@ def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> No
             await service.stopped()
 
     asyncio.run(run())
-    reasons = [line for line in caplog.messages if "have to wait" in line]
-    assert reasons == ["New connections have to wait: there are MAX_CONNECTIONS=2"]
+    reasons = [line for line in caplog.messages if "paused" in line]
+    assert reasons == ["Accepting connections paused: MAX_CONNECTIONS=2 reached"]
 
 
 def test_longest_idle_connection_makes_room(

@@ -212,7 +212,7 @@ def test_url_of_http(text: str) -> None:
 
 
 def test_url_with_a_password_is_refused() -> None:
-    with pytest.raises(ValueError, match="should hold no user name or password"):
+    with pytest.raises(ValueError, match="should not contain a user name or password"):
         parsing.http_url("http://me:hidden@host")
 
 

@@ -1,4 +1,4 @@
-"""Which requests are let in, and for how long they may run."""
+"""Which requests are accepted, and how long they may run."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from .observed import Observed
 from .settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""What the bodies of all requests in flight may take together."""
+"""Limit for the bodies of all requests in flight together."""
 
 SWEEP_SECONDS = 0.25
-"""How often it is looked for requests that have run for too long."""
+"""How often to look for requests that have run for too long."""
 
 _OVERLOAD = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -34,10 +34,10 @@ _OTHER_HOST = Refusal(
 
 
 class Overload(Observer):
-    """Refuses requests that there is no room for, and ends those that take too long.
+    """Refuses requests for which there is no room, and ends requests that take too long.
 
-    A handler class may have a `request_timeout` of its own, in seconds; None for no limit, which is
-    what WebSockets, `stream_request_body` and a `FallbackHandler` have unless they say otherwise.
+    A handler class may have its own `request_timeout`, in seconds, or None for no limit. None is
+    the default for WebSockets, `stream_request_body` and `FallbackHandler`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class Overload(Observer):
         self._application = application
 
     async def startup(self) -> None:
-        # One timer for all, since most requests end long before theirs would.
+        # One timer for all requests, since most end long before their timeout.
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -83,10 +83,10 @@ class Overload(Observer):
 
 
 class AllowedHosts(Observer):
-    """Refuses requests whose `Host` is neither an IP address nor `localhost` nor one of these.
+    """Refuses requests whose `Host` is neither an IP address, nor `localhost`, nor one of these.
 
-    A page on the internet can have its own name lead to this machine, and would then read what only
-    operators should: DNS rebinding.
+    Otherwise a page on the internet could point its own host name at this machine and read what is
+    meant for operators only (DNS rebinding).
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:

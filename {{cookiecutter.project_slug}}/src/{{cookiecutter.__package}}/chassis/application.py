@@ -1,7 +1,7 @@
-"""The request hooks: what is known of each request, and who is notified of it.
+"""The request hooks: what is known about each request, and which observers are notified.
 
-Every request passes through `Application`, whichever handler serves it: a 404, a
-`StaticFileHandler`, a `RedirectHandler` and a WebSocket never see a base class of ours.
+Every request passes through `Application`, whichever handler serves it. A base class for handlers
+would miss 404s, `StaticFileHandler`, `RedirectHandler` and WebSockets.
 """
 
 import logging
@@ -52,36 +52,36 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Exchange:
     """One HTTP request and its response."""
 
-    #: As it was when the handler began.
+    #: As it was when the handler started.
     context: Context
     #: Status code sent; 0 until the exchange has ended.
     status = 0
-    #: Seconds from the request's headers to the end of the answer.
+    #: Seconds from the request's headers to the end of the response.
     duration = 0.0
-    #: The last unhandled exception, but for an `HTTPError` below 500.
+    #: The last unhandled exception, except for an `HTTPError` below 500.
     error: BaseException | None = None
-    #: Ids that lead from a measurement of this exchange to its record elsewhere.
+    #: Ids that connect a measurement of this exchange with a record of it elsewhere.
     exemplar: dict[str, str] | None = None
-    #: Bytes of the body that are, or will be, held in memory until the exchange has ended.
+    #: Bytes of the body that are, or will be, in memory until the exchange has ended.
     body_size = 0
 
     def __init__(self, request: HTTPServerRequest, route: str, is_probe: bool) -> None:
         #: When the headers had been read, by `time.perf_counter()`.
         self.started = perf_counter()
         self.request = request
-        #: Known method, or `_OTHER`: what a client makes up must not become a label.
+        #: A known method, or `_OTHER`: clients must not be able to create labels.
         self.method = request.method if request.method in METHODS else "_OTHER"
-        #: Template of the matched route such as `/hello/{name}`; empty where none matched.
+        #: Template of the matched route, such as `/hello/{name}`; empty if none matched.
         self.route = route
-        #: True for probe traffic: it would drown everything else.
+        #: True for probe traffic, which would drown out everything else.
         self.is_probe = is_probe
-        #: The caller's `X-Request-ID` where it is harmless, else one made here.
+        #: The caller's `X-Request-ID` if it is harmless, otherwise a new one.
         self.request_id = _request_id(request.headers)
-        #: Ids for log lines and reports of this exchange, which observers add to.
+        #: Ids for log lines and reports of this exchange. Observers add to them.
         self.ids = {"request_id": self.request_id}
 
     def __str__(self) -> str:
-        # Without the path: it is for log messages, which are grouped by their text.
+        # Without the path, because log messages are grouped by their text.
         return f"{self.method} {self.route or 'unmatched'}"
 
     @property
@@ -97,12 +97,12 @@ Total = tuple[str, str, float] | tuple[str, str, float, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer in place of the handler's, given before the request's body is read."""
+    """A response in place of the handler's, sent before the request's body is read."""
 
     status: int
     #: Shown to the client as the title of the problem.
     title: str
-    #: Why, in one word of a small set: what `Observer.request_refused` is notified of.
+    #: The reason, one word from a small set, for `Observer.request_refused`.
     reason: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -122,80 +122,79 @@ class Export:
 
 
 class Observer:
-    """A feature: what it does about each exchange, and which routes it brings.
+    """A feature: what it does about each exchange, and which routes it adds.
 
-    The `request_` methods run on the event loop, in a context of the exchange's own: a context
-    variable set in `request_started` is seen by the handler and by `request_ended`. An exception in
-    one of them is logged, and stops neither the request nor the other observers.
+    The `request_` methods run on the event loop, in the exchange's own context: a context variable
+    set in `request_started` is visible to the handler and to `request_ended`. An exception in one
+    of them is logged, and stops neither the request nor the other observers.
     """
 
-    #: False where handlers must wait for a turn of the event loop's.
+    #: False if handlers have to wait for the next turn of the event loop.
     eager_start = True
-    #: True where access lines are written in place of Tornado's own.
+    #: True if this observer writes access lines in place of Tornado's own.
     logs_requests = False
 
     def attach(self, application: "Application") -> None:
-        """Called once, with the application that is observed."""
+        """Called once, with the observed application."""
 
     def routes(self) -> Sequence[Any]:
-        """Routes of the main port, before the service's own; nothing there may be sensitive."""
+        """Routes of the main port, before the service's own; they must expose nothing sensitive."""
         return ()
 
     def admin_routes(self) -> Sequence[Any]:
-        """Routes of the admin port, which only operators reach."""
+        """Routes of the admin port, which only operators can reach."""
         return ()
 
     async def startup(self) -> None:
-        """Called once, when the service has begun to listen."""
+        """Called once, when the service has started to listen."""
 
     def refuse(self, exchange: Exchange) -> Refusal | None:
-        """Called when the headers have been read, before `request_started`; None lets the request
-        in. Probe traffic is asked about too."""
+        """Called when the headers have been read, before `request_started`. None accepts the
+        request. Probe traffic comes here, too."""
         return None
 
     def request_refused(self, reason: str) -> None:
         """Called for each request that never reaches its handler; `reason` is one of a fixed set.
 
-        What `refuse` refused, such as for `overload`, is started and ended like any other. What is
-        `malformed`, `too_large` or not complete in time is not.
+        A request that `refuse` refused, for example because of `overload`, starts and ends like any
+        other. One that is `malformed`, `too_large` or not complete in time does not.
         """
 
     def request_started(self, exchange: Exchange) -> None:
         """Called before the handler runs."""
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
-        """Called for each unhandled exception and each `HTTPError` of 500 and up.
+        """Called for each unhandled exception and each `HTTPError` of 500 or higher.
 
-        The status is not known yet. It may come after `request_ended`, from a WebSocket's messages
-        or from a handler that goes on after `finish()`.
+        The status is not known yet. The call may come after `request_ended`, from a WebSocket's
+        messages or from a handler that goes on after `finish()`.
         """
 
     def request_ended(self, exchange: Exchange) -> None:
-        """Called once, when the answer is complete or the client has gone."""
+        """Called once, when the response is complete or the client has disconnected."""
 
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
 
     def call_ended(self, call: "Call") -> None:
-        """Called for each outgoing call by `AsyncHTTPClient`, in the context that it was made in.
+        """Called for each outgoing call with `AsyncHTTPClient`, in the caller's context.
 
         A call that is redirected is one call.
         """
 
     def span_ended(self, part: Any) -> None:
-        """Called for each part of the work that ends, where parts are followed: a call, a step.
+        """Called when a part of the work ends, such as a call or a step, if parts are followed.
 
-        It has a `name`, a `kind`, ids of its own and of what it is a part of, and the times when
-        it `started` and `ended`, in nanoseconds since 1970; an end of 0 is now. Not called for a
-        whole exchange.
+        It has a `name`, a `kind`, its own ids and its parent's, and the times when it `started` and
+        `ended`, in nanoseconds since 1970; an end of 0 means now. Not called for a whole exchange.
         """
 
     def loop_blocked(self, incident: "Incident") -> None:
-        """Called when the event loop is back, after it was blocked for longer than it may be."""
+        """Called when the event loop runs again after it was blocked for longer than allowed."""
 
     def totals(self) -> Iterable[Total]:
-        """What the feature has counted of its own work: name, description and total of each, and
-        labels where there are several of one name."""
+        """What the feature has counted: name, description and total of each count, and labels if
+        there are several of one name."""
         return ()
 
     def exports(self) -> Iterable[Export]:
@@ -203,7 +202,7 @@ class Observer:
         return ()
 
     async def shutdown(self) -> None:
-        """Called last in a stop: send what is left, within a second and a half."""
+        """Called at the end of a stop, to send what is left within a second and a half."""
 
 
 class Application(web.Application):
@@ -219,21 +218,21 @@ class Application(web.Application):
         _name_routes(self.default_router)
         #: In the order in which they are notified of a start, and in reverse of an end.
         self.observers = tuple(observers)
-        #: Whether handlers begin where the request has been read, and not a turn later.
+        #: Whether handlers start as soon as the request has been read, and not a turn later.
         self.eager_start = all(each.eager_start for each in observers)
         self.state: Literal["starting", "ready", "draining"] = "starting"
-        #: Each exchange in flight, from its headers on, with its handler once that has begun.
+        #: Each exchange in flight, with its handler once that has started.
         self.exchanges: dict[Exchange, Observed | None] = {}
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
         self.websockets: WeakSet[ObservedWebSocket] = WeakSet()
-        #: What is held in memory for all of them: see `ObservedWebSocket.hold`.
+        #: Bytes held in memory for all of them: see `ObservedWebSocket.hold`.
         self.websocket_bytes = 0
-        #: Messages of WebSockets by direction, and closed ones by code.
+        #: Messages of WebSockets by direction, and closed WebSockets by code.
         self.websocket_messages = {"received": 0, "sent": 0}
         self.websocket_closes: Counter[str] = Counter()
         self._logs_requests = any(each.logs_requests for each in observers)
-        # Only those that do something: most observers leave most of these alone.
+        # Only methods that do something: most observers implement few of them.
         self._on_headers = _overridden(observers, "refuse")
         self._on_refusal = _overridden(observers, "request_refused")
         self._on_start = _overridden(observers, "request_started")
@@ -276,7 +275,7 @@ class Application(web.Application):
         path_kwargs: dict[str, bytes] | None = None,
     ) -> "_Delegate":
         kwargs = dict(target_kwargs or ())
-        # There is no rule, and no route, for what nothing matched.
+        # A request that nothing matched has no rule and no route.
         route = kwargs.pop(_ROUTE, "")
         exchange = Exchange(request, route, getattr(target_class, "is_probe", False))
         kwargs["_exchange"] = exchange
@@ -293,10 +292,10 @@ class Application(web.Application):
         self._forget(exchange)
         if isinstance(handler, ObservedWebSocket) and exchange.status == 101:
             self.websockets.add(handler)
-        # Not the handler's own context: a close callback comes from outside of it, and a handler
-        # may finish inside of something that it entered.
+        # Not the handler's own context: a close callback runs outside of it, and a handler may
+        # finish within a context that it has entered.
         exchange.context.run(_notify, self._on_end, exchange)
-        # What a `FallbackHandler` leads to has an access log of its own.
+        # The application behind a `FallbackHandler` has its own access log.
         if not self._logs_requests and not isinstance(handler, web.FallbackHandler):
             exchange.context.run(super().log_request, handler)
 
@@ -310,7 +309,7 @@ class Application(web.Application):
         _notify(self._on_background_failure, name, error)
 
     def span_reporter(self) -> Callable[[Any], None] | None:
-        """What notifies the observers by their `span_ended`; None where none of them has it."""
+        """Notifies the observers' `span_ended`; None if none of them has one."""
         hooks = self._on_span_end
         return (lambda part: _notify(hooks, part)) if hooks else None
 
@@ -323,11 +322,11 @@ class Application(web.Application):
         _notify(self._on_call_end, call)
 
     def report_blocked_loop(self, incident: "Incident") -> None:
-        """Notifies the observers of what blocked the event loop."""
+        """Notifies the observers that something has blocked the event loop."""
         _notify(self._on_blocked_loop, incident)
 
     def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
-        """What all observers have counted, see `Observer.totals`."""
+        """What all observers have counted: see `Observer.totals`."""
         for observer in self.observers:
             for name, description, total, *labels in observer.totals():
                 yield name, description, total, dict(*labels)
@@ -365,21 +364,21 @@ class Application(web.Application):
 
 
 class _Delegate(web._HandlerDelegate):
-    """Begins the exchange where the handler begins.
+    """Starts the exchange when the handler starts.
 
-    That is when the body has been read. A request whose body is too large, or whose client goes
-    away while sending it, is in flight meanwhile, but gets no handler, nor an end.
+    That is when the body has been read. A request whose body is too large, or whose client
+    disconnects while sending it, is in flight until then, but has no handler and no end.
     """
 
     application: Application
     exchange: Exchange
-    #: True where the request is answered while its body still arrives, and is dropped.
+    #: True if the request is answered while its body is still arriving; the body is dropped.
     _drops_body = False
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        # Not `get()`, which is slow where there is no such header.
+        # Not `get()`, which is slow if there is no such header.
         lengths = headers.get_list("Content-Length")
         has_body = bool((lengths and lengths != ["0"]) or headers.get_list("Transfer-Encoding"))
         body_size = 0
@@ -394,15 +393,15 @@ class _Delegate(web._HandlerDelegate):
         self.request._body_future = Future()
         if has_body:
             if not headers.get_list("Expect"):
-                # Undocumented: the body is still read, and dropped. A connection that is closed on
-                # a client that sends would lose the answer.
+                # Undocumented: the body is still read, and dropped. Closing the connection while
+                # the client is sending would lose the response.
                 self.connection._read_finished = True  # type: ignore
             self._drops_body = True
             return self.execute()
         return None
 
     def execute(self) -> Awaitable[None] | None:
-        # Set in the connection's own context, variables would leak into its next request.
+        # Variables set in the connection's own context would leak into its next request.
         return copy_context().run(self._execute)
 
     def _execute(self) -> Awaitable[None] | None:
@@ -410,7 +409,7 @@ class _Delegate(web._HandlerDelegate):
         try:
             return super().execute()
         except Exception as error:
-            # The handler could not be made. Tornado would close the connection, and say nothing.
+            # The handler could not be created. Tornado would close the connection silently.
             log.exception("Unhandled exception in %s", self.exchange)
             self.application.report_failure(self.exchange, error)
             self.handler_class = observed(InternalError)
@@ -423,7 +422,7 @@ class _Delegate(web._HandlerDelegate):
         if not self.stream_request_body:
             return super().data_received(data)
         if self.request._body_future.done():
-            return None  # It has failed, and is being answered.
+            return None  # The request has failed, and is being answered.
         try:
             pending = super().data_received(data)
         except Exception as error:
@@ -438,7 +437,7 @@ class _Delegate(web._HandlerDelegate):
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        # The handler waits for its body here, and so fails as it would anywhere else.
+        # The handler waits for its body here, so it fails as it would anywhere else.
         self.request._body_future.set_exception(error)
         self.request._body_future.exception()  # in case it no longer does
 
@@ -447,7 +446,7 @@ class _Delegate(web._HandlerDelegate):
             return
         if not self.stream_request_body:
             self.request.body = bytes(self.chunks)
-            self.chunks.clear()  # There is no need for two of it while the handler runs.
+            self.chunks.clear()  # There is no need for a second reference while the handler runs.
             self.execute()
         elif not self.request._body_future.done():
             super().finish()
@@ -488,7 +487,7 @@ def _request_id(headers: HTTPHeaders) -> str:
 
 
 def _body_size(lengths: list[str], limit: int) -> int:
-    """How much a body may take: what the client says, and the limit where it doesn't."""
+    """How much memory a body may take: its announced length, or else the limit."""
     if len(lengths) == 1 and lengths[0].isdecimal() and len(lengths[0]) < 16:
         return min(int(lengths[0]), limit)
     return limit
@@ -498,7 +497,7 @@ _ROUTE = "_route"
 
 
 def _name_routes(router: Any) -> None:
-    """Has each rule hand the template of its route over, beside the handler's arguments."""
+    """Lets each rule pass the template of its route, beside the handler's arguments."""
     for rule in router.rules:
         if isinstance(rule.target, RuleRouter):
             _name_routes(rule.target)
@@ -507,12 +506,12 @@ def _name_routes(router: Any) -> None:
 
 
 def route_of(rule: Any) -> str:
-    """The template of a rule's route; empty where it has none."""
+    """The template of a rule's route; empty if it has none."""
     return str((rule.target_kwargs or {}).get(_ROUTE, ""))
 
 
 def _template(matcher: Matcher) -> str:
-    """`/hello/{name}` for `/hello/(?P<name>[^/]+)`; a pattern too intricate for that, as it is."""
+    """`/hello/{name}` for `/hello/(?P<name>[^/]+)`; a pattern that is too complex, unchanged."""
     if not isinstance(matcher, PathMatches):
         return ""
     names = {index: name for name, index in matcher.regex.groupindex.items()}

@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests, for as long as the service runs."""
+"""Work that goes on in the background, for as long as the service runs."""
 
 import asyncio
 import logging
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Work:
-    """A piece of background work, and how it goes."""
+    """A piece of background work and its state."""
 
     name: str
     function: Callable[[], Awaitable[Any]]
-    #: Whether it is started again after an exception.
+    #: Whether it is restarted after an exception.
     restart: bool
     state: str = "waiting"
     #: When it last began, by `time.monotonic()`.
@@ -31,9 +31,9 @@ class Work:
 
 
 class Background:
-    """Starts the work once the service is ready, and cancels it in a stop.
+    """Starts the work once the service is ready, and cancels it when the service stops.
 
-    `report` is called with the name of the work and each exception that ended it.
+    `report` is called with the name of the work and the exception that ended it.
     """
 
     def __init__(self, report: Callable[[str, BaseException], None]) -> None:
@@ -53,7 +53,7 @@ class Background:
             self._start(work)
 
     async def stop(self, seconds: float) -> None:
-        """Cancels all work, and waits so long at most for it to end."""
+        """Cancels all work, and waits at most `seconds` for it to end."""
         self._is_running = False
         tasks = {work.task for work in self.works if work.task}
         for task in tasks:
@@ -65,7 +65,7 @@ class Background:
                 log.error("Background work %s did not stop within %g s", work.name, seconds)
 
     def _start(self, work: Work) -> None:
-        # In a context of its own: what a handler starts is not a part of the handler's request.
+        # In a new context: work that a handler starts is not part of the handler's request.
         work.task = asyncio.create_task(self._run(work), name=work.name, context=Context())
 
     async def _run(self, work: Work) -> None:
@@ -86,6 +86,6 @@ class Background:
                 return
             if monotonic() - work.started > MAX_DELAY_SECONDS:
                 delay = FIRST_DELAY_SECONDS
-            log.info("Background work %s starts again in %g s", work.name, delay)
+            log.info("Background work %s restarts in %g s", work.name, delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_DELAY_SECONDS)

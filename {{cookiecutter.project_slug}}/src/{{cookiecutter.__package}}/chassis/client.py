@@ -1,4 +1,4 @@
-"""Outgoing calls by Tornado's `AsyncHTTPClient`, observed."""
+"""Observes outgoing calls with Tornado's `AsyncHTTPClient`."""
 
 from collections.abc import Callable
 from contextvars import copy_context
@@ -13,7 +13,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from .application import METHODS, Application, Observer
 
 NO_ANSWER = 599
-"""Tornado's status for a call that failed before there was any."""
+"""Tornado's status for a call that failed without a response."""
 
 MAX_SERVERS = 100
 OTHER = "_OTHER"
@@ -23,25 +23,25 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Call:
-    """One outgoing call, in OpenTelemetry's terms. Each of its values is one of a bounded set."""
+    """One outgoing call, in OpenTelemetry's terms. Each value is from a bounded set."""
 
     #: Known method, or `_OTHER`.
     method: str
-    #: Name or address; `_OTHER` with port 0 for all servers but the first hundred.
+    #: Name or address; `_OTHER` with port 0 for all servers after the first hundred.
     server_address: str
     server_port: int
     #: `http`, `https` or `_OTHER`.
     scheme: str
-    #: 0 where there was no answer.
+    #: 0 if there was no response.
     status: int
-    #: An exception's class where there was no answer, a status of 400 and up, or empty.
+    #: The class of the exception if there was no response, a status of 400 or higher, or empty.
     error_type: str
-    #: Seconds, waiting for a turn and redirects included.
+    #: In seconds, including redirects and the time spent waiting for a free slot.
     duration: float
 
 
 class Calls(Observer):
-    """Has outgoing calls reported to the observers of the application."""
+    """Reports outgoing calls to the observers of the application."""
 
     def attach(self, application: Application) -> None:
         ObservedClient.application = application
@@ -50,7 +50,7 @@ class Calls(Observer):
 
 
 class ObservedClient(SimpleAsyncHTTPClient):
-    """Tornado's HTTP client; it reports each call."""
+    """Tornado's HTTP client, which reports each call."""
 
     application: ClassVar[Application | None] = None
     _servers: ClassVar[set[tuple[str, int]]] = set()

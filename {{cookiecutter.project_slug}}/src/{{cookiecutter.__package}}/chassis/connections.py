@@ -1,4 +1,4 @@
-"""The connections of an endpoint: how many there may be, and who is at their other end."""
+"""The connections of an endpoint: how many there may be, and which client each belongs to."""
 
 import asyncio
 import errno
@@ -25,7 +25,7 @@ from tornado.iostream import IOStream
 from .application import Application
 from .refusals import HeadersTimeoutError, connection_closed
 
-# Tornado would take 100 MiB, keep an idle connection for an hour and wait for a body for ever.
+# Tornado's defaults are 100 MiB, an hour for an idle connection, and no limit for a body.
 LIMITS = {
     "max_body_size": 1024 * 1024,
     "max_buffer_size": 2 * 1024 * 1024,
@@ -35,7 +35,7 @@ LIMITS = {
 }
 
 ACCEPT_AT_ONCE = 128
-"""So that connections that arrive do not hold up those that are here."""
+"""Limits how many are accepted at once, so that new connections do not delay the open ones."""
 
 IDLE_CHECKS = 10
 """How often within `idle_connection_timeout` connections are looked at."""
@@ -45,7 +45,7 @@ SPARED_SECONDS = 1.0
 
 RETRY_SECONDS = 1.0
 INCIDENT_SECONDS = 60.0
-"""How long after one shortage another one is a part of the same incident, and not logged."""
+"""A shortage so soon after the last one belongs to the same incident, and is not logged."""
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -55,11 +55,11 @@ Networks = Sequence[IPv4Network | IPv6Network]
 
 
 class Server(HTTPServer):
-    """An `HTTPServer` that knows its connections, and does not accept more than there is room for.
+    """An `HTTPServer` that knows its connections, and limits their number.
 
-    `max_connections` is how many it keeps at once, WebSockets among them. For another one, the
-    connection that has been idle the longest is closed; where none is idle, it waits in the kernel.
-    What `trusted_proxies` say of a client is believed.
+    It keeps at most `max_connections`, including WebSockets. To make room for another one, it
+    closes the one that has been idle the longest; if none is idle, the new one waits in the kernel.
+    It believes what `trusted_proxies` say about a client.
     """
 
     def initialize(
@@ -81,14 +81,14 @@ class Server(HTTPServer):
         self._is_accepting = False
         self._incidents: dict[str, float] = {}
 
-    # Tornado's own accepts as long as it can, and where it can't for lack of descriptors is called
-    # again at once, for ever.
+    # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
+    # again immediately, forever.
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         self._listening += sockets
         self._resume()
 
     def stop(self) -> None:
-        # What the kernel has accepted would be reset.
+        # Otherwise, connections that the kernel has accepted would be reset.
         for each in self._listening:
             if self._is_accepting:
                 self._accept(each, IOLoop.READ)
@@ -129,7 +129,7 @@ class Server(HTTPServer):
             if self._max_connections and len(self._streams) >= self._max_connections:
                 idle = self._longest_idle()
                 if idle is None:
-                    self._pause_for(f"there are MAX_CONNECTIONS={self._max_connections}")
+                    self._pause_for(f"MAX_CONNECTIONS={self._max_connections} reached")
                     return
             try:
                 connection, address = listening.accept()
@@ -181,10 +181,10 @@ class Server(HTTPServer):
 
     def _pause_for(self, reason: str) -> None:
         self._pause()
-        self._log_once("New connections have to wait: %s", reason)
+        self._log_once("Accepting connections paused: %s", reason)
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
 
-    # Once an incident.
+    # Once per incident.
     def _log_once(self, message: str, reason: str) -> None:
         now = monotonic()
         if now - self._incidents.get(message, -INCIDENT_SECONDS) >= INCIDENT_SECONDS:
@@ -203,10 +203,10 @@ class Server(HTTPServer):
 
 
 class _Stream(IOStream):
-    """Tells its server when it closes, as a WebSocket's would not, and knows for how long it has
-    waited for a request."""
+    """Notifies its server when it closes, which the stream of a WebSocket would not, and knows how
+    long it has waited for a request."""
 
-    #: When it began to wait for the headers of a request, by `time.monotonic()`.
+    #: When it started to wait for the headers of a request, by `time.monotonic()`.
     waits_since = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
@@ -232,10 +232,11 @@ class _Stream(IOStream):
 
 
 class _Forwarded(HTTPMessageDelegate):
-    """Takes the client's address and scheme from what trusted proxies have noted down.
+    """Takes the client's address and scheme from the headers that trusted proxies set.
 
-    Each adds whom it has heard the request from at the right of `X-Forwarded-For`. Everything to
-    the left of the first address that is not a trusted proxy's may be made up.
+    Each proxy appends the address that it received the request from to `X-Forwarded-For`. Read from
+    the right, the first address that is not a trusted proxy is the client: what is further left may
+    be forged.
     """
 
     def __init__(
@@ -252,7 +253,7 @@ class _Forwarded(HTTPMessageDelegate):
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         context = self._context
-        # The context is the connection's, and still has what the request before was said to be.
+        # The context belongs to the connection, and still has the values of the request before.
         context.remote_ip, context.protocol = context.address[0], "http"
         if self._is_trusted(context.remote_ip):
             hops = ",".join(headers.get_list("X-Forwarded-For")).split(",")

@@ -1,4 +1,4 @@
-"""What is counted in every service beside its requests."""
+"""What every service counts besides its requests."""
 
 import gc
 from collections import Counter
@@ -11,10 +11,10 @@ REASONS = "malformed", "overload", "timeout", "too_large"
 
 
 class Refusals(Observer):
-    """Counts the requests that never reached their handler, by the reason."""
+    """Counts requests that never reached their handler, by reason."""
 
     def __init__(self) -> None:
-        # From the start on: a rate does not see how a series begins.
+        # From the start, because a rate does not include the first value of a series.
         self._counts = Counter(dict.fromkeys(REASONS, 0))
 
     def request_refused(self, reason: str) -> None:
@@ -27,7 +27,7 @@ class Refusals(Observer):
 
 
 class WebSockets(Observer):
-    """Shows what the WebSockets of the application have counted."""
+    """Shows the application's counts of WebSockets."""
 
     def attach(self, application: Application) -> None:
         self._application = application
@@ -40,7 +40,7 @@ class WebSockets(Observer):
 
 
 class GarbageCollection(Observer):
-    """Adds up how long the collector stopped everything else, by the generation it went through."""
+    """Adds up how long garbage collection stopped everything else, by generation."""
 
     def __init__(self) -> None:
         self._seconds = [0.0] * len(gc.get_count())

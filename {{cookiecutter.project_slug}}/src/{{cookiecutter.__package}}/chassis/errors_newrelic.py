@@ -1,4 +1,4 @@
-"""Transactions and errors for New Relic, recorded through its agent's API."""
+"""Transactions and errors for New Relic, recorded through the API of its agent."""
 
 import asyncio
 import logging
@@ -24,12 +24,12 @@ _transaction: ContextVar[Any] = ContextVar("transaction", default=None)
 class Errors(Observer):
     """Records each request as a transaction, and reports each unhandled exception.
 
-    Without a license key, it does neither.
+    Does neither without a license key.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._application: Any = None
-        #: Errors and their attributes. Until the agent is connected, it would drop them.
+        #: Errors and their attributes, which the agent would drop until it is connected.
         self._waiting: deque[tuple[BaseException, dict[str, str]]] = deque(maxlen=MAX_WAITING)
         #: Errors that the agent took, and those that there was no room for before.
         self._reported = self._dropped = 0
@@ -37,11 +37,11 @@ class Errors(Observer):
         if settings.new_relic_license_key is None:
             log.info("Errors are not reported: NEW_RELIC_LICENSE_KEY is not set")
             return
-        # Here, as it takes longer to import than everything else.
+        # Imported here, because it takes longer than everything else.
         import newrelic.agent
 
         self._agent: Any = newrelic.agent
-        # The agent finds a transaction by its task, and only knows tasks that the loop has run.
+        # The agent finds a transaction by its task, and knows only tasks that the loop has run.
         self.eager_start = False
         self._application = newrelic.agent.application()
         for name in ("asyncio", "tornado.application"):
@@ -49,7 +49,7 @@ class Errors(Observer):
 
     async def startup(self) -> None:
         if self._application:
-            # Does not wait: one of the agent's threads connects, and tries again if need be.
+            # Does not wait: a thread of the agent connects, and retries if necessary.
             self._application.activate(timeout=0)
 
     def exports(self) -> Iterable[Export]:
@@ -69,7 +69,7 @@ class Errors(Observer):
             request_path=exchange.request.path,
             headers=_trace_headers(exchange),
         )
-        # Current from here on, so that calls of databases and other services become a part of it.
+        # Current from here on, so that calls to databases and other services become part of it.
         transaction.__enter__()
         _transaction.set(transaction)
 
@@ -91,7 +91,7 @@ class Errors(Observer):
         self.report(error, {"background.work": name})
 
     def report(self, error: BaseException, attributes: dict[str, str]) -> None:
-        """Reports an error, within the current transaction unless that has already ended."""
+        """Reports an error, in the current transaction unless it has already ended."""
         if self._application is None:
             return
         attributes |= correlation.get()
@@ -126,7 +126,7 @@ class Errors(Observer):
 
 
 class _LoggedErrors(logging.Handler):
-    """Reports exceptions of callbacks, and of tasks that nobody awaits, which are only logged."""
+    """Reports exceptions of callbacks, and of tasks that nothing awaits, which are only logged."""
 
     def __init__(self, errors: Errors) -> None:
         super().__init__(logging.ERROR)

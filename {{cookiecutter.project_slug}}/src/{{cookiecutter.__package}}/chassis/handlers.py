@@ -25,7 +25,7 @@ class JsonHandler(RequestHandler):
             raise HTTPError(HTTPStatus.BAD_REQUEST, reason="The body is not valid JSON") from None
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Writes the problem. The client sees an `HTTPError`'s `reason`, never its log message."""
+        """Writes the problem. Clients see the `reason` of an `HTTPError`, never its log message."""
         self.set_header("Content-Type", "application/problem+json")
         request_id = self._headers["X-Request-ID"]
         problem = {"title": self._reason, "status": status_code, "request_id": request_id}
@@ -33,14 +33,14 @@ class JsonHandler(RequestHandler):
 
 
 class NotFound(JsonHandler):
-    """Answers whatever no route matches."""
+    """Answers requests that no route matches."""
 
     def prepare(self) -> None:
         raise HTTPError(HTTPStatus.NOT_FOUND)
 
 
 class InternalError(JsonHandler):
-    """Answers in place of a handler that could not be made."""
+    """Answers in place of a handler that could not be created."""
 
     def prepare(self) -> None:
         self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -49,9 +49,9 @@ class InternalError(JsonHandler):
         """Drops the body of a handler that would have streamed it."""
 
 
-@stream_request_body  # so that nobody parses a body that is not there
+@stream_request_body  # or a body that is not there would be parsed
 class Refused(JsonHandler):
-    """Answers in place of a handler that the request is kept from."""
+    """Answers in place of the handler that a refused request would have reached."""
 
     def initialize(self, refusal: "Refusal") -> None:
         self._refusal = refusal

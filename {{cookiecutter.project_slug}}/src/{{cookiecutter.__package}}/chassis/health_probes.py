@@ -1,6 +1,6 @@
 """Health: `/livez`, `/readyz` and `/health`.
 
-The answer of `/health` follows draft-inadarei-api-health-check-06.
+The response of `/health` follows draft-inadarei-api-health-check-06.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from . import SERVICE, __version__
 from .application import Application, Observer
 
 OUTPUT_CHARACTERS = 1000
-"""How much is shown of why a check does not pass."""
+"""Longest output of a check that does not pass."""
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ Result = dict[str, Any]
 
 
 class Degraded(Exception):  # noqa: N818 (the component works)
-    """Raised by a check whose component works, but not well: `warn` instead of `fail`."""
+    """Raised by a check if its component works, but not well: `warn` instead of `fail`."""
 
 
 class Health(Observer):
@@ -53,12 +53,12 @@ class Health(Observer):
     ) -> None:
         """Registers a check.
 
-        `check` is an async function. What it returns becomes the `observedValue`, as text where it
-        is not JSON. It fails if it raises an exception, or takes longer than `timeout` seconds. Its
-        result is reused for `ttl` seconds. `component_type` is `component`, `datastore` or
+        `check` is an async function. Its return value becomes the `observedValue`, as text if it is
+        not JSON. The check fails if it raises an exception or takes longer than `timeout` seconds.
+        Its result is reused for `ttl` seconds. `component_type` is `component`, `datastore` or
         `system`.
 
-        Raises TypeError for a function that is not async, since it would block the event loop.
+        Raises TypeError for a function that is not async, because it would block the event loop.
         """
         if not inspect.iscoroutinefunction(check):
             raise TypeError(f"check {name!r} must be an async function")
@@ -70,13 +70,13 @@ class Health(Observer):
         return dict(zip(self._checks, results, strict=True))
 
     def routes(self) -> list[Any]:
-        """For the main port: nothing that reveals internals."""
+        """For the main port: these reveal no internals."""
         probes = [
             (r"/livez", Livez),
             (r"/readyz", Readyz, {"health": self}),
             (r"/health", HealthReport, {"health": self}),
         ]
-        # One pattern for all three, as every other request is matched against it first.
+        # One pattern for all three, because every other request is matched against it first.
         return [(r"/(?:livez|readyz|health)", probes)]
 
     def admin_routes(self) -> list[Any]:
@@ -105,13 +105,13 @@ class _Check:
     async def result(self) -> Result:
         if self._run is None or (self._run.done() and monotonic() >= self._expires):
             self._run = asyncio.create_task(self._ask())
-        # All callers share one run, and one that goes away must not cancel it for the others.
+        # All callers share one run. A caller that disconnects must not cancel it for the others.
         return await asyncio.shield(self._run)
 
     async def _ask(self) -> Result:
         began = perf_counter()
         task = asyncio.ensure_future(self._check())
-        # Not wait_for(), which keeps waiting for a check that ignores its cancellation.
+        # Not wait_for(), which goes on waiting for a check that ignores its cancellation.
         done, _ = await asyncio.wait({task}, timeout=self._timeout)
         status, output, value = "pass", "", None
         if not done:
@@ -141,7 +141,7 @@ class _Check:
         return result
 
     def _log(self, status: str, output: str) -> None:
-        # Only changes: a check that fails is asked all the time, and so is the probe.
+        # Only changes, because a failing check runs again with every few probes.
         self._status = status
         if output:
             log.warning("Check %s: %s: %s", self._name, status, output)
@@ -158,9 +158,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _as_json(value: object) -> object:
-    """The value as JSON has it, and what JSON does not have as text.
+    """The value if it can be written as JSON, otherwise as text.
 
-    Raises what its own `__str__` raises.
+    Raises what its `__str__` raises.
     """
     try:
         return json.loads(json.dumps(value, default=str, allow_nan=False))
@@ -169,7 +169,7 @@ def _as_json(value: object) -> object:
 
 
 class Probe(RequestHandler):
-    """Answers probe traffic, which is never cached, and too frequent to be logged or traced."""
+    """Answers probe traffic, which is never cached and is too frequent to be logged or traced."""
 
     is_probe = True
 
@@ -187,7 +187,7 @@ class Probe(RequestHandler):
 
 
 class Livez(Probe):
-    """Alive while the event loop runs. Looks at nothing outside of the process."""
+    """Alive while the event loop runs. Checks nothing outside of the process."""
 
     def get(self) -> None:
         self.respond({"status": "pass"})

@@ -1,7 +1,7 @@
 """Metrics for Prometheus, on `/metrics` of the admin port.
 
-Names, labels and buckets of what is measured here are those of OpenTelemetry's stable HTTP
-conventions. Add your own with `counter`, `gauge` and `histogram`.
+Names, labels and buckets follow OpenTelemetry's stable HTTP conventions. Add your own metrics with
+`counter`, `gauge` and `histogram`.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ def histogram(name: str, documentation: str, labels: Sequence[str] = ()) -> Hist
 
 
 class Metrics(Observer, Collector):
-    """Measures each exchange and the event loop, and shows the figures to a scraper."""
+    """Measures each exchange and the event loop, and serves the metrics to a scraper."""
 
     def __init__(self, settings: Settings) -> None:
         self._application: Application
@@ -93,7 +93,7 @@ class Metrics(Observer, Collector):
         self._application = application
 
     def admin_routes(self) -> list[Any]:
-        """On the admin port, since labels reveal how the service is built."""
+        """For the admin port, because labels reveal how the service is built."""
         return [(r"/metrics", Exposition, {"metrics": self})]
 
     async def startup(self) -> None:
@@ -182,8 +182,8 @@ class Metrics(Observer, Collector):
 class _Series:
     """One histogram.
 
-    Written by hand because only the event loop's thread touches it, so it needs none of the locks
-    that make `prometheus_client.Histogram` take six times as long for each request.
+    Written by hand because only the event loop's thread uses it, so it needs none of the locks that
+    make `prometheus_client.Histogram` take six times as long for each request.
     """
 
     __slots__ = ("counts", "exemplars", "sum")
@@ -212,8 +212,8 @@ class _Series:
 class _Lag:
     """How late timers run.
 
-    A sample taken at each scrape would miss what happens in between, so the worst is kept for at
-    least one window, and at most two.
+    A sample at each scrape would miss what happens in between, so the worst value is kept for at
+    least one window and at most two.
     """
 
     def __init__(self) -> None:
@@ -246,7 +246,7 @@ class _Lag:
 
 
 class Exposition(RequestHandler):
-    """Answers a scraper with OpenMetrics, which has exemplars, or Prometheus's own text format."""
+    """Serves OpenMetrics, which has exemplars, or Prometheus's own text format."""
 
     is_probe = True
 
@@ -256,7 +256,7 @@ class Exposition(RequestHandler):
     def get(self) -> None:
         try:
             encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
-        except (TypeError, ValueError):  # for a version that is not a number
+        except (TypeError, ValueError):  # a version that is not a number
             encode, content_type = choose_encoder("")
         self.set_header("Content-Type", content_type)
         self.finish(encode(self.metrics))

@@ -1,14 +1,14 @@
 """Metrics for StatsD, sent over UDP.
 
-Names are those of OpenTelemetry's stable HTTP conventions. StatsD has no labels: their values are
+Names follow OpenTelemetry's stable HTTP conventions. StatsD has no labels, so their values are
 parts of the name, as in `http_server_request_duration_seconds.GET.http.200._hello_name_.none` for
-method, scheme, status, route and error. Before each name stands that of the service, or
-`STATSD_PREFIX`. Behind that of a gauge stands the instance, since StatsD keeps only the last value
-of a name. Durations are sent in milliseconds, as StatsD expects. Add your own with `counter`,
-`gauge` and `histogram`.
+method, scheme, status, route and error. Each name begins with the name of the service, or with
+`STATSD_PREFIX`. The name of a gauge ends with the instance, because StatsD keeps only the last
+value of a name. Durations are sent in milliseconds, as StatsD expects. Add your own metrics with
+`counter`, `gauge` and `histogram`.
 
-What is measured of the process has names that statsd_exporter has not for its own: it could show
-nothing at all, else.
+Metrics of the process have other names than statsd_exporter's own, with which they would collide:
+it would then show no metrics at all.
 
 Written by hand because `statsd.StatsClient` resolves its host in the constructor, which raises for
 an unknown host, and blocks the event loop while it sends.
@@ -40,12 +40,12 @@ from .settings import Settings
 TICK_SECONDS = 0.25
 FLUSH_TICKS = 4
 LAG_TICKS = 60
-"""The worst lag of 15 s is sent: a daemon that flushes every 10 s keeps only the last value."""
+"""The worst lag in 15 s is sent: a daemon that flushes every 10 s keeps only the last value."""
 
 LAST_FLUSH_SECONDS = 1.4
 
 DATAGRAM_BYTES = 1432
-"""What an Ethernet frame carries, minus what a tunnel needs."""
+"""The payload of an Ethernet frame, minus the overhead of a tunnel."""
 
 MAX_DATAGRAMS = 500
 MAX_SERIES = 10_000
@@ -59,22 +59,22 @@ log = logging.getLogger(__name__)
 
 
 class _Outbox:
-    """What was measured but not sent yet. Any thread may add to it."""
+    """Measurements that have not been sent yet. Any thread may add to them."""
 
     def __init__(self) -> None:
-        #: False without a host to send to: then nothing is kept.
+        #: False without a host to send to; then nothing is kept.
         self.enabled = True
         self.prefix = ""
         #: Of gauges.
         self.suffix = ""
         self.datagrams: deque[bytes] = deque()
-        #: By name and kind: `g` for a gauge, `c` for what was counted since the last `take()`.
+        #: By name and kind: `g` for a gauge, `c` for a count since the last `take()`.
         self.values: dict[tuple[str, str], float] = {}
         self.dropped = 0
         self.lock = Lock()
 
     def write(self, name: str, kind: str, value: float) -> None:
-        """Adds a line to the last datagram, or to a new one where the last is full."""
+        """Adds a line to the last datagram, or to a new one if the last is full."""
         if not self.enabled or not math.isfinite(value):
             return
         number = str(int(value)) if value == int(value) else f"{value:.6f}"
@@ -104,7 +104,7 @@ class _Outbox:
                 self.dropped += 1
 
     def take(self) -> dict[tuple[str, str], float]:
-        """All gauges, and what was counted since the last time."""
+        """All gauges, and the counts since the last time."""
         with self.lock:
             taken = self.values
             self.values = {key: value for key, value in taken.items() if key[1] == "g"}
@@ -120,7 +120,7 @@ class _Metric:
         self._labels = tuple(labels)
 
     def labels(self, *values: object) -> Self:
-        """The metric with these values of its labels; as each makes a series, let them be few.
+        """The metric with these values of its labels. Each makes a series, so there should be few.
 
         Raises ValueError unless there are as many values as labels.
         """
@@ -174,7 +174,7 @@ def histogram(name: str, documentation: str, labels: Sequence[str] = ()) -> Hist
 
 
 class Metrics(Observer):
-    """Measures each exchange and the event loop, and sends the figures to StatsD every second.
+    """Measures each exchange and the event loop, and sends the metrics to StatsD every second.
 
     Without `STATSD_HOST` nothing is kept or sent.
     """
@@ -231,7 +231,7 @@ class Metrics(Observer):
         labels = method, scheme, exchange.status, route, error
         name = _dotted("http_server_request_duration_seconds", *labels)
         _outbox.write(name, "ms", exchange.duration * 1000)
-        # All datagrams of a second in one go would overrun a receiver.
+        # Sending all datagrams of a second at once would overrun the receiver.
         if len(_outbox.datagrams) > 1 and self._connection:
             self._connection.flush(keep=1)
 
@@ -277,10 +277,11 @@ class Metrics(Observer):
 
 
 class _Connection:
-    """A UDP socket to a host that may not be there yet, or no longer.
+    """A UDP socket to a host that may not be up yet, or no longer.
 
-    The event loop sends. A thread looks the host up and checks that it does not refuse. The thread
-    is not one of the loop's executor, which asyncio joins at the end: a lookup may take minutes.
+    The event loop sends. A thread resolves the host and checks that it does not refuse. The thread
+    does not belong to the loop's executor, which asyncio joins at the end: a lookup may take
+    minutes.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -290,10 +291,10 @@ class _Connection:
         self.sent = 0
         #: None while the host is unknown or refuses. Replaced under the outbox's lock.
         self._socket: socket.socket | None = None
-        #: Since the last success. Both threads count: a race costs a log message at most.
+        #: Since the last success. Both threads count; a race costs at most a log message.
         self._failures = 0
         self._is_stopping = False
-        #: Ends whatever the thread waits for.
+        #: Wakes the thread, whatever it is waiting for.
         self._wake = Event()
         self._thread = Thread(target=self._stay_connected, name="StatsD", daemon=True)
 
@@ -301,7 +302,7 @@ class _Connection:
         self._thread.start()
 
     def flush(self, keep: int = 0) -> bool:
-        """Sends all datagrams but the last `keep`, and never waits; False if some can't be sent."""
+        """Sends all datagrams but the last `keep`, without waiting; False if some can't be sent."""
         try:
             with _outbox.lock:
                 while self._socket and len(_outbox.datagrams) > keep:
@@ -370,7 +371,7 @@ class _Connection:
         try:
             probed.setblocking(False)
             probed.connect(address)
-            # A host refuses only after it has been sent something, and the next send raises it.
+            # A host refuses only after something was sent to it; the next send raises the error.
             probed.send(b"")
             self._wake.wait(PROBE_SECONDS)
             probed.send(b"")
@@ -381,7 +382,7 @@ class _Connection:
 
 
 def _instance(settings: Settings) -> str:
-    """The host, and what tells one process there from another."""
+    """The host, and what distinguishes this process from others on it."""
     is_alone = settings.port and not settings.reuse_port
     return f"{socket.gethostname()}_{settings.port if is_alone else os.getpid()}"
 

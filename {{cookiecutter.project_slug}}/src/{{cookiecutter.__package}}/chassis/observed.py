@@ -1,6 +1,6 @@
 """The part of each handler that no hook of an `Application` can see.
 
-The handler's class is extended once, and its rule keeps the class that its owner wrote.
+The handler's class is extended once. Its rule keeps the class that its owner wrote.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from .application import Application, Exchange
 
 CLIENT_CLOSED_REQUEST = 499
-"""Status for a client that went away before its answer was complete, as nginx has it."""
+"""Status if the client disconnected before the response was complete, as in nginx."""
 
 UNREAD_BYTES = 1024 * 1024
-"""What may wait for a WebSocket's client to read it, when another message comes."""
+"""How much may wait for a WebSocket's client to read it when another message is written."""
 
 MAX_WEBSOCKET_BYTES = 16 * 1024 * 1024
 """What all WebSockets together may hold: messages that arrive, and those that wait to be read."""
@@ -68,20 +68,20 @@ def observed(handler_class: type[web.RequestHandler]) -> type["Observed"]:
 
 
 class Observed(web.RequestHandler):
-    """Reports its beginning, failure and end.
+    """Reports its start, failure and end.
 
-    `log_exception` is the one place that Tornado sends each unhandled exception through, and it can
-    only be overridden in the handler.
+    Tornado passes each unhandled exception to `log_exception`, which can only be overridden in the
+    handler.
     """
 
     application: "Application"
     _has_own_clear = False
     _has_own_log = False
-    #: What runs the handler, where it did not answer at once.
+    #: The task that runs the handler, if it did not finish immediately.
     _task: "asyncio.Task[None]"
 
     def __init_subclass__(cls) -> None:
-        """Hides the handler's own, which has been called for the class that its owner wrote."""
+        """Hides the handler's own hook, which has already run for the class of its owner."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class Observed(web.RequestHandler):
             super().clear()
             self._headers["X-Request-ID"] = self._exchange.request_id
             return
-        # In place of Tornado's own, which takes as long over the date of each answer as the rest of
-        # the hooks over all they do, and names its version to whoever asks.
+        # In place of Tornado's own headers: formatting the date for each response takes as long as
+        # all the other hooks together, and `Server` reveals the version.
         self._headers = HTTPHeaders()
         self._headers["Content-Type"] = "text/html; charset=UTF-8"
         self._headers["Date"] = _http_date(int(time()))
@@ -110,7 +110,7 @@ class Observed(web.RequestHandler):
         self._status_code = 200
         self._reason = "OK"
 
-    # What it returns, Tornado awaits: a coroutine, or a task just as well.
+    # Tornado awaits the result, which may be a coroutine or a task.
     def _execute(  # type: ignore[override]
         self, transforms: list[web.OutputTransform], *args: bytes, **kwargs: bytes
     ) -> Awaitable[None]:
@@ -118,9 +118,9 @@ class Observed(web.RequestHandler):
         loop = asyncio.get_running_loop()
         task: asyncio.Task[None]
         if sys.version_info >= (3, 12) and self.application.eager_start:
-            # As Tornado did before it had native coroutines. By way of the event loop it is three
-            # turns more until the connection reads again; between two requests of one connection
-            # Tornado gives way to the others.
+            # As Tornado did before it had native coroutines. Going through the event loop would
+            # take three more turns until the connection reads again. Between two requests of a
+            # connection, Tornado lets others run.
             task = asyncio.Task(coroutine, loop=loop, eager_start=True)
         else:
             task = loop.create_task(coroutine)
@@ -130,13 +130,13 @@ class Observed(web.RequestHandler):
         return task
 
     def time_out(self, seconds: float) -> None:
-        """Answers with 503 in place of a handler that has taken so long, and cancels it."""
+        """Answers with 503 in place of a handler that has taken too long, and cancels it."""
         exchange = self._exchange
         exchange.error = TimeoutError(f"no answer within {seconds:g} s")
         exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
         connection = self.request.connection
         if self._headers_written and isinstance(connection, HTTP1Connection):
-            # The client must not take a part of the answer for the whole.
+            # The client must not mistake a part of the response for all of it.
             self.application.log_request(self)
             connection.stream.close()
         else:
@@ -145,14 +145,14 @@ class Observed(web.RequestHandler):
 
     def detach(self) -> IOStream:
         stream = super().detach()
-        # From here on it is another protocol, which HTTP does not see the end of.
+        # From here on, it is another protocol, whose end HTTP does not see.
         self.application.log_request(self)
         return stream
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         if not self._exchange.status:
-            # Tornado would let it count as the 200 that nobody got, or never report it at all.
+            # Tornado would count it as a 200 that nobody received, or never report it at all.
             self.set_status(CLIENT_CLOSED_REQUEST, "Client Closed Request")
             self.application.log_request(self)
 
@@ -174,10 +174,10 @@ class Observed(web.RequestHandler):
         if isinstance(value, WebSocketClosedError) or (
             isinstance(value, StreamClosedError) and exchange.status == CLIENT_CLOSED_REQUEST
         ):
-            log.debug("Client of %s has gone", exchange)
+            log.debug("Client disconnected during %s", exchange)
             return
         is_failure = not isinstance(value, web.HTTPError) or value.status_code >= 500
-        # Tornado's own messages quote the query string, which may hold what no log should.
+        # Tornado's own messages include the query string, which may contain secrets.
         if self._has_own_log:
             super().log_exception(typ, value, tb)
         elif value is not None and is_failure:
@@ -268,7 +268,7 @@ class _Protocol(WebSocketProtocol13):
 
 
 class ObservedFallback(Observed, web.FallbackHandler):
-    """Learns from the connection when what it leads to has answered, and how."""
+    """Learns from the connection when the other application has answered, and how."""
 
     # Tornado awaits what it returns, as with any other handler.
     async def prepare(self) -> None:  # type: ignore[override]
@@ -286,7 +286,7 @@ class ObservedFallback(Observed, web.FallbackHandler):
 
 
 class _Fallback(HTTPConnection):
-    """The connection that a `FallbackHandler` hands over."""
+    """The connection that a `FallbackHandler` passes on."""
 
     def __init__(self, connection: HTTPConnection, handler: ObservedFallback) -> None:
         self._connection = connection
@@ -323,7 +323,7 @@ class _Fallback(HTTPConnection):
 
 
 def _close_code(code: int | None) -> str:
-    """A code of RFC 6455; for any other, which the client may choose, only its range."""
+    """A code from RFC 6455; for any other code, which clients can choose, only its range."""
     if code is None:
         return "none"
     return str(code) if 1000 <= code <= 1015 else f"{code // 1000}xxx"

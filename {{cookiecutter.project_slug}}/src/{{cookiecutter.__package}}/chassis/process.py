@@ -36,8 +36,8 @@ def configure(kind: type[AnySettings]) -> AnySettings:
     Raises SystemExit with status 78 for settings that are invalid or missing; with 0 for `--help`
     and `--version`, and 64 for any other argument.
     """
-    # Until the service can drain, a signal ends it at once. Without a handler, a process with the
-    # id 1 would ignore it.
+    # Until the service can drain, a signal ends it immediately. Without a handler, a process with
+    # id 1 would ignore the signal.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda number, frame: os._exit(128 + number))
     _read_arguments(sys.argv[1:])
@@ -49,14 +49,14 @@ def configure(kind: type[AnySettings]) -> AnySettings:
 def run(service: "Service") -> None:
     """Serves until SIGTERM or SIGINT.
 
-    Raises SystemExit with status 69 where an address can't be listened on, and with 1 after any
-    other exception, which is logged.
+    Raises SystemExit with status 69 if it cannot listen on an address, and with 1 after any other
+    exception, which is logged.
     """
     from .server import serve
 
     for name, known in settings.misspelled(type(service.settings)):
         log.warning("%s is not a setting; did you mean %s?", name, known)
-    # Not asyncio.run, which would wait for tasks that ignore their cancellation, and for threads.
+    # Not asyncio.run, which would wait for threads, and for tasks that ignore their cancellation.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -79,9 +79,9 @@ def run(service: "Service") -> None:
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> bool:
-    """Cancels what still runs and waits for it, but for half a second at most.
+    """Cancels what is still running and waits for it, for at most half a second.
 
-    Returns whether nothing is left that the interpreter would wait for.
+    Returns whether there is nothing left that the interpreter would wait for.
     """
     deadline = monotonic() + END_SECONDS
     tasks = asyncio.all_tasks(loop)

@@ -1,6 +1,6 @@
 """Requests that never reach a handler: they are malformed, too large, or don't arrive in time.
 
-Tornado answers them itself or just closes the connection, and notifies nobody.
+Tornado answers them itself or closes the connection, and calls no hook.
 """
 
 import logging
@@ -25,24 +25,24 @@ class HeadersTimeoutError(Exception):
 
 
 def observe_connection(connection: HTTPConnection, application: "Application") -> None:
-    """Has a server's connection report the requests that it refuses."""
-    # Tornado makes the connections, and lets nobody choose their class.
+    """Makes a server's connection report the requests that it refuses."""
+    # Tornado creates the connections, and their class cannot be chosen.
     if type(connection) is HTTP1Connection:
         connection.__class__ = _Connection
         connection.application = application  # type: ignore[attr-defined]
 
 
 def body_lost(connection: HTTPConnection | None, seconds: float) -> None:
-    """Called where a connection was closed before the body was complete, so long after its headers.
+    """Called if a connection was closed before the body was complete, this long after the headers.
 
-    Either the client has gone, or its time was up.
+    Either the client has disconnected, or its time was up.
     """
     if isinstance(connection, _Connection) and seconds >= (connection._body_timeout or seconds + 1):
         _refuse(connection.context, connection.application, "timeout")
 
 
 def connection_closed(connection: HTTP1ServerConnection, application: "Application") -> None:
-    """Called where a connection was closed, between two requests or while reading headers."""
+    """Called if a connection was closed between two requests, or while reading headers."""
     stream = connection.stream
     if isinstance(stream.error, UnsatisfiableReadError):
         _refuse(connection.context, application, "too_large")
@@ -53,7 +53,7 @@ def connection_closed(connection: HTTP1ServerConnection, application: "Applicati
 class _Connection(HTTP1Connection):
     application: "Application"
 
-    # Only called where something is wrong, so that other requests take no longer.
+    # Only called if something is wrong, so that other requests take no longer.
     def close(self) -> None:
         error = sys.exception()
         if isinstance(error, HTTPInputError):
@@ -63,13 +63,13 @@ class _Connection(HTTP1Connection):
 
 
 def _refuse(context: Any, application: "Application", reason: str) -> None:
-    # Without what the client sent, which anybody may have made up.
+    # Without what the client sent, which could be anything.
     log.info("Refused a request: %s", reason, extra={"client.address": context.remote_ip})
     application.report_refusal(reason)
 
 
 def _is_of_a_client(record: logging.LogRecord) -> bool:
-    # Tornado's lines about refused requests quote the request. A client's own have no address.
+    # Tornado's lines about refused requests quote the request. Those of its client have no address.
     is_refusal = isinstance(record.msg, str) and record.msg.startswith(_OF_TORNADO)
     return not (is_refusal and isinstance(record.args, tuple) and record.args[0] is not None)
 

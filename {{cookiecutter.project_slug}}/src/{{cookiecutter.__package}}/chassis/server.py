@@ -1,4 +1,4 @@
-"""Listen, then on SIGTERM or SIGINT drain and stop, without losing a request."""
+"""Listens, then drains and stops on SIGTERM or SIGINT, without losing a request."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from .service import Endpoint, Service
 from .settings import Settings
 
 EX_UNAVAILABLE = 69
-"""Exit status where an address can't be listened on, after sysexits.h."""
+"""Exit status if it cannot listen on an address, after sysexits.h."""
 
 IDLE_GRACE_SECONDS = 1.0
 SHORT_GRACE_SECONDS = 0.25
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 async def serve(service: Service) -> None:
-    """Serves until a signal comes, then stops.
+    """Serves until a signal arrives, then stops.
 
-    The first endpoint takes the load. The others are for operators, who can watch through them
-    how the first one stops.
+    The first endpoint takes the load. The others are for operators, who can watch the first one
+    stop.
 
-    Raises SystemExit with status 69 where an address can't be listened on, and whatever a startup
-    callback raises, having stopped.
+    Raises SystemExit with status 69 if it cannot listen on an address. Raises what a startup
+    callback raises, after stopping.
     """
     stop = _signalled()
     main, *others = service.endpoints
@@ -48,8 +48,8 @@ async def serve(service: Service) -> None:
     either: set[asyncio.Future[Any]] = {starting, stop}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if starting.done() and not starting.exception():
-        # What is here now, stays. To go through it over and over would cost the collector a tenth
-        # of a busy service's time, and the slowest requests most of theirs.
+        # What exists now, stays. Going through it again and again would cost a busy service a tenth
+        # of its time in garbage collection, and the slowest requests most of theirs.
         gc.freeze()
         await stop
     starting.cancel()
@@ -59,7 +59,7 @@ async def serve(service: Service) -> None:
         for server in servers[1:]:
             server.stop()
             await _bounded(server.close_all_connections, CLOSE_SECONDS)
-        # The interpreter may crash on its way out with threads that still run.
+        # The interpreter may crash at exit if threads are still running.
         gc.unfreeze()
     log.info("Stopped")
     if starting.done() and not starting.cancelled():
@@ -67,7 +67,7 @@ async def serve(service: Service) -> None:
 
 
 async def start(service: Service) -> None:
-    """Starts the features and what the service itself has to start, then is ready."""
+    """Starts the features and runs the service's own callbacks, then is ready."""
     for observer in service.app.observers:
         await observer.startup()
     for callback in service.on_startup:
@@ -77,9 +77,9 @@ async def start(service: Service) -> None:
 
 
 async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -> None:
-    """Lets load balancers leave and the requests in flight end, then closes and finishes.
+    """Waits for load balancers to leave and for requests in flight to end, then closes everything.
 
-    `stop` has what the operator did to stop the service, where that was the reason.
+    `stop` has the signal that stopped the service, if there was one.
     """
     loop = asyncio.get_running_loop()
     app = service.app
@@ -89,11 +89,11 @@ async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -
     await asyncio.sleep(delay)
 
     server.stop()
-    # Undocumented, read for each request: a connection closes after its next answer. A header
+    # Undocumented, and read for each request: a connection closes after its next response. A header
     # `Connection: close` set by a handler would not close it.
     server.conn_params.no_keep_alive = True
     deadline = loop.time() + service.settings.drain_timeout_seconds
-    # Where load balancers were given time to leave, give them some here too.
+    # If load balancers were given time to leave, give them some here, too.
     grace = min(max(delay, SHORT_GRACE_SECONDS), IDLE_GRACE_SECONDS)
     again = f". {stop.result()} again to stop now" if stop.done() else ""
     await _let_requests_end(server, app, deadline, grace, again)
@@ -104,15 +104,15 @@ async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -
 async def _let_requests_end(
     server: Server, app: Application, deadline: float, grace: float, again: str
 ) -> None:
-    """Waits until nobody has asked or been answered for `grace` seconds, or no connection is left.
+    """Waits until nothing was received or sent for `grace` seconds, or no connection is left.
 
-    A client may be sending on a connection that looks idle, and is answered once more.
+    A client may be sending on a connection that looks idle; it gets one more response.
     """
     loop = asyncio.get_running_loop()
     started = silent_since = loop.time()
     report_at = started + SHORT_GRACE_SECONDS
     while (now := loop.time()) < deadline:
-        # A connection may be closed a moment before its request is known to have ended.
+        # A connection may close a moment before its request is known to have ended.
         if app.in_flight or server.is_writing(besides=_websocket_streams(app)):
             silent_since = now
         elif not server.is_open() or now - silent_since >= grace:
@@ -126,7 +126,7 @@ async def _let_requests_end(
 
 
 def _in_flight(app: Application) -> str:
-    """`2 requests: GET /never, 34 s old; GET /slow, 1 s old`, the oldest first."""
+    """`2 requests: GET /never, 34 s old; GET /slow, 1 s old`, oldest first."""
     now = perf_counter()
     oldest = sorted(app.exchanges, key=lambda each: each.started)
     shown = "; ".join(f"{each}, {now - each.started:.0f} s old" for each in oldest[:3])
@@ -150,9 +150,9 @@ async def _close(server: Server, app: Application) -> None:
 
 
 async def finish(service: Service, deadline: float) -> None:
-    """Ends background work, runs the shutdown callbacks and sends what telemetry is left.
+    """Ends background work, runs the shutdown callbacks and sends the remaining telemetry.
 
-    Each callback has until `deadline`, a time of the loop's, or a quarter of a second after it.
+    Each callback has until `deadline`, in the loop's time, or a quarter of a second longer.
     """
     loop = asyncio.get_running_loop()
 
@@ -167,7 +167,7 @@ async def finish(service: Service, deadline: float) -> None:
 
 
 def listen(endpoint: Endpoint, settings: Settings, max_connections: int | None = None) -> Server:
-    """Starts to serve an endpoint."""
+    """Starts serving an endpoint."""
     server = Server(
         endpoint.app,
         max_connections=max_connections,
@@ -178,7 +178,7 @@ def listen(endpoint: Endpoint, settings: Settings, max_connections: int | None =
         sockets = bind_sockets(
             endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
         )
-    except (OSError, ValueError) as error:  # for a name that can't be one, or no SO_REUSEPORT
+    except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
         log.critical("Cannot listen on %s port %d: %s", endpoint.host, endpoint.port, error)
         raise SystemExit(EX_UNAVAILABLE) from None
     server.add_sockets(sockets)
@@ -188,9 +188,9 @@ def listen(endpoint: Endpoint, settings: Settings, max_connections: int | None =
 
 
 def _signalled() -> "asyncio.Future[str]":
-    """What the first signal was; a second one ends the process at once.
+    """Resolves to the first signal; a second one ends the process immediately.
 
-    Not by the loop's own handlers, which don't run while the loop is stuck, and are Unix's alone.
+    Not with the loop's own handlers, which don't run while it is stuck, and exist only on Unix.
     """
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
@@ -198,7 +198,7 @@ def _signalled() -> "asyncio.Future[str]":
 
     def first(number: int, frame: object) -> None:
         for each in signals:
-            # Not SIG_DFL, which a process with the id 1 would ignore.
+            # Not SIG_DFL, which a process with id 1 would ignore.
             signal.signal(each, lambda number, frame: os._exit(128 + number))
         loop.call_soon_threadsafe(stop.set_result, signals[number])
 
@@ -208,8 +208,8 @@ def _signalled() -> "asyncio.Future[str]":
 
 
 async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
-    """Waits for `work` at most so long, even where it does not heed its cancellation, and logs
-    what it raises: a stop goes on."""
+    """Waits for `work`, but no longer than this, even if it ignores its cancellation. Logs what it
+    raises, so that the stop goes on."""
 
     async def run() -> None:
         try:

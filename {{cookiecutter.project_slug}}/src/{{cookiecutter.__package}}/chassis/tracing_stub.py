@@ -1,6 +1,5 @@
-"""Tracing without a backend: a caller's trace is continued, logged and passed on, following W3C
-Trace Context. Nothing is exported: a module with a backend takes this one's place under the same
-names.
+"""Tracing without a backend: a caller's trace is continued, logged and propagated, following W3C
+Trace Context. Nothing is exported. A module with a backend offers the same names.
 """
 
 import contextlib
@@ -44,7 +43,7 @@ class Span:
         "trace_id",
         "tracestate",
     )
-    # Set where somebody minds only. Times are in nanoseconds since 1970.
+    # Set only if something uses it. Times are in nanoseconds since 1970.
     name: str
     kind: str
     started: int
@@ -53,7 +52,7 @@ class Span:
     def __init__(self, trace_id: str, parent_id: str, flags: int, tracestate: str) -> None:
         self.trace_id = trace_id
         self.span_id = (random.getrandbits(64) or 1).to_bytes(8).hex()
-        #: The span that this one is a part of; empty for the first of a trace.
+        #: The parent span; empty for the first span of a trace.
         self.parent_id = parent_id
         self.flags = flags
         self.tracestate = tracestate
@@ -65,7 +64,7 @@ class Span:
         """Adds an exception to the span. Has no effect without a backend."""
 
     def ids(self) -> dict[str, str]:
-        """The span's ids as log lines and reports show them."""
+        """The span's ids, as shown in log lines and reports."""
         return {
             "trace_id": self.trace_id,
             "span_id": self.span_id,
@@ -75,12 +74,12 @@ class Span:
 
 _current: ContextVar[Span | None] = ContextVar("span", default=None)
 
-# What is called with each span that ends, the exchanges' own aside; None where nobody minds.
+# Called with each span that ends, except those of exchanges; None if nothing uses it.
 _report: Callable[[Span], None] | None = None
 
 
 def current() -> Span | None:
-    """The span of the current work; None where there is no trace."""
+    """The span of the current work; None if there is no trace."""
     return _current.get()
 
 
@@ -95,8 +94,8 @@ def span(name: str) -> "_SpanScope":
         @tracing.span("charge card")
         async def charge(order): ...
 
-    Log lines and outgoing calls within it carry its ids. Spans of one name are compared with each
-    other: what differs between them belongs in attributes.
+    Log lines and outgoing calls within it have its ids. Spans with the same name are compared with
+    each other, so what differs between them belongs in attributes.
     """
     return _SpanScope(name)
 
@@ -104,7 +103,7 @@ def span(name: str) -> "_SpanScope":
 def inject(headers: MutableMapping[str, str]) -> None:
     """Writes the current span into the headers of an outgoing request.
 
-    Requests by Tornado's `AsyncHTTPClient` have this done already.
+    Tornado's `AsyncHTTPClient` does this by itself.
     """
     span = _current.get()
     if span is not None:
@@ -114,7 +113,7 @@ def inject(headers: MutableMapping[str, str]) -> None:
 
 
 class Tracing(Observer):
-    """Gives each exchange a span: the caller's child, or the first of a new trace."""
+    """Gives each exchange a span: a child of the caller's, or the first of a new trace."""
 
     def __init__(self, settings: Settings) -> None:
         AsyncHTTPClient.configure(Client)
@@ -134,7 +133,7 @@ class Tracing(Observer):
 
 
 class Client(ObservedClient):
-    """Tornado's HTTP client; it passes the current span on."""
+    """Tornado's HTTP client, which propagates the current span."""
 
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
         inject(request.headers)
@@ -166,8 +165,8 @@ class _SpanScope:
         return child
 
     def __exit__(self, *error: object) -> None:
-        # In another context it is not the current span: one of a generator that another task, or
-        # the event loop, closes.
+        # In another context, it is not the current span: for example, in a generator that another
+        # task or the event loop closes.
         with contextlib.suppress(ValueError):
             correlation.reset(self._ids)
             _current.reset(self._token)
@@ -200,14 +199,14 @@ def _begin(span: Span, name: str, kind: str) -> None:
 
 
 def _end(span: Span) -> None:
-    # It began without a time where nobody minded then.
+    # It started without a time if nothing used it then.
     if _report and hasattr(span, "started"):
         span.ended = time_ns()
         _report(span)
 
 
 def _host(url: str) -> str:
-    """Host and port of a URL, without what else it may hold."""
+    """Host and port of a URL, without anything else."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
@@ -215,19 +214,19 @@ def _host(url: str) -> str:
 
 
 def _root() -> Span:
-    # Sampled, as nobody downstream would record the trace otherwise.
+    # Sampled, or no service downstream would record the trace.
     return Span((random.getrandbits(128) or 1).to_bytes(16).hex(), "", SAMPLED, "")
 
 
 def _extract(headers: HTTPHeaders) -> Span | None:
-    """A child of the caller's span, or None where the headers hold no valid one."""
-    # Not `get()`, which is slow where there is no such header.
+    """A child of the caller's span, or None if the headers have no valid one."""
+    # Not `get()`, which is slow if there is no such header.
     parents = headers.get_list("traceparent")
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     if match is None:
         return None
     version, trace_id, parent_id, flags, rest = match.groups()
-    # A later version may append fields to those of this one.
+    # A later version may append fields.
     if version == "ff" or (version == "00" and rest):
         return None
     if not int(trace_id, 16) or not int(parent_id, 16):

@@ -1,7 +1,7 @@
 """Names what blocks the event loop.
 
 While a function computes, or waits in a call that blocks, nothing else runs: no request, no timer,
-no probe. asyncio's debug mode would name what every handler runs in, and not before it is over.
+no probe. asyncio's debug mode names only the function that runs every handler, and only afterwards.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ IN_DEVELOPMENT_SECONDS = 0.1
 ELSEWHERE_SECONDS = 1.0
 
 HANGS_SECONDS = 5.0
-"""From when on it is logged without waiting for the end: there may be none."""
+"""After this time it is logged without waiting for the end, which may never come."""
 
 MAX_FRAMES = 50
 
@@ -42,16 +42,16 @@ log = logging.getLogger(__name__)
 class Incident:
     """One time that the event loop was blocked."""
 
-    #: When it began, in seconds since 1970.
+    #: When it started, in seconds since 1970.
     time: float
-    #: Seconds that a timer of the loop was late.
+    #: How many seconds a timer of the loop was late.
     duration: float
-    #: Where most of the time went: the innermost frame of the service's own code or, where there is
-    #: none, the innermost of all.
+    #: Where most of the time was spent: the innermost frame of the service's own code or, if there
+    #: is none, of any code.
     file: str
     line: int
     function: str
-    #: Of the exchange that ran; empty where none is known to.
+    #: Of the exchange that was running; empty if unknown.
     route: str
     request_id: str
     #: As in a traceback, the innermost frame last.
@@ -63,7 +63,7 @@ class Incident:
 
 
 class Watch(Observer):
-    """Watches the event loop from a thread, and logs what has blocked it."""
+    """Watches the event loop from a thread, and logs what blocked it."""
 
     def __init__(self, settings: Settings) -> None:
         limit = settings.loop_blocked_seconds
@@ -77,7 +77,7 @@ class Watch(Observer):
         self._loop: asyncio.AbstractEventLoop
         self._loop_thread = 0
         self._timer: asyncio.TimerHandle | None = None
-        #: When the loop is expected back. Written by the loop, read by the thread.
+        #: When the loop should run again. Written by the loop, read by the thread.
         self._due = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="Watch", daemon=True)
@@ -121,14 +121,14 @@ class Watch(Observer):
             grace = 0.0
             paused = monotonic() - wake_at
             if paused > self._limit and process_time() - cpu < paused / 2:
-                # This thread was as late as the loop, and nobody computed: the process was stopped,
-                # or got no CPU. Let the loop come back.
+                # This thread was as late as the loop, and nothing used the CPU: the process was
+                # stopped, or got no CPU. Let the loop run again.
                 grace = self._limit
             elif self._due == due:
                 self._observe(due)
 
     def _observe(self, due: float) -> None:
-        """Looks where the loop is, again and again until it is back."""
+        """Looks again and again where the loop is, until it runs again."""
         began = time() - (monotonic() - due)
         samples: dict[tuple[str, int], _Sample] = {}
         is_logged = False
@@ -138,13 +138,13 @@ class Watch(Observer):
             late = now - due
             if frame := sys._current_frames().get(self._loop_thread):
                 sample = _Sample(frame)
-                del frame  # which would keep all that it refers to
+                del frame  # which would keep everything that it refers to
                 sample = samples.setdefault(sample.key, sample)
                 sample.seconds += now - before
             if late > HANGS_SECONDS and samples and not is_logged:
                 is_logged = True
                 _log(_incident(began, late, samples), "has been blocked so far", logging.WARNING)
-            # Ever less often, the longer it takes.
+            # Less often, the longer it takes.
             if self._stopping.wait(max(self._limit / 10, late / 20)):
                 return
         duration = self._due - self._interval - due
@@ -168,7 +168,7 @@ class _Sample:
     def __post_init__(self) -> None:
         frames = list(islice(traceback.walk_stack(self.frame), MAX_FRAMES))
         frame, self.frame = self.frame, None
-        # Without the source's lines, which are on the disk.
+        # Without the source lines, which would have to be read from disk.
         self.stack = traceback.StackSummary.extract(reversed(frames), lookup_lines=False)
         own = (index for index, each in enumerate(reversed(self.stack)) if _is_own(each.filename))
         self.place = self.stack[-1 - next(own, 0)]
@@ -181,13 +181,13 @@ class _Sample:
         return self.place.filename, self.place.lineno or 0
 
     def _recognise(self, frame: FrameType) -> None:
-        """Learns from a frame which exchange it runs for, if it is one that knows."""
+        """Learns from a frame which exchange it runs for, if the frame has one."""
         if frame.f_code is _EXECUTE:
             exchange = getattr(frame.f_locals.get("self"), "_exchange", None)
             if exchange:
                 self.route, self.request_id = exchange.route, exchange.request_id
         elif frame.f_code is _RUN:
-            # A task, or a callback, that an exchange has started: its context has come along.
+            # A task or a callback that an exchange has started, and that runs in its context.
             context = getattr(frame.f_locals.get("self"), "_context", None)
             if context:
                 self.request_id = context.get(correlation, {}).get("request_id", "")

@@ -288,7 +288,7 @@ class TestConsole(ConsoleTest):
         settings = {each["name"]: each for each in self.ask("settings.json")["settings"]}
         port = settings["PORT"]
         assert (port["value"], port["source"]) == ("8000", "default")
-        assert port["meaning"] == "Port to listen on; 0 for any free one."
+        assert port["meaning"] == "Port to listen on, or 0 for any free port."
 
     def test_lines_are_filtered(self) -> None:
         log.info("One")

@@ -1,6 +1,6 @@
 """The console: a page of the admin port that shows what the service does, and what went wrong.
 
-It observes the service as any feature does. Who looks at it finds the same as JSON.
+It observes the service as any other feature does. Everything on the page is also available as JSON.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from .profile import Profile
 from .recorder import STACK, Recorder, Tail, short
 
 TICKS = 10
-"""How often a second it is looked how late the event loop is."""
+"""How many times per second the lag of the event loop is measured."""
 
 LOOK_SECONDS = 15
-"""How often checks are run, and tasks are looked at, where nobody else asks for it."""
+"""How often checks are run and tasks are looked at if nothing else does so."""
 
 HISTORY = 20
 
@@ -53,11 +53,11 @@ class Console(Observer):
         self.application: Application
         #: The latest.
         self.profile: Profile | None = None
-        #: Level to go back to, and what does so, by the name of the logger.
+        #: The level to restore and the timer that does so, by the name of the logger.
         self.changed_levels: dict[str, tuple[int, asyncio.TimerHandle]] = {}
-        #: The latest results of each check, those alone that differ from the one before.
+        #: The latest results of each check, but only those that differ from the one before.
         self.history: dict[str, list[Mapping[str, Any]]] = {}
-        #: How much each backend had accepted when that last changed, and when it did.
+        #: How much each backend had accepted, and when that last changed.
         self.sent: dict[str, tuple[int, float]] = {}
         #: When each task was first seen, by `time.monotonic()`.
         self.tasks: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
@@ -143,17 +143,17 @@ class Console(Observer):
         self.changed_levels[name] = back, timer
         logger.setLevel(level)
         shown = name or "root"
-        log.info("Level of %s: %s for %g s", shown, logging.getLevelName(level), seconds)
+        log.info("Level of %s set to %s for %g s", shown, logging.getLevelName(level), seconds)
 
     def restore_level(self, name: str) -> None:
         if name in self.changed_levels:
             level, timer = self.changed_levels.pop(name)
             timer.cancel()
             logging.getLogger(name).setLevel(level)
-            log.info("Level of %s: %s again", name or "root", logging.getLevelName(level))
+            log.info("Level of %s restored to %s", name or "root", logging.getLevelName(level))
 
     async def check(self) -> Mapping[str, Any]:
-        """The result of each check; what differs from the one before is added to its history."""
+        """The result of each check. One that differs from the last is added to its history."""
         results = await self.checks() if self.checks else {}
         for name, result in results.items():
             history = self.history.setdefault(name, [])

@@ -1,4 +1,4 @@
-"""Who may see the console: the machine itself, and whoever has the token."""
+"""Who may see the console: the machine itself, and everybody who has the token."""
 
 import hmac
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -7,17 +7,17 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPServerRequest
 
 COOKIE = "console"
-# What a proxy adds: then the connection is from the machine itself, but its client is not.
+# Headers that a proxy adds: the connection is from the machine itself, but the client is not.
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
 
 HOW_TO_GET_IN = """\
-The console is shown to the machine that the service runs on, and to whoever has a token.
+The console is only shown on the machine that the service runs on, or with a token.
 
-- From another machine, tunnel to the admin port, such as by `ssh -L 8001:127.0.0.1:8001 HOST`.
+- From another machine, use a tunnel to the admin port: `ssh -L 8001:127.0.0.1:8001 HOST`.
 - Or set CONSOLE_TOKEN, and open this page once with ?token=... appended to its address.
 """
 HOW_TO_LOG_IN = """\
-The console is shown to whoever has the token that CONSOLE_TOKEN is set to: open this page once with
+The console is only shown with the token that CONSOLE_TOKEN is set to: open this page once with
 ?token=... appended to its address, or send the header "Authorization: Bearer ...".
 """
 
@@ -27,17 +27,17 @@ class Access:
 
     def __init__(self, token: str | None) -> None:
         self._token = token.encode() if token else None
-        #: Does not hold the token, which opens more than this browser.
+        #: Does not contain the token, which would give access to more than this browser.
         self.cookie = hmac.digest(self._token, b"console", "sha256").hex() if self._token else ""
 
     def is_own_page(self, request: HTTPServerRequest) -> bool:
-        """Whether no other site's page made the browser send this."""
+        """Whether the request does not come from a page of another site."""
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
         return site == "same-origin" and (not origin or urlsplit(origin).netloc == request.host)
 
     def refusal(self, request: HTTPServerRequest) -> tuple[int, str] | None:
-        """Status and text for who may not see the console; None for who may."""
+        """Status and text if the client may not see the console; None if it may."""
         if _is_local(request):
             return None
         if self._token is None:

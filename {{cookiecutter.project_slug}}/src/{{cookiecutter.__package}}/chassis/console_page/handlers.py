@@ -72,9 +72,9 @@ def routes(console: "Console") -> list[Any]:
 
 
 class Guarded(RequestHandler):
-    """Answers whom the console is for."""
+    """Answers only clients that may see the console."""
 
-    #: The page asks every second, which would drown all else in the log.
+    #: The page polls every second, which would drown out everything else in the log.
     is_probe = True
 
     def initialize(self, console: "Console") -> None:
@@ -97,7 +97,7 @@ class Guarded(RequestHandler):
             self.expect_own_json()
 
     def log_in(self) -> bool:
-        """Trades `?token=` for a cookie, so that it is not in the address any longer."""
+        """Replaces `?token=` with a cookie, so that it does not stay in the address bar."""
         token = self.get_query_argument("token", "")
         if not token or not self.console.access.is_token(token):
             return False
@@ -122,7 +122,7 @@ class Guarded(RequestHandler):
 
     def respond(self, body: object) -> None:
         self.set_header("Content-Type", "application/json")
-        # NaN is no JSON, and a lone surrogate is no UTF-8: as ASCII, everything can be said.
+        # NaN is not JSON, and a lone surrogate is not UTF-8; ASCII can represent everything.
         self.finish(json.dumps(body, default=str))
 
     def body(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A sampling profiler: a thread that looks where the others are, a hundred times a second.
+"""A sampling profiler: a thread that records where the others are, a hundred times a second.
 
-It takes 1 to 2 % of a core while it runs, and nothing otherwise. What it does not see is what ran
-for less than its interval and never when it looked.
+It takes 1 to 2 % of a core while it runs, and nothing otherwise. It can miss code that runs for
+less than its interval.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ MAX_SECONDS = 60.0
 DEPTH = 100
 STACKS = 2000
 
-# Where a thread waits, and takes no time of the processor's.
+# Where a thread waits and takes no CPU time.
 _WAITING = {"select", "poll", "wait", "_worker", "accept", "_wait_for_tstate_lock"}
 
 Stack = tuple[str, ...]
 
 
 class Profile:
-    """What was sampled: stacks from the outermost frame to the innermost, and how often each."""
+    """The samples: stacks from the outermost frame to the innermost, and their counts."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -57,7 +57,7 @@ class Profile:
                         self.stacks[stack] += 1
 
     def tree(self) -> dict[str, Any]:
-        """What a flame graph shows; `value` is in samples."""
+        """The data of a flame graph; `value` is in samples."""
         root: dict[str, Any] = {"name": "all threads", "value": 0, "children": {}}
         for stack, count in self.stacks.items():
             node = root

@@ -1,6 +1,7 @@
-"""What the console remembers: the last of everything, in memory of a fixed size.
+"""What the console remembers: the most recent data, in a fixed amount of memory.
 
-The request path appends a tuple and counts. Whatever takes longer waits until somebody looks.
+The request path appends a tuple and counts. Everything that takes longer waits until somebody
+looks.
 """
 
 import logging
@@ -26,7 +27,7 @@ LINES = 1000
 LINE_CHARACTERS = 512 * 1024
 SECONDS = 15 * 60
 
-# Of one entry. Characters beyond ASCII take up to four bytes each, so fewer of them are kept.
+# Limits of an entry. Characters beyond ASCII take up to four bytes, so fewer of them are kept.
 PATH, MESSAGE, STACK = 256, 1000, 4000
 
 # Durations are counted in buckets that are each 15 % wider than the one before.
@@ -102,7 +103,7 @@ class Second(NamedTuple):
 
 
 class Histogram:
-    """Durations, counted; each quantile is right to 15 %."""
+    """Counts of durations; each quantile is accurate to 15 %."""
 
     __slots__ = ("buckets", "count", "errors")
 
@@ -141,7 +142,7 @@ class Recorder:
     def request_ended(self, exchange: Exchange) -> None:
         request, duration = exchange.request, exchange.duration
         path, agents = request.path, request.headers.get_list("User-Agent")
-        # The exchange itself would keep its body and its connection.
+        # The exchange itself would keep its body and its connection alive.
         self.requests.append(
             (
                 self.in_flight.pop(exchange, 0),
@@ -183,7 +184,7 @@ class Recorder:
         self.failures.append(failure)
         key = kind, where, place
         known = self.errors.pop(key, None) or [0, failure.time, failure]
-        # Last, as the group that was longest without one makes room for a new one.
+        # Moved to the end: the group with the oldest latest error makes room for a new one.
         self.errors[key] = [known[0] + 1, known[1], failure]
         if len(self.errors) > FAILURES:
             del self.errors[next(iter(self.errors))]
@@ -196,14 +197,14 @@ class Recorder:
         )
 
     def call_ended(self, call: Any, request_id: str) -> None:
-        """A call to elsewhere, in a request that has no trace."""
+        """An outgoing call, in a request that has no trace."""
         ended = int(time() * 1e9)
         name = _bounded(f"{call.method} {call.server_address}:{call.server_port}", PATH)
         started = ended - int(call.duration * 1e9)
         self.spans.append(Span(request_id, "", "", name, "CLIENT", started, ended))
 
     def end_second(self, lag: float) -> None:
-        """Sums up what was counted since it was last called."""
+        """Sums up the counts since the last call."""
         second, self._second = self._second, Histogram()
         self.seconds.append(
             Second(
@@ -220,7 +221,7 @@ class Recorder:
         )
 
     def spans_of(self, ids: dict[str, str]) -> list[Span]:
-        """The spans below that of a request, as they began."""
+        """The spans below that of a request, in the order in which they started."""
         # Without a trace, calls go by the request's own id.
         trace_id = ids.get("trace_id") or ids["request_id"]
         known = {ids.get("span_id", "")}
@@ -234,7 +235,7 @@ class Recorder:
 
 
 class Tail(logging.Handler):
-    """The last lines of the log. `secret` is left out of them."""
+    """The last lines of the log, without `secret`."""
 
     def __init__(self, secret: str | None) -> None:
         super().__init__()
@@ -244,7 +245,7 @@ class Tail(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "tornado.access":
-            return  # It would cost each request a line of what the console shows of it anyway.
+            return  # It would add a line to each request, with what the console shows anyway.
         try:
             message = record.getMessage()
         except Exception:
@@ -260,7 +261,7 @@ class Tail(logging.Handler):
             record.levelno,
             _bounded(record.name, PATH),
             _bounded(message, MESSAGE),
-            # The watching thread names the request that it has seen, having none of its own.
+            # The watching thread names the request that it has seen; it does not run in one.
             getattr(record, "request_id", "") or correlation.get().get("request_id", ""),
             _bounded(" ".join(extra), MESSAGE),
             stack_of(error) if error else _bounded(record.stack_info or "", -STACK),
@@ -274,7 +275,7 @@ class Tail(logging.Handler):
 
 
 def stack_of(error: BaseException) -> str:
-    """The traceback, its end where it is long."""
+    """The traceback, or its end if it is long."""
     try:
         return _bounded("".join(traceback.format_exception(error)), -STACK)
     except Exception:  # from the exception's own `__str__`
@@ -282,7 +283,7 @@ def stack_of(error: BaseException) -> str:
 
 
 def place_of(trace: TracebackType | None) -> str:
-    """The innermost line of the service's own code, or of any."""
+    """The innermost line of the service's own code or, if there is none, of any code."""
     frames = [
         (frame.f_code.co_filename, frame.f_code.co_name, line)
         for frame, line in traceback.walk_tb(trace)
@@ -294,7 +295,7 @@ def place_of(trace: TracebackType | None) -> str:
 
 
 def short(file: str) -> str:
-    """A path from where its package begins."""
+    """A path, starting at its package."""
     for folder in ("/site-packages/", "/src/", "/lib/python"):
         if folder in file:
             return file.rpartition(folder)[2]
@@ -314,7 +315,7 @@ def _text(error: BaseException) -> str:
 
 
 def _bounded(text: str, length: int) -> str:
-    """The beginning of a text or, with a negative length, its end."""
+    """The start of a text or, with a negative length, its end."""
     if not text.isascii():
         length //= 4
     if len(text) <= abs(length):
@@ -323,7 +324,7 @@ def _bounded(text: str, length: int) -> str:
 
 
 def _resident_memory() -> int:
-    """Bytes; where the system does not say how many there are, the most there were, or 0."""
+    """In bytes; if the system does not report the current value, the maximum so far, or 0."""
     if sys.platform != "win32":
         try:
             with open("/proc/self/statm", "rb") as statm:

@@ -1,4 +1,4 @@
-"""What each part of the page shows, put together when somebody looks."""
+"""What each part of the page shows, assembled when somebody looks."""
 
 import ast
 import asyncio
@@ -77,7 +77,7 @@ def requests(console: "Console", arguments: Arguments) -> dict[str, Any]:
 
 
 def request(console: "Console", number: int) -> dict[str, Any] | None:
-    """One request; None where it is not among the last."""
+    """One request; None if it is not among the last."""
     recorder = console.recorder
     in_flight = {its: exchange for exchange, its in recorder.in_flight.items()}
     ended = {each[0]: each for each in recorder.requests}
@@ -256,13 +256,13 @@ VIEWS: dict[str, Callable[["Console", Arguments], Any]] = {
 
 
 def stack_of_task(task: "asyncio.Task[Any]") -> list[str]:
-    """Where a task stands, the innermost await last."""
+    """The stack of a task, the innermost await last."""
     stack: list[str] = []
     awaited: Any = task.get_coro()
     while awaited is not None and len(stack) < FRAMES:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
         if frame is None:
-            break  # What it waits for is no coroutine.
+            break  # It waits for something that is not a coroutine.
         code = frame.f_code
         stack.append(f"{short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}")
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
@@ -375,13 +375,13 @@ def _dotenv() -> dict[str, str | None]:
 
 @cache
 def _docstrings(kind: type[Any]) -> dict[str, str]:
-    """What stands below each field of a class and of those that it extends."""
+    """The docstring of each field of a class and of its base classes."""
     found: dict[str, str] = {}
     for each in kind.__mro__[:-1]:
         try:
             (definition,) = ast.parse(inspect.getsource(each)).body
         except (OSError, SyntaxError, TypeError, ValueError):
-            continue  # There is no source to read.
+            continue  # The source is not available.
         assert isinstance(definition, ast.ClassDef)
         for field, docstring in pairwise(definition.body):
             if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):

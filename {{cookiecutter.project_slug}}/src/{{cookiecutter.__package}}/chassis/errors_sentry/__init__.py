@@ -28,7 +28,7 @@ class Errors(Observer):
 
     async def startup(self) -> None:
         if self._dsn:
-            # In a thread: the SDK takes a while to load, and requests are already answered.
+            # In a thread: the SDK takes a while to load, and requests are already being served.
             await asyncio.to_thread(self._load)
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:

@@ -1,8 +1,8 @@
 """What is reported through Sentry's SDK, and how.
 
-The SDK's own Tornado integration stays off: it drops every `HTTPError` of 500 and up, sends query
-strings even without `send_default_pii`, and adds 90 µs to each request. Capturing errors alone adds
-1 µs.
+The SDK's own Tornado integration stays off: it drops every `HTTPError` of 500 or higher, sends
+query strings even without `send_default_pii`, and adds 90 µs to each request. Capturing errors only
+adds 1 µs.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ RETRIES_SECONDS = 60.0
 
 
 class Reporter:
-    """Reports errors to Sentry. From its start on, it finds those outside of requests by itself."""
+    """Reports errors to Sentry. Once started, it also finds errors outside of requests."""
 
     def __init__(self, dsn: str, environment: str) -> None:
         sentry_sdk.init(
@@ -44,7 +44,7 @@ class Reporter:
                 ExcepthookIntegration(),
                 ThreadingIntegration(),
             ],
-            # Local variables hold requests, and those quote their query string and headers.
+            # Local variables include requests, which show their query string and headers.
             include_local_variables=False,
             max_request_body_size="never",
             auto_session_tracking=False,
@@ -89,8 +89,8 @@ class Reporter:
             scope.capture_exception(error)
 
     async def close(self) -> None:
-        """Sends the reports that are left, for at most `FLUSH_SECONDS`, and takes no more."""
-        # In a thread: it blocks while Sentry does not answer.
+        """Sends the remaining reports, for at most `FLUSH_SECONDS`, and accepts no more."""
+        # In a thread, because it blocks while Sentry does not respond.
         await asyncio.to_thread(sentry_sdk.get_client().close, timeout=FLUSH_SECONDS)
 
 
@@ -135,7 +135,7 @@ class _Transport(HttpTransport):
 
 
 class _LoggedErrors(logging.Handler):
-    """Reports exceptions of callbacks, and of tasks that nobody awaits, which are only logged."""
+    """Reports exceptions of callbacks, and of tasks that nothing awaits, which are only logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error: Any = record.exc_info and record.exc_info[1]

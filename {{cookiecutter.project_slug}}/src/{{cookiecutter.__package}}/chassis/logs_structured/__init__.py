@@ -1,10 +1,10 @@
 """Logging: one JSON object per line, or coloured text on a terminal.
 
-Everything that the process logs takes this form: Tornado's lines, libraries', warnings and uncaught
-exceptions. Text from outside can neither end a line nor control a terminal.
+Everything that the process logs takes this form: Tornado's and libraries' lines, warnings and
+uncaught exceptions. Text from outside can neither end a line nor control a terminal.
 
 JSON lines are written by hand because python-json-logger adds 34 to 49 µs to a request, while an
-access line that is formatted once and written with the others of its turn of the event loop adds 3.
+access line that is formatted once and written together with the others of its turn adds 3.
 """
 
 import json
@@ -33,10 +33,10 @@ from .output import Output
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 FIELD_CHARACTERS = 32 * 1024
-"""How long a field of a line may be; what is longer is cut in its middle."""
+"""Maximum length of a field; a longer one is cut in the middle."""
 
 LINE_CHARACTERS = 16 * FIELD_CHARACTERS
-"""Beyond this, the fields that are no text are cut, too."""
+"""In a longer line, fields that are not text are cut, too."""
 
 _access = logging.getLogger(f"{PACKAGE}.access")
 _standard = {*vars(logging.makeLogRecord({})), "message", "asctime"}
@@ -51,7 +51,7 @@ class AccessLog(Observer):
     logs_requests = True
 
     def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
-        # None where it was closed before the start.
+        # None if it was closed before the start.
         stream = stream or sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (kept)
         formatter: _Formatter
         if settings.log_format == "json":
@@ -73,17 +73,17 @@ class AccessLog(Observer):
         yield "log_lines_dropped", "Log lines that nobody read.", self._output.dropped
 
     def request_ended(self, exchange: Exchange) -> None:
-        # A probe that answers 503 does what it is for.
+        # A probe that answers 503 has done its job.
         if exchange.error_type and not (exchange.is_probe and exchange.status == 503):
             level = logging.ERROR
         else:
             level = logging.DEBUG if exchange.is_probe else logging.INFO
-        # Without a LogRecord, which would cost more than the rest of the line.
+        # Without a LogRecord, which would take longer than the rest of the line.
         if _access.isEnabledFor(level):
             self._write(self._format(exchange, level))
 
     def admin_routes(self) -> list[Any]:
-        """For the admin port: whoever can lower the level can fill the disk."""
+        """For the admin port, because lowering the level can fill the disk."""
         return [(r"/loglevel", LogLevel)]
 
 
@@ -129,7 +129,7 @@ def _loss(formatter: "_Formatter", lines: int) -> str:
             "args": (lines,),
         }
     )
-    # Outside of the request that happens to be here.
+    # Outside of the request that is running now.
     return Context().run(formatter.record, record)
 
 
@@ -165,14 +165,14 @@ class _Json:
             fields["stacktrace"] = _cut(record.stack_info)
         try:
             line = _encode(fields) + "\n"
-        except (TypeError, ValueError):  # NaN, a circular reference, or a key that is no string
+        except (TypeError, ValueError):  # NaN, a circular reference, or a key that is not a string
             line = ""
         if not line or len(line) > LINE_CHARACTERS:
             line = _encode({name: _cut(_text(value)) for name, value in fields.items()}) + "\n"
         return line
 
     def exchange(self, exchange: Exchange, level: int) -> str:
-        # Ids need no quoting: they were made here, or match a pattern of plain characters.
+        # Ids need no escaping: they were created here, or match a pattern of plain characters.
         ids = "".join([f'"{name}":"{value}",' for name, value in exchange.ids.items()])
         error = f',"error.type":{_quote(exchange.error_type)}' if exchange.error_type else ""
         return (
@@ -188,7 +188,7 @@ class _Json:
 
 @cache
 def _access_fields(level: int, method: str, route: str, status: int) -> str:
-    """The fields that recur in access lines. No client can choose them, so there are few."""
+    """The fields that recur in access lines. Clients cannot choose them, so there are few."""
     fields: dict[str, Any] = {
         "level": logging.getLevelName(level),
         "logger": _access.name,
@@ -212,7 +212,7 @@ class _Console:
         fields = {**correlation.get(), **_extra(record)}
         lines = [self._line(record.levelname, record.name, _message(record), fields)]
         if record.exc_info and (error := record.exc_info[1]):
-            # Indented, so that a line of a message cannot pass for a line of the log.
+            # Indented, so that a line of a message cannot be taken for a line of the log.
             trace = _cut("".join(traceback.format_exception(error)))
             lines += [f"    {_printable(line)}" for line in trace.splitlines()]
         if record.stack_info:
@@ -240,7 +240,7 @@ class _Console:
 
 
 class LogLevel(JsonHandler):
-    """Shows the level of the process's logs, and changes it until the next start."""
+    """Shows the log level of the process, and changes it until the next start."""
 
     def get(self) -> None:
         level = logging.getLogger().level
@@ -259,7 +259,7 @@ class LogLevel(JsonHandler):
 def _message(record: logging.LogRecord) -> str:
     try:
         return _cut(record.getMessage())
-    except Exception:  # The line must not be lost because its arguments do not fit.
+    except Exception:  # The line must not be lost because its arguments don't match its format.
         return _cut(f"{record.msg} {record.args!r}")
 
 
@@ -286,7 +286,7 @@ def _cut(text: str) -> str:
 
 
 def _timestamp(seconds: float) -> str:
-    """RFC 3339, in UTC, to the millisecond."""
+    """An RFC 3339 timestamp in UTC, with milliseconds."""
     second, millisecond = divmod(int(seconds * 1000), 1000)
     return f"{_second(second)}.{millisecond:03d}Z"
 

@@ -1,9 +1,9 @@
-"""Where log lines go: standard output, which may have a reader that stalls.
+"""Where log lines go: standard output, whose reader may stall.
 
-A pipe that is full would block the event loop, and so the whole service, for as long as nobody
-reads. `poll` says whether a pipe takes PIPE_BUF bytes without blocking. So this needs neither a
-thread, which costs more than all the rest of a line, nor O_NONBLOCK, which would also hold for
-whoever shares the pipe.
+A full pipe would block the event loop, and so the whole service, until somebody reads. `poll` says
+whether a pipe accepts PIPE_BUF bytes without blocking. So this needs neither a thread, which takes
+longer than all the rest of a line, nor O_NONBLOCK, which would also apply to other processes that
+share the pipe.
 """
 
 import asyncio
@@ -17,25 +17,25 @@ from typing import Any, TextIO
 from weakref import WeakSet
 
 WAITING_BYTES = 1024 * 1024
-"""How much waits for a reader that stalls; beyond it, lines are dropped."""
+"""How much may wait for a reader that stalls; further lines are dropped."""
 
 RETRY_SECONDS = 0.05
 
 LAST_CHANCE_SECONDS = 1.0
-"""How long a stop waits for a reader that stalls."""
+"""How long a stopping service waits for a reader that stalls."""
 
-# What `poll` promises room for; POSIX promises 512 at least.
+# `poll` promises room for this many bytes; POSIX promises at least 512.
 _PIECE_BYTES = getattr(select, "PIPE_BUF", 512)
 
 
 class Output:
-    """Writes lines to a stream: on the event loop that serves, those of one turn together.
+    """Writes lines to a stream. On the serving event loop, writes the lines of one turn together.
 
-    `loss` makes the line that shows how many were dropped meanwhile.
+    `loss` makes the line that says how many were dropped.
     """
 
     def __init__(self, stream: TextIO, loss: Callable[[int], str]) -> None:
-        #: How many lines were dropped so far.
+        #: How many lines have been dropped so far.
         self.dropped = 0
         self._stream = stream
         self._loss = loss
@@ -46,13 +46,13 @@ class Output:
         _outputs.add(self)
 
     def _forget(self) -> None:
-        """Begins anew: what waits here in a child process, its parent writes."""
-        # Entered again where the collector runs within, and what it finds is logged.
+        """Starts over: in a child process, the waiting lines are those that the parent writes."""
+        # Reentrant, because garbage collection may run within, and log something.
         self._lock = threading.RLock()
         self._lines: list[str] = []
         self._waiting: deque[bytes] = deque()
         self._size = 0
-        # Lines dropped since the last that was written.
+        # Lines dropped since the last line was written.
         self._lost = 0
         self._is_stalled = False
         self._is_scheduled = False
@@ -60,12 +60,12 @@ class Output:
         self._loop = None
 
     def open(self) -> None:
-        """From here on, the lines of a turn of the running loop may wait for its end."""
+        """From here on, lines may wait for the end of the running loop's turn."""
         self._is_scheduled = self._is_retrying = False
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """Gives a reader that stalls a last chance, then writes each line at once."""
+        """Gives a reader that stalls a last chance, then writes each line immediately."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + LAST_CHANCE_SECONDS
         self.flush()
@@ -93,7 +93,7 @@ class Output:
         self.flush()
 
     def flush(self) -> None:
-        """Writes what the stream takes; it blocks at most once, and only outside of `open`."""
+        """Writes what the stream accepts; blocks at most once, and only outside of `open`."""
         with self._lock:
             # Lines may be appended meanwhile.
             lines = self._lines[:]
@@ -109,7 +109,7 @@ class Output:
             self._stream.write("".join(lines))
             self._stream.flush()
         except (OSError, ValueError):
-            self.dropped += len(lines)  # Nobody reads any more.
+            self.dropped += len(lines)  # The reader is gone.
 
     def _write_pieces(self, lines: list[str], poll: Any) -> None:
         data = "".join(lines).encode(self._encoding, "backslashreplace")
@@ -129,7 +129,7 @@ class Output:
         if self._waiting and self._loop and not self._is_retrying:
             self._is_retrying = True
             try:
-                # Perhaps from another thread.
+                # Possibly from another thread.
                 self._loop.call_soon_threadsafe(self._loop.call_later, RETRY_SECONDS, self._retry)
             except RuntimeError:  # closed
                 self._is_retrying = False
@@ -148,7 +148,7 @@ class Output:
         return start
 
     def _accept(self, line: bytes) -> None:
-        # Once full, only when half of it is free again: not a line now and then.
+        # Once full, only when half of it is free again, instead of a line now and then.
         limit = WAITING_BYTES // 2 if self._lost else WAITING_BYTES
         if self._waiting and self._size + len(line) > limit:
             self._lost += 1
@@ -182,7 +182,7 @@ class Output:
                 break
 
     def _has_room(self, poll: Any) -> bool:
-        # Without a loop that serves there is nothing to hold up, but neither anything that would
+        # Without a serving loop there is nothing to hold up, but there is also nothing that would
         # try again: a reader that is only slow must not cost lines.
         patient = not (self._loop or self._is_stalled)
         has_room = bool(poll.poll(1000 * LAST_CHANCE_SECONDS if patient else 0))
@@ -190,13 +190,13 @@ class Output:
         return has_room
 
     def _write(self, piece: bytes) -> int:
-        """How many bytes have been dealt with."""
+        """Returns how many bytes have been written or given up."""
         try:
             self._stream.flush()  # what `print` has left there
             return os.write(self._descriptor, piece)
-        except BlockingIOError:  # Whoever shares the pipe has set O_NONBLOCK.
+        except BlockingIOError:  # Another process that shares the pipe has set O_NONBLOCK.
             return 0
-        except (OSError, ValueError):  # Nobody reads any more, or the disk is full.
+        except (OSError, ValueError):  # The reader is gone, or the disk is full.
             self.dropped += piece.count(b"\n")
             return len(piece)
 
@@ -218,8 +218,8 @@ if sys.platform != "win32":
 
 
 def _polled(stream: TextIO) -> tuple[int, Any]:
-    """The stream's descriptor, and what says whether it takes more; -1 and None where only writing
-    to it can tell."""
+    """The stream's descriptor, and an object that polls it; -1 and None if it cannot be
+    polled."""
     if sys.platform == "win32" or not hasattr(select, "poll") or stream.isatty():
         return -1, None
     try:

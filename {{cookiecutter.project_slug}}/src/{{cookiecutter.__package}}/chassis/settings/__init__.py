@@ -1,10 +1,10 @@
 """Settings, read once at the start from the environment and, in development, from a file `.env`.
 
-Names are the ecosystem's own where one exists, without a prefix: an orchestrator may announce the
-service by a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
+Names are the ecosystem's own if there is one, and have no prefix: an orchestrator may announce the
+service with a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
 
-They are a dataclass, read by a function of our own: pydantic-settings took as long to load as all
-the rest that a service loads beside Tornado, and 9 MiB of memory.
+They are a dataclass with a reader of its own: pydantic-settings took as long to load as everything
+else that a service loads besides Tornado, and 9 MiB of memory.
 """
 
 import os
@@ -34,21 +34,21 @@ from .tracing import TracingSettings
 # {% endif %}
 
 EX_CONFIG = 78
-"""Exit status for an error in the configuration, after sysexits.h."""
+"""Exit status for a configuration error, after sysexits.h."""
 
 
 # {% if cookiecutter.__admin %}
 @dataclass(frozen=True, kw_only=True)
 class AdminSettings(ServerSettings):
     admin_host: str = "127.0.0.1"
-    """Address of the admin server, which must not be public."""
+    """Address that the admin server listens on. It must not be public."""
 
     admin_port: int = setting(8001, parse=parsing.port)
-    """Port of the admin server; 0 for any free one."""
+    """Port of the admin server, or 0 for any free port."""
 
     admin_allowed_hosts: tuple[str, ...] = setting((), parse=parsing.comma_separated)
-    """Names that the admin server is reached by, comma-separated, beside `localhost` and IP
-    addresses."""
+    """Host names under which the admin server can be reached, comma-separated, in addition to
+    `localhost` and IP addresses."""
 
 
 # {% endif %}
@@ -62,7 +62,7 @@ def _trace_url(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class TraceLinkSettings(ServerSettings):
     trace_url: str | None = setting(None, parse=_trace_url)
-    """Where a browser finds a trace, such as `https://traces.example.com/trace/{trace_id}`; the
+    """Where a browser finds a trace, such as `https://traces.example.com/trace/{trace_id}`. The
     console links to it."""
 
 
@@ -92,14 +92,14 @@ class Settings(
     # {% endif %}
     ServerSettings,
 ):
-    """The settings of the chassis; fields come in the order from the last of these to the first."""
+    """The settings of the chassis. Fields are in the order of these classes, from last to first."""
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def load(kind: type[AnySettings]) -> AnySettings:
-    """Settings of this kind, or SystemExit with status 78 and every problem on standard error."""
+    """Reads settings of this class; exits with status 78 and every problem on standard error."""
     try:
         environ = {name: text for name, text in os.environ.items() if text}
         return read(kind, {**_dotenv(), **environ})
@@ -108,9 +108,9 @@ def load(kind: type[AnySettings]) -> AnySettings:
 
 
 def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
-    """Settings of this kind from variables; one that is empty counts as unset.
+    """Reads settings of this class from variables; an empty variable counts as unset.
 
-    Raises ValueError with a line for each that is invalid or missing.
+    Raises ValueError with a line for each setting that is invalid or missing.
     """
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -133,7 +133,7 @@ def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
 
 
 def misspelled(kind: type[Settings]) -> list[tuple[str, str]]:
-    """Variables that are almost named like a setting, each with that setting's name."""
+    """Variables whose names are almost those of settings, each with the setting's name."""
     known = {each.name.upper() for each in fields(kind)}
     return [
         (name, near)
@@ -145,12 +145,12 @@ def misspelled(kind: type[Settings]) -> list[tuple[str, str]]:
 
 
 def _is_slip(name: str, known: str) -> bool:
-    """Whether one comes of the other by two letters at most, or by a unit that is left out."""
+    """Whether the names differ by at most two letters, or by a missing unit."""
     if abs(len(name) - len(known)) > 2 or len(name) < 6:
         return f"{name}_SECONDS" == known
     if name[:3] != known[:3] and name[-3:] != known[-3:]:
-        return False  # as most are not, which is found out soon
-    # Levenshtein's distance, a row at a time.
+        return False  # quickly, as for most names
+    # The Levenshtein distance, row by row.
     row = list(range(len(known) + 1))
     for i, letter in enumerate(name, 1):
         before, row[0] = row[0], i
@@ -160,7 +160,7 @@ def _is_slip(name: str, known: str) -> bool:
 
 
 def fail(problems: str) -> NoReturn:
-    """Ends the process with status 78 and the problems, a line each, on standard error."""
+    """Ends the process with status 78 and one line per problem on standard error."""
     print("Invalid settings:", problems, sep="\n", file=sys.stderr)
     raise SystemExit(EX_CONFIG)
 
@@ -169,7 +169,7 @@ def _dotenv() -> dict[str, str]:
     path = Path(".env")
     if not path.exists():
         return {}
-    # Only where it is needed.
+    # Imported only if it is needed.
     from dotenv import dotenv_values
 
     try:

@@ -27,8 +27,8 @@ def _time(text: str) -> datetime:
 @dataclass(frozen=True, kw_only=True)
 class ConsoleSettings(ServerSettings):
     console_token: str | None = setting(None, parse=_token, secret=True)
-    """Shows the console to whoever has it; without it, only to the machine that the service runs
-    on."""
+    """Gives access to the console from other machines. Without it, only the machine that the
+    service runs on has access."""
 
     build_commit: str | None = None
     """The commit that the service was built from, which the console shows."""

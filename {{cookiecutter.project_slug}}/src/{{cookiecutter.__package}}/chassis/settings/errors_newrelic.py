@@ -24,8 +24,8 @@ def _license_key(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class ErrorSettings(ServerSettings):
     new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
-    """Without it, nothing is sent to New Relic. The agent's other settings can be set in the
-    environment, but not in `.env`."""
+    """Without it, nothing is sent to New Relic. The agent's other settings are read from the
+    environment, but not from `.env`."""
 
     new_relic_app_name: str = SERVICE
     """The service's name in New Relic."""
@@ -37,7 +37,7 @@ class ErrorSettings(ServerSettings):
             defaults = {
                 "NEW_RELIC_LABELS": f"Environment:{self.environment}",
                 "NEW_RELIC_METADATA_SERVICE_VERSION": __version__,
-                # Logs are collected elsewhere, and may hold what no report should.
+                # Logs are collected elsewhere, and may contain what no report should.
                 "NEW_RELIC_APPLICATION_LOGGING_FORWARDING_ENABLED": "false",
             }
             for name, value in defaults.items():
@@ -53,18 +53,18 @@ def _initialize(license_key: str, app_name: str) -> None:
     from . import fail
 
     try:
-        # Reads the environment, at once.
+        # Reads the environment when it is imported.
         import newrelic.agent
         from newrelic.hooks import framework_tornado
 
         settings = newrelic.agent.global_settings()
         # These may come from `.env`, which the agent does not read.
         settings.license_key, settings.app_name = license_key, app_name
-        # To find out where it runs, it would call the metadata addresses of several clouds.
+        # To find out where it is running, it would call the metadata servers of several clouds.
         utilization = settings.utilization
         utilization.detect_aws = utilization.detect_azure = utilization.detect_gcp = False
-        # Its own Tornado instrumentation costs three times as much as ours, names transactions
-        # after functions, and takes a 403 for an error.
+        # Its own Tornado instrumentation costs three times as much as this one, names transactions
+        # after functions, and counts a 403 as an error.
         for module in ("httpserver", "httputil", "routing", "web"):
             setattr(framework_tornado, f"instrument_tornado_{module}", _leave_alone)
         newrelic.agent.initialize()

@@ -17,4 +17,4 @@ def _dsn(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class ErrorSettings(ServerSettings):
     sentry_dsn: str | None = setting(None, parse=_dsn, secret=True)
-    """The Sentry project that errors are reported to. Without it, none are sent."""
+    """The Sentry project to report errors to. Without it, none are reported."""

@@ -14,7 +14,7 @@ class LogSettings(ServerSettings):
     """The lowest level that is logged."""
 
     log_format: Literal["json", "console"] = setting(
-        # None where it was closed before the start.
+        # None if it was closed before the start.
         default_factory=lambda: "console" if sys.stdout and sys.stdout.isatty() else "json"
     )
-    """`json` or `console`; by default `console` on a terminal, else `json`."""
+    """`json` or `console`. Default: `console` on a terminal, otherwise `json`."""

@@ -1,4 +1,4 @@
-"""What makes values of settings from text. Each raises ValueError with what the text should be."""
+"""Parsers for settings. Each raises ValueError with a message that says what the text should be."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Parser = Callable[[str], Any]
 
 
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:
-    """A whole number within these bounds, themselves included."""
+    """A whole number in this range, including its ends."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not minimum <= int(text) <= maximum:
@@ -22,7 +22,7 @@ def integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def number(minimum: float, maximum: float) -> Callable[[str], float]:
-    """A number within these bounds, themselves included."""
+    """A number in this range, including its ends."""
 
     def parse(text: str) -> float:
         try:
@@ -37,7 +37,7 @@ def number(minimum: float, maximum: float) -> Callable[[str], float]:
 
 
 port = integer(0, 65535)
-"""A TCP port; 0 for any free one."""
+"""A TCP port, or 0 for any free port."""
 
 seconds = number(0, 3600)
 """A duration of up to an hour."""
@@ -52,7 +52,7 @@ def boolean(text: str) -> bool:
 
 
 def choice(*choices: str) -> Callable[[str], str]:
-    """One of these, in any case."""
+    """One of these, in upper or lower case."""
     known = {each.lower(): each for each in choices}
 
     def parse(text: str) -> str:
@@ -64,7 +64,7 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """The parts between commas, without the blanks around them."""
+    """The parts between commas, without surrounding white space."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -77,7 +77,7 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def key_values(text: str) -> dict[str, str]:
-    """`key=value,key=value`, the values percent-encoded."""
+    """`key=value,key=value`, with percent-encoded values."""
     pairs = [item.partition("=") for item in comma_separated(text)]
     if not all(key.strip() and equals for key, equals, _ in pairs):
         raise ValueError("should look like key=value,key=value")
@@ -85,18 +85,18 @@ def key_values(text: str) -> dict[str, str]:
 
 
 def http_url(text: str) -> str:
-    """A URL of HTTP or HTTPS, without a user name or password."""
+    """An HTTP or HTTPS URL without a user name or password."""
     url = split_http_url(text) if re.fullmatch("[!-~]+", text) else None
     if url is None:
         raise ValueError("should look like https://host:port/path")
     if "@" in url.netloc:
-        raise ValueError("should hold no user name or password")
-    # With the scheme in lower case, which is how it is compared with.
+        raise ValueError("should not contain a user name or password")
+    # With the scheme in lower case, for comparisons.
     return url.geturl()
 
 
 def split_http_url(text: str) -> SplitResult | None:
-    """The parts of a URL of HTTP or HTTPS; None for any other text."""
+    """The parts of an HTTP or HTTPS URL; None for any other text."""
     try:
         url = urlsplit(text)
         is_http = url.scheme in ("http", "https") and url.hostname and url.port != 0
@@ -106,14 +106,14 @@ def split_http_url(text: str) -> SplitResult | None:
 
 
 def quoted(text: str) -> str:
-    """A text as an error message shows it, on one line and cut off where it is long."""
+    """A text for an error message, on one line and shortened if it is long."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def parser_of(hint: Any) -> Parser:
-    """What parses values of a type: `str`, `int`, `float`, `bool`, `Literal` or an optional one.
+    """The parser for a type: `str`, `int`, `float`, `bool` or `Literal`, each may be optional.
 
-    Raises TypeError for another type, whose field has to name its parser.
+    Raises TypeError for any other type: its field has to name a parser.
     """
     if get_origin(hint) in (Union, UnionType):
         kinds = [each for each in get_args(hint) if each is not NoneType]

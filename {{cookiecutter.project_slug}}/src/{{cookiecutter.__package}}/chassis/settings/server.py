@@ -1,4 +1,4 @@
-"""Where the service runs, listens, and how it stops."""
+"""Where the service runs and listens, its limits, and how it stops."""
 
 import sys
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from .setting import setting
 
 MAX_CONNECTIONS = 1000
 RESERVED_DESCRIPTORS = 100
-"""For the admin port, files, and what the service itself connects to."""
+"""For the admin port, files, and outgoing connections."""
 
 
 def _max_connections() -> int:
@@ -35,46 +35,47 @@ class ServerSettings:
     """Where the service runs, such as `production`."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; `0.0.0.0` for all."""
+    """Address to listen on, or `0.0.0.0` for all addresses."""
 
     port: int = setting(8000, parse=parsing.port)
-    """Port to listen on; 0 for any free one."""
+    """Port to listen on, or 0 for any free port."""
 
     reuse_port: bool = False
-    """Share the port with other processes by `SO_REUSEPORT`."""
+    """Lets other processes listen on the same port, with `SO_REUSEPORT`."""
 
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting((), parse=parsing.networks)
-    """Addresses and networks of proxies, comma-separated, such as `10.0.0.0/8`. From these alone,
-    `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    """Addresses and networks of proxies, comma-separated, such as `10.0.0.0/8`. `X-Forwarded-For`
+    and `X-Forwarded-Proto` are believed only from these."""
 
     max_requests_in_flight: int = setting(500, parse=parsing.integer(1, 1_000_000))
-    """How many requests may be received and answered at once; further ones get 503."""
+    """How many requests may be in flight at once. Further requests get 503."""
 
     max_connections: int = setting(
         default_factory=_max_connections, parse=parsing.integer(1, 1_000_000)
     )
-    """How many connections may be open at once; further ones wait. By default 1000, or less where
-    the process may not open so many descriptors."""
+    """How many connections may be open at once. Further connections wait. Default: 1000, or less if
+    the process may not open that many file descriptors."""
 
     request_timeout_seconds: float = setting(60.0, parse=parsing.seconds)
-    """How long a request may take, from its headers on; then it gets 503. 0 for no limit."""
+    """How long a request may take after its headers have arrived, before it gets 503. 0 means no
+    limit."""
 
     drain_delay_seconds: float = setting(
         default_factory=lambda: 0.0 if sys.stdout and sys.stdout.isatty() else 5.0,
         parse=parsing.seconds,
     )
-    """How long a stopping service goes on accepting, as load balancers learn late that it stops;
-    by default 0 on a terminal, else 5."""
+    """How long a stopping service goes on accepting requests, because load balancers notice late
+    that it is stopping. Default: 0 on a terminal, otherwise 5."""
 
     drain_timeout_seconds: float = setting(20.0, parse=parsing.seconds)
-    """How long a stopping service then waits for the requests in flight."""
+    """How long a stopping service then waits for requests in flight."""
 
     loop_blocked_seconds: float | None = setting(None, parse=parsing.seconds)
-    """How long one piece of code may block the event loop before it is named in the log; 0 turns
-    that off. By default 0.1 where `ENVIRONMENT` is `development`, else 1."""
+    """How long code may block the event loop before the log names it. 0 turns this off. Default:
+    0.1 if `ENVIRONMENT` is `development`, otherwise 1."""
 
     def prepare(self) -> None:
         """Prepares the process for these settings, before anything imports Tornado.
 
-        Raises SystemExit with status 78 for what turns out to be invalid only then.
+        Raises SystemExit with status 78 if a setting turns out to be invalid only now.
         """

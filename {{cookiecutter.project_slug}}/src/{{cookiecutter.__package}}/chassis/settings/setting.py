@@ -12,11 +12,11 @@ def setting(
     parse: Callable[[str], Any] | None = None,
     secret: bool = False,
 ) -> Any:
-    """Describes a field; without a default, the setting is required.
+    """Describes a field. Without a default, the setting is required.
 
-    `parse` makes the value from the variable's text, and raises ValueError with what the text
-    should be: `parsing` has some. Without it, the field's type decides. A secret is never shown:
-    not in a repr, nor in an error message.
+    `parse` returns the value for the variable's text, or raises ValueError with a message that says
+    what the text should be; `parsing` has some. Without it, the field's type decides. A secret is
+    never shown, neither in a repr nor in an error message.
     """
     return field(
         default=default,

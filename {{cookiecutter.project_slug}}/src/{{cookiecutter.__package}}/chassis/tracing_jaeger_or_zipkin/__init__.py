@@ -1,8 +1,8 @@
-"""Tracing by OpenTelemetry: a span for each exchange, for each outgoing call, and for the work that
+"""Tracing with OpenTelemetry: a span for each exchange, for each outgoing call, and for code that
 asks for one.
 
-OpenTelemetry's API finds these spans like any other, and spans that libraries make through it join
-the same traces. They are not spans of OpenTelemetry's SDK: `spans` says why.
+OpenTelemetry's API finds these spans like any others, and the spans that libraries make through the
+API join the same traces. They are not spans of OpenTelemetry's SDK; `spans` explains why.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from .propagation import KNOWN_FLAGS, SAMPLED, Parent, Propagation
 from .spans import Recurring, Span, well_formed
 
 CLIENT_CHARACTERS = 255
-"""How much is kept of a host or method that a client may have made up; no real one is longer."""
+"""Longest host or method that is kept. Clients may invent longer ones, but none exist."""
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +40,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NO_PARENT = Parent("", "", None)
 
-# Where OpenTelemetry's context holds the span. Its own functions for reading and writing it take as
-# long as everything else about a span.
+# The key of the span in OpenTelemetry's context. OpenTelemetry's own functions to read and write it
+# take as long as everything else about a span.
 (_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
 
-# What is called with each span that ends, the exchanges' own aside; None where nobody minds.
+# Called with each span that ends, except those of exchanges; None if nothing uses it.
 _report: Callable[[Span], None] | None = None
 
 _of_exchange: ContextVar[Span | None] = ContextVar("span", default=None)
 
 
 def current() -> Span | None:
-    """The span of the current work; None where there is no trace."""
+    """The span of the current work; None if there is no trace."""
     span = context.get_current().get(_SPAN_KEY)
     return span if isinstance(span, Span) else _of_exchange.get()
 
@@ -67,9 +67,9 @@ def span(name: str) -> "_SpanScope":
         @tracing.span("charge card")
         async def charge(order): ...
 
-    Log lines and outgoing calls within it carry its ids. An exception that leaves it is recorded
-    and sets its status to error, unless it is an `HTTPError` below 500 or a `Finish`. Spans of one
-    name are compared with each other: what differs between them belongs in attributes.
+    Log lines and outgoing calls within it have its ids. An exception that leaves it is recorded and
+    sets its status to error, unless it is an `HTTPError` below 500 or a `Finish`. Spans with the
+    same name are compared with each other, so what differs between them belongs in attributes.
     """
     return _SpanScope(name)
 
@@ -77,7 +77,7 @@ def span(name: str) -> "_SpanScope":
 def inject(headers: MutableMapping[str, str]) -> None:
     """Writes the current span into the headers of an outgoing request.
 
-    Requests by Tornado's `AsyncHTTPClient` have this done already.
+    Tornado's `AsyncHTTPClient` does this by itself.
     """
     span = context.get_current().get(_SPAN_KEY)
     parent = span.as_parent() if isinstance(span, Span) else _from_api_span(span)
@@ -86,7 +86,7 @@ def inject(headers: MutableMapping[str, str]) -> None:
 
 
 class Tracing(Observer):
-    """Gives each exchange a span: the caller's child, or the first of a new trace."""
+    """Gives each exchange a span: a child of the caller's, or the first of a new trace."""
 
     def __init__(self, settings: Settings) -> None:
         global _tracer
@@ -134,7 +134,7 @@ class Tracing(Observer):
 
     def request_started(self, exchange: Exchange) -> None:
         if exchange.is_probe:
-            # Not sampled, so that what it leads to is not traced either, here or elsewhere.
+            # Not sampled, so that calls that it makes are not traced either, here or elsewhere.
             _activate(Span("", "SERVER", _new_trace_id(), "", 0))
             return
         span = _tracer.begin("", "SERVER", _tracer.propagation.extract(exchange.request.headers))
@@ -170,19 +170,19 @@ class Tracing(Observer):
         if agent := request.headers.get_list("User-Agent"):
             own["user_agent.original"] = agent[0]
         if span.attributes:
-            # The handler's own come last: they may be meant to replace one of these.
+            # The handler's own attributes come last, because they may be meant to replace these.
             span.attributes = {**recurring.attributes, **own, **span.attributes}
         else:
             span.attributes, span.recurring = own, recurring
         if error:
             span.set_status(trace.StatusCode.ERROR)
-        # Not the current time: other observers have run since the end.
+        # Not the current time, because other observers have run since the end.
         span.started = time_ns() - int((perf_counter() - exchange.started) * 1e9)
         span.end(span.started + int(exchange.duration * 1e9))
 
 
 class Client(ObservedClient):
-    """Tornado's HTTP client; each call has a span, which is passed on with it."""
+    """Tornado's HTTP client. Each call has a span, which is propagated with it."""
 
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
         if hasattr(request, "original_request"):
@@ -222,8 +222,8 @@ class _SpanScope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # In another context it is not the current span: one of a generator that another task, or
-        # the event loop, closes. OpenTelemetry's `detach` would log that.
+        # In another context, it is not the current span: for example, in a generator that another
+        # task or the event loop closes. OpenTelemetry's `detach` would log that.
         with contextlib.suppress(ValueError):
             correlation.reset(self._ids)
             context.detach(self._token)
@@ -248,13 +248,13 @@ class _SpanScope:
 
 
 def _notify(span: Span) -> None:
-    # Where a trace is not recorded, this is the span around it.
+    # If the trace is not recorded, this is the enclosing span.
     if _report and span.flags & SAMPLED:
         _report(span)
 
 
 def _is_failure(error: BaseException | None) -> TypeGuard[Exception]:
-    """Whether an exception that leaves a span is more than an answer to the client."""
+    """Whether an exception that leaves a span is more than a response to the client."""
     if isinstance(error, HTTPError):
         return error.status_code >= 500
     return isinstance(error, Exception) and not isinstance(error, Finish)
@@ -270,12 +270,12 @@ class _Sampler:
         self.parent_based = name.startswith("parentbased_")
         kind = name.removeprefix("parentbased_")
         self.ratio: float = {"always_on": 1.0, "always_off": 0.0}.get(kind, ratio)
-        # Compared with the trace's id, as in OpenTelemetry's SDK, so that all services of a trace
-        # decide alike.
+        # Compared with the trace id, as in OpenTelemetry's SDK, so that all services of a trace
+        # make the same decision.
         self._bound: int = round(self.ratio * 2**64)
 
     def flags(self, trace_id: str, flags: int | None) -> int:
-        """A trace's flags; `flags` are the parent's, None where it leaves the decision open."""
+        """A trace's flags; `flags` are the parent's, or None if it leaves the decision open."""
         if flags is not None and self.parent_based:
             return flags
         sampled = SAMPLED if int(trace_id[16:], 16) < self._bound else 0
@@ -292,7 +292,7 @@ class _Tracer:
         self._on_end = exporter.put if exporter else None
 
     def begin(self, name: str, kind: str, parent: Parent | None) -> Span:
-        """A span of a trace that began elsewhere, or the first of a new one."""
+        """A span of a trace that started elsewhere, or the first span of a new trace."""
         trace_id, parent_id, flags, tracestate = parent or _NO_PARENT
         trace_id = trace_id or _new_trace_id()
         flags = self.sampler.flags(trace_id, flags)
@@ -300,7 +300,7 @@ class _Tracer:
         return Span(name, kind, trace_id, parent_id, flags, tracestate, on_end)
 
     def start(self, name: str, kind: str) -> Span:
-        """A child of the current span; that span itself where its trace is not recorded."""
+        """A child of the current span, or that span itself if its trace is not recorded."""
         span = context.get_current().get(_SPAN_KEY)
         if not isinstance(span, Span):
             return self.begin(name, kind, _from_api_span(span))
@@ -323,7 +323,7 @@ _tracer = _Tracer(Propagation(()), _Sampler("always_on", 1.0))
 
 
 class _Provider(trace.TracerProvider):
-    """Gives OpenTelemetry's SDK to libraries that make spans, and loads it only then."""
+    """Provides OpenTelemetry's SDK to libraries that make spans, and loads it only then."""
 
     def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
         return _tracer.provider.get_tracer(*args, **kwargs)
@@ -338,7 +338,7 @@ def _new_trace_id() -> str:
 
 
 def _from_api_span(span: object) -> Parent | None:
-    """The parent that a span of another library is; None where there is no valid span."""
+    """Another library's span, as a parent; None if there is no valid span."""
     known = span.get_span_context() if isinstance(span, trace.Span) else trace.INVALID_SPAN_CONTEXT
     if not known.is_valid:
         return None
@@ -347,12 +347,12 @@ def _from_api_span(span: object) -> Parent | None:
 
 
 def _resource(settings: Settings) -> dict[str, str]:
-    """The service, as its spans describe it."""
+    """The attributes that describe the service in its spans."""
     resource = {
         "service.name": SERVICE,
         "service.version": __version__,
         "deployment.environment.name": settings.environment,
-        # `opentelemetry` is the name of OpenTelemetry's own SDKs alone.
+        # The name `opentelemetry` is reserved for OpenTelemetry's own SDKs.
         "telemetry.sdk.name": __name__,
         "telemetry.sdk.language": "python",
         "telemetry.sdk.version": __version__,
@@ -360,7 +360,7 @@ def _resource(settings: Settings) -> dict[str, str]:
     }
     if settings.otel_service_name:
         resource["service.name"] = settings.otel_service_name
-    # Bytes of the environment that are no text would cost every span.
+    # Bytes in the environment that are not text would make every span invalid.
     return {well_formed(name): well_formed(value) for name, value in resource.items()}
 
 
@@ -368,8 +368,8 @@ def _resource(settings: Settings) -> dict[str, str]:
 def _describe(
     method: str, route: str, status: int, error: str, scheme: str, host: str, version: str
 ) -> tuple[str, Recurring]:
-    """The name of a server's span and those of its attributes that recur, following OpenTelemetry's
-    stable HTTP conventions."""
+    """The name of a server span and its recurring attributes, following OpenTelemetry's stable HTTP
+    conventions."""
     name, port = _host(host, scheme)
     attributes: dict[str, Any] = {
         "http.request.method": method,
@@ -388,7 +388,7 @@ def _describe(
 
 
 def _describe_call(span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
-    """The same for a client's span; its URL is recorded without query and password."""
+    """The same for a client span. Its URL is recorded without query and password."""
     if request.method in METHODS:
         span.set_attribute("http.request.method", request.method)
     else:

@@ -1,8 +1,8 @@
-"""Jaeger, or any other backend that takes OTLP over HTTP, in OTLP's JSON:
+"""Jaeger, or any other backend that accepts OTLP over HTTP, in OTLP's JSON format:
 https://opentelemetry.io/docs/specs/otlp/
 
-Encoded by hand, span by span, because OpenTelemetry's exporter encodes batches of 512 as protobuf,
-which holds the interpreter and raises the 99th percentile of durations from 5 to 21 ms.
+Encoded by hand, span by span, because OpenTelemetry's exporter encodes batches of 512 as protobuf:
+this blocks the interpreter and raises the 99th percentile of durations from 5 to 21 ms.
 """
 
 import gzip
@@ -21,19 +21,19 @@ _INT64_END = 1 << 63
 
 
 class Backend:
-    """Where spans go, and in which form; `resource` describes the service."""
+    """Where spans are sent, and in which format; `resource` describes the service."""
 
     name = "Jaeger"
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
     def __init__(self, settings: Settings, resource: Mapping[str, str]) -> None:
-        #: Empty where it is not set.
+        #: Empty if it is not set.
         self.url = ""
         if settings.otel_exporter_otlp_traces_endpoint:
             self.url = settings.otel_exporter_otlp_traces_endpoint
         elif settings.otel_exporter_otlp_endpoint:
             self.url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
-        #: Seconds to wait for an answer.
+        #: Seconds to wait for a response.
         self.timeout = settings.otel_exporter_otlp_timeout / 1000
         self.headers = {
             "Content-Type": "application/json",
@@ -46,7 +46,7 @@ class Backend:
         self._resource = '{"attributes":[' + _attributes(resource) + "]}"
 
     def encode(self, span: Span) -> Encoded:
-        # By hand: an encoder of nested dictionaries takes longer, even a fast one.
+        # By hand, because even a fast encoder takes longer for nested dictionaries.
         parent = f'"parentSpanId":"{span.parent_id}",' if span.parent_id else ""
         state = f'"traceState":{_quote(span.tracestate)},' if span.tracestate else ""
         events = f'"events":[{_events(span)}],' if span.events else ""
@@ -71,7 +71,7 @@ class Backend:
         )
 
     def body(self, spans: Sequence[Encoded]) -> bytes:
-        """The request that carries these."""
+        """The request for these spans."""
         scopes: dict[tuple[str, str], list[str]] = {}
         for span in spans:
             scopes.setdefault(span.scope, []).append(span.text)
@@ -125,7 +125,7 @@ def _attributes(attributes: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """OTLP's `AnyValue` in protobuf's JSON, where integers are strings, as they have 64 bits."""
+    """OTLP's `AnyValue` in protobuf's JSON, where 64-bit integers are strings."""
     if isinstance(value, str):
         return '{"stringValue":' + _quote(value) + "}"
     if isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""Zipkin, in the second version of its JSON: https://zipkin.io/zipkin-api/
+"""Zipkin, in version 2 of its JSON format: https://zipkin.io/zipkin-api/
 
-What it has no field for takes the form that OpenTelemetry specifies:
+What has no field in this format is written as OpenTelemetry specifies:
 https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/zipkin/
 
 Encoded by hand because OpenTelemetry's own Zipkin exporter is deprecated, with fixes promised only
@@ -22,17 +22,17 @@ _encode = json.JSONEncoder(default=str).encode
 
 
 class Backend:
-    """Where spans go, and in which form; `resource` describes the service."""
+    """Where spans are sent, and in which format; `resource` describes the service."""
 
     name = "Zipkin"
     setting = "ZIPKIN_ENDPOINT"
 
     def __init__(self, settings: Settings, resource: Mapping[str, str]) -> None:
-        #: Empty where it is not set.
+        #: Empty if it is not set.
         self.url = settings.zipkin_endpoint or ""
         if re.fullmatch("https?://[^/]+/?", self.url):
             self.url = self.url.rstrip("/") + "/api/v2/spans"
-        #: Seconds to wait for an answer.
+        #: Seconds to wait for a response.
         self.timeout = 10.0
         self.headers = {
             "Content-Type": "application/json",
@@ -44,7 +44,7 @@ class Backend:
         self._resource = _tags(rest)
 
     def encode(self, span: Span) -> Encoded:
-        # By hand: an encoder of nested dictionaries takes longer, even a fast one.
+        # By hand, because even a fast encoder takes longer for nested dictionaries.
         parent = f'"parentId":"{span.parent_id}",' if span.parent_id else ""
         kind = f'"kind":"{span.kind}",' if span.kind != "INTERNAL" else ""
         annotations = ",".join(map(_annotation, span.events))
@@ -72,13 +72,13 @@ class Backend:
         )
 
     def body(self, spans: Sequence[Encoded]) -> bytes:
-        """The request that carries these."""
+        """The request for these spans."""
         body = "[" + ",".join([span.text for span in spans]) + "]"
         return gzip.compress(body.encode(), 1)
 
 
 def _remote(span: Span) -> str:
-    """The other end: a caller's address, or the name that was called."""
+    """The other side: a caller's address, or the name that was called."""
     if span.kind == "SERVER" and (address := span.attributes.get("client.address")):
         family = "ipv6" if ":" in address else "ipv4"
         return '"remoteEndpoint":{' + _quote(family) + ":" + _quote(address) + "},"
@@ -106,7 +106,7 @@ def _annotation(event: Event) -> str:
 
 
 def _tags(attributes: Mapping[str, Any]) -> str:
-    """All values are strings; what is not one already is written as JSON within one."""
+    """All values are strings; any other value is written as JSON in a string."""
     return ",".join(
         [
             f"{_quote(key)}:{_quote(value if isinstance(value, str) else _encode(value))}"

@@ -1,7 +1,7 @@
-"""Spans on their way out: queued when they end, and sent by a thread of its own.
+"""Span export: spans are queued when they end, and a thread sends them.
 
-A span is encoded when it ends: its string keeps no object of the request alive, its length is what
-the queue is bounded by, and no request has to wait while a whole batch is encoded.
+A span is encoded when it ends. The string keeps no object of the request alive, the queue is
+bounded by its length, and no request has to wait while a whole batch is encoded.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from .backend import Backend
 from .spans import Encoded, Span
 
 BATCH = 128
-"""How many spans are sent at once, at most."""
+"""Maximum number of spans that are sent at once."""
 
 BATCH_SECONDS = 1.0
-"""How long spans wait for their batch to fill."""
+"""How long spans wait for their batch to fill up."""
 
 QUEUE_CHARACTERS = 4 * 1024 * 1024
-"""Size of the queue; beyond it, spans are dropped."""
+"""Size of the queue; if it is full, spans are dropped."""
 
 STOP_SECONDS = 1.4
 
-# The wait between two attempts is doubled each time.
+# The delay between two attempts doubles each time.
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 30.0
 
-# A batch is given up after this many error responses: the batch itself may be their cause.
+# A batch is given up after this many error responses, because it may be their cause.
 MAX_REFUSALS = 8
 ANSWER_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
@@ -47,17 +47,17 @@ log = logging.getLogger(__name__)
 
 
 class Exporter:
-    """Sends spans to the backend, and tries again while that fails. Ending a span never blocks."""
+    """Sends spans to the backend, and retries while that fails. Ending a span never blocks."""
 
     def __init__(self, backend: Backend) -> None:
         self.exported = 0
         #: Spans that the backend refused for good, or that could not be encoded.
         self.failed = 0
-        #: Spans that found the queue full, or were still in it after the stop.
+        #: Spans for which the queue was full, or that were still in it after the stop.
         self.dropped = 0
         self._backend = backend
         self._url = urlsplit(backend.url)
-        # Without the path and the query, which may hold a key.
+        # Without the path and the query, which may contain a key.
         self._name = f"{self._url.scheme}://{self._url.netloc}"
         self._target = backend.url.removeprefix(self._name)
         self._connection: _Connection | None = None
@@ -67,14 +67,14 @@ class Exporter:
         self._lock = threading.Lock()
         self._full = threading.Event()
         self._stopping = threading.Event()
-        # A daemon, since it may hang in the resolver for longer than a stop may take.
+        # A daemon, because it may hang in the resolver for longer than a stop may take.
         self._thread = threading.Thread(target=self._run, name="span exporter", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Sends what is queued, within STOP_SECONDS; what is left then is dropped."""
+        """Sends what is queued, within STOP_SECONDS; the rest is dropped."""
         self._stopping.set()
         self._full.set()
         try:
@@ -124,7 +124,7 @@ class Exporter:
             self._connection.close()
 
     def _deliver(self, batch: list[Encoded]) -> bool:
-        """Tries until the batch is accepted or given up; False where a stop comes first."""
+        """Tries until the batch is accepted or given up; False if a stop comes first."""
         body = self._backend.body([Encoded(each.scope, _clean(each.text)) for each in batch])
         delay = FIRST_DELAY_SECONDS
         refusals = 0
@@ -140,19 +140,19 @@ class Exporter:
             if not self._is_failing:
                 log.warning("Span export to %s failed: %s", self._name, problem)
                 self._is_failing = True
-            # OTLP does not retry after a 500, but a collector that restarts may answer with one.
+            # OTLP does not retry after a 500, but a restarting collector may answer with one.
             refusals += status != 0
             if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
                 self.failed += len(batch)
                 return True
             if last:
                 return False
-            # Jittered, so that not all instances try again at the same time.
+            # With jitter, so that instances do not all retry at the same time.
             self._stopping.wait(delay * random.uniform(0.5, 1))
             delay = min(2 * delay, MAX_DELAY_SECONDS)
 
     def _attempt(self, body: bytes) -> tuple[int, str]:
-        """The status of the backend's answer, 0 for none, and what to log about it."""
+        """The status of the backend's response, or 0, and what to log about it."""
         deadline = monotonic() + self._backend.timeout
 
         def remaining() -> float:
@@ -234,9 +234,9 @@ def _pieces(
 
 
 class _Response(http.client.HTTPResponse):
-    """A response that has to be complete in time, however few bytes come at once.
+    """A response that has to be complete in time, even if it arrives byte by byte.
 
-    A socket's own time-out begins anew with each of them.
+    A socket's own timeout starts again with each byte.
     """
 
     def __init__(
@@ -271,8 +271,8 @@ _ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
 
 
 def _clean(encoded: str) -> str:
-    """The encoded span with U+FFFD for each lone surrogate, for which a backend may refuse the
-    whole batch."""
+    """The encoded span with U+FFFD for each lone surrogate, because of which a backend may refuse
+    the whole batch."""
     if "\\ud" not in encoded:
         return encoded
     return _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], encoded)

@@ -1,5 +1,5 @@
-"""How a trace crosses from service to service: W3C Trace Context and Baggage, and B3 in one header
-or in several. OTEL_PROPAGATORS chooses among them. Invalid headers begin a new trace.
+"""How a trace crosses services: W3C Trace Context and Baggage, and B3 in a single header or in
+several. OTEL_PROPAGATORS chooses among them. Invalid headers start a new trace.
 """
 
 import logging
@@ -14,7 +14,7 @@ from tornado.httputil import HTTPHeaders
 
 SAMPLED = 0x01
 KNOWN_FLAGS = 0x03
-"""Those of W3C Trace Context; the other one says that the trace's id is random."""
+"""The flags of W3C Trace Context: sampled, and random trace id."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE_LENGTH = 512
@@ -22,23 +22,23 @@ _B3 = re.compile(r"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([^-]*)(?:-[^-]
 # Some older libraries write the sampling decision as a word.
 _B3_FLAGS = {"1": SAMPLED, "true": SAMPLED, "d": SAMPLED, "0": 0, "false": 0}
 
-# W3C Baggage promises no more to be passed on.
+# The limits up to which W3C Baggage requires propagation.
 _BAGGAGE_CHARACTERS = 8192
 _BAGGAGE_MEMBERS = 64
 
 _baggage = W3CBaggagePropagator()
-# Their warnings would quote what callers send, in a line for each member.
+# Their warnings would quote what callers send, one line per member.
 for _library in (W3CBaggagePropagator, TraceState):
     logging.getLogger(_library.__module__).setLevel(logging.ERROR)
 
 
 class Parent(NamedTuple):
-    """A span as the other side of a call knows it."""
+    """A span as the other side of a call sees it."""
 
-    #: Empty where the caller sent only whether to sample.
+    #: Empty if the caller sent only the sampling decision.
     trace_id: str
     span_id: str
-    #: None where the caller left open whether to sample.
+    #: None if the caller left the sampling decision open.
     flags: int | None
     tracestate: str = ""
 
@@ -46,7 +46,7 @@ class Parent(NamedTuple):
 class Propagation:
     """`names` are those of OTEL_PROPAGATORS: `tracecontext`, `baggage`, `b3`, `b3multi`, `none`.
 
-    Where a caller sends several, the last of these names counts.
+    If a caller sends several formats, the last of these names takes precedence.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -56,7 +56,7 @@ class Propagation:
         self._baggage = "baggage" in names
 
     def extract(self, headers: HTTPHeaders) -> Parent | None:
-        """The caller's span, or None for no valid one; its baggage enters the context."""
+        """The caller's span, or None if there is no valid one. Its baggage enters the context."""
         if self._baggage and (baggage := _baggage_of(headers)):
             context.attach(_baggage.extract({"baggage": baggage}))
         for extract in self._extract:
@@ -79,13 +79,13 @@ def _baggage_of(headers: HTTPHeaders) -> str:
 
 
 def _from_tracecontext(headers: HTTPHeaders) -> Parent | None:
-    # Not `get()`, which is slow where there is no such header.
+    # Not `get()`, which is slow if there is no such header.
     parents = headers.get_list("traceparent")
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     if match is None:
         return None
     version, trace_id, span_id, flags, rest = match.groups()
-    # A later version may append fields to those of this one.
+    # A later version may append fields.
     if version == "ff" or (version == "00" and rest):
         return None
     if not int(trace_id, 16) or not int(span_id, 16):
@@ -139,6 +139,6 @@ def _to_b3_multi(span: Parent, headers: MutableMapping[str, str]) -> None:
     headers["X-B3-Sampled"] = str((span.flags or 0) & SAMPLED)
 
 
-# Each name of B3 reads both of its forms, as OpenTelemetry requires.
+# Each name of B3 reads both formats, as OpenTelemetry requires.
 _EXTRACT = {"tracecontext": _from_tracecontext, "b3": _from_b3, "b3multi": _from_b3}
 _INJECT = {"tracecontext": _to_tracecontext, "b3": _to_b3, "b3multi": _to_b3_multi}

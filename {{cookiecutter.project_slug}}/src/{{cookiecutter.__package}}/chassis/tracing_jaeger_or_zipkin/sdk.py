@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK, for libraries that make spans through its API; loaded when one does."""
+"""OpenTelemetry's SDK, for libraries that make spans through its API. Loaded when one does."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def make_provider(
 ) -> TracerProvider:
     """A provider that samples as the service does; `on_end` is called with each span that ends.
 
-    `ratio` is that of traces to sample, 0 to 1.
+    `ratio` is the ratio of traces to sample, from 0 to 1.
     """
     sampler: Sampler = TraceIdRatioBased(ratio)
     provider = TracerProvider(

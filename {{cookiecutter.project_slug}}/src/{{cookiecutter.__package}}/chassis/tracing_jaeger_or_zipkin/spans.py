@@ -1,7 +1,7 @@
 """The service's spans: OpenTelemetry's API without its SDK.
 
-They are written by hand because a span of the SDK adds 51 microseconds of CPU time to each request,
-while one whose attributes are put together once, at its end, adds 14.
+They are written by hand because a span of the SDK adds 51 microseconds of CPU time to a request,
+while a span whose attributes are put together once, at its end, adds 14.
 """
 
 import random
@@ -15,22 +15,22 @@ from opentelemetry import trace
 from .. import SERVICE
 from .propagation import Parent
 
-# Those of `KNOWN_FLAGS`: no others are passed on.
+# The bits of `KNOWN_FLAGS`: no others are passed on.
 _FLAGS = ("00", "01", "02", "03")
 
 LIMIT = 128
-"""How many attributes, events and links a span keeps of each, as in OpenTelemetry's SDK."""
+"""Limit of a span's attributes, of its events and of its links, as in OpenTelemetry's SDK."""
 
 
 TEXT_CHARACTERS = 32 * 1024
-"""How long an exception's message and stack trace may be; what is longer is cut in its middle."""
+"""Maximum length of an exception's message and stack trace; longer ones are cut in the middle."""
 
 _TIME_END = 1 << 63
 
 
 class Event(NamedTuple):
     name: str
-    #: Nanoseconds since 1970, as all times of a span.
+    #: Nanoseconds since 1970, like all times of a span.
     time: int
     attributes: Mapping[str, Any]
 
@@ -42,7 +42,7 @@ class Link(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A span as it is sent."""
+    """A span, ready to be sent."""
 
     #: Name and version of the library that made it.
     scope: tuple[str, str]
@@ -50,13 +50,13 @@ class Encoded(NamedTuple):
 
 
 class Recurring:
-    """Attributes that many spans have in common, so that they are encoded only once."""
+    """Attributes that many spans have in common, and that are therefore encoded only once."""
 
     __slots__ = ("attributes", "encoded")
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
         self.attributes = attributes
-        #: Set by the backend, the first time.
+        #: Set by the backend when it is first needed.
         self.encoded = ""
 
 
@@ -92,18 +92,18 @@ class Span(trace.Span):
         self.kind = kind
         self.trace_id = trace_id
         self.span_id = (random.getrandbits(64) or 1).to_bytes(8).hex()
-        #: The span that this one is a part of; empty for the first of a trace.
+        #: The parent span; empty for the first span of a trace.
         self.parent_id = parent_id
         self.flags = flags
         self.tracestate = tracestate
-        #: Whether what is set is kept; False after the end.
+        #: Whether the span keeps what is set; False after its end.
         self.recording = on_end is not None
         self._on_end = on_end
         self.started = time_ns()
         self.attributes: dict[str, Any] = {}
 
     def ids(self) -> dict[str, str]:
-        """The span's ids as log lines and reports show them."""
+        """The span's ids, as shown in log lines and reports."""
         return {
             "trace_id": self.trace_id,
             "span_id": self.span_id,
@@ -170,7 +170,7 @@ class Span(trace.Span):
     ) -> None:
         if isinstance(status, trace.StatusCode):
             status = trace.Status(status, description)
-        # OK is final, and nothing goes back to unset.
+        # OK is final, and nothing changes back to unset.
         if self.recording and self.status != "OK" and not status.is_unset:
             self.status = status.status_code.name
             self.status_message = cut(status.description or "")
@@ -187,9 +187,9 @@ def make_link(context: trace.SpanContext, attributes: Mapping[str, Any] | None) 
 
 
 def as_time(given: Any) -> int:
-    """Nanoseconds since 1970, as backends take them; the current time for what is no number.
+    """Nanoseconds since 1970, as backends accept them; the current time if it is not a number.
 
-    A backend refuses the whole batch for one time that is negative or has a fraction.
+    A backend refuses the whole batch if one time is negative or has a fraction.
     """
     if given is None:
         return time_ns()
@@ -200,7 +200,7 @@ def as_time(given: Any) -> int:
 
 
 def well_formed(text: str) -> str:
-    """The text without lone surrogates, for which a backend may refuse the whole batch."""
+    """The text without lone surrogates, because of which a backend may refuse the whole batch."""
     return text.encode("utf-8", "replace").decode()
 
 

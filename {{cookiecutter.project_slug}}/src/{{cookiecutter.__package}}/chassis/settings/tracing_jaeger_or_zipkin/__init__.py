@@ -1,4 +1,4 @@
-"""What is traced, how traces cross between services, and where spans go."""
+"""What is traced, how traces cross services, and where spans are sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from .backend import PROPAGATORS, BackendSettings
 def _propagators(text: str) -> tuple[str, ...]:
     names = parsing.comma_separated(text)
     if not {*names} <= {"tracecontext", "baggage", "b3", "b3multi", "none"}:
-        raise ValueError("should be some of tracecontext, baggage, b3 and b3multi, or none")
+        raise ValueError("should be one or more of tracecontext, baggage, b3 and b3multi, or none")
     return names
 
 
 @dataclass(frozen=True, kw_only=True)
 class TracingSettings(BackendSettings):
     otel_service_name: str | None = None
-    """The service's name in traces; by default its own name."""
+    """The service's name in traces. Default: its own name."""
 
     otel_resource_attributes: Mapping[str, str] = setting(
         default_factory=dict, parse=parsing.key_values
     )
-    """Further attributes of the service, sent with its spans: `key=value,key=value`."""
+    """Additional attributes to send with spans: `key=value,key=value`."""
 
     otel_traces_sampler: Literal[
         "always_on",
@@ -34,15 +34,15 @@ class TracingSettings(BackendSettings):
         "parentbased_always_off",
         "parentbased_traceidratio",
     ] = "parentbased_always_on"
-    """Which traces are recorded; with `parentbased_`, a caller's decision comes first."""
+    """Which traces are recorded. With `parentbased_`, the caller's decision takes precedence."""
 
     otel_traces_sampler_arg: float = setting(1.0, parse=parsing.number(0, 1))
-    """Ratio of traces to record by `traceidratio`, from 0 to 1."""
+    """Ratio of traces that `traceidratio` records, from 0 to 1."""
 
     otel_sdk_disabled: bool = False
-    """Do not record spans."""
+    """Turns off the recording of spans."""
 
     otel_propagators: tuple[str, ...] = setting(PROPAGATORS, parse=_propagators)
-    """How traces cross between services: `tracecontext`, `baggage`, `b3`, `b3multi`, or several of
-    them, comma-separated; or `none`. With `baggage`, what a caller sends reaches whoever is
+    """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,
+    comma-separated, or `none`. With `baggage`, what a caller sends reaches every service that is
     called."""

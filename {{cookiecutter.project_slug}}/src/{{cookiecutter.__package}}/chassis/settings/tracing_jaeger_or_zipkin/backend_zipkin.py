@@ -11,6 +11,7 @@ PROPAGATORS = ("tracecontext", "b3")
 
 @dataclass(frozen=True, kw_only=True)
 class BackendSettings(ServerSettings):
-    # It may hold a password by mistake, and a key in its query.
+    # It may contain a password by mistake, or a key in its query.
     zipkin_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
-    """Where spans are sent, such as `http://zipkin:9411/api/v2/spans`; without it, none are."""
+    """Where spans are sent, such as `http://zipkin:9411/api/v2/spans`. Without it, none are
+    sent."""
