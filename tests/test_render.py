@@ -68,6 +68,8 @@ VARIANT = re.compile(
     rf"/(test_)?({'|'.join(combinations.features())})(\.\w+|/.*)"
 )
 
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
 # The chassis is the template's; all else in these folders is the team's, and so is this page.
 CODE = ("src", "tests")
 PAGE = "README.md"
@@ -100,7 +102,7 @@ def problems(project: Path, answers: combinations.Answers, by_default: Path) -> 
     found = [
         f"{path.relative_to(project)}: {problem}"
         for path in files(project)
-        for check in (name, mode, syntax, tags)
+        for check in (name, mode, syntax, tags, gap)
         for problem in check(path, project)
     ]
     found += words(project, answers)
@@ -163,6 +165,16 @@ def syntax(path: Path, project: Path) -> Iterator[str]:
 def tags(path: Path, project: Path) -> Iterator[str]:
     for tag in TAG.finditer(path.read_text(encoding="utf-8")):
         yield f"has {tag.group()!r} left"
+
+
+def gap(path: Path, project: Path) -> Iterator[str]:
+    """What a tag leaves behind on a page; in what is fenced anything may stand."""
+    if path.suffix == ".md" and "\n\n\n" in without_fenced(path):
+        yield "has two blank lines together"
+
+
+def without_fenced(page: Path) -> str:
+    return FENCED.sub("code", page.read_text(encoding="utf-8"))
 
 
 def words(project: Path, answers: combinations.Answers) -> Iterator[str]:
