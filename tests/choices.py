@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -248,6 +248,9 @@ def deployment(choice: Choice) -> Iterator[str]:
     overlay = "deploy/kubernetes/overlays/production/settings.env"
     if open_to_all and not any(name in rendered(overlay, choice) for name in open_to_all):
         yield f"{overlay}: set {' or '.join(sorted(open_to_all))} with {choice}"
+    policy = "deploy/kubernetes/base/networkpolicy.yaml"
+    if rendered(policy, choice) == rendered(policy, replace(choice, value="none")):
+        yield f"{policy}: let the pods connect to the backend of {choice}"
     for path, what in (
         (f".ci/backends/{choice.value}.sh", "install a real server"),
         (f"tests/backends/{choice.value}.py", "start that server"),
