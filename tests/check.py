@@ -30,8 +30,8 @@ from .test_render import SOURCE, problems
 KEPT = CACHE / "tornado-service-template" / "check"
 # Where tests of the template read these files, and take seconds.
 READ_BY = {
-    "docs": ("tests/test_docs.py", "links or gap"),
-    "README.md": ("tests/test_docs.py", "links or gap"),
+    "docs": ("tests/test_docs.py", "links"),
+    "README.md": ("tests/test_docs.py", "links"),
     ".github": ("tests/test_pipelines.py", "linters or schema or commands"),
     ".gitlab-ci.yml": ("tests/test_pipelines.py", "linters or schema or commands"),
     "hooks": ("tests/test_variants.py", ""),
@@ -160,7 +160,8 @@ def tested(
             yield pytest(TEMPLATE, sys.executable, where.as_posix())
         if where.parts[0] in READ_BY:
             name, of = READ_BY[where.parts[0]]
-            yield pytest(TEMPLATE, sys.executable, name, *(["-k", of] if of else []))
+            # They take less than to start workers for them.
+            yield pytest(TEMPLATE, sys.executable, "-n0", name, *(["-k", of] if of else []))
 
 
 def tested_in_a_project(

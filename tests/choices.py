@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -33,8 +33,8 @@ WITHOUT_A_FEATURE = {"license", "deployment", "ci"}
 # A setting that says where a backend is, or lets a service in there. Without it, an exporter idles.
 ADDRESS = re.compile(r"\w+_(host|endpoint|url|address|dsn|license_key)")
 SECRET = re.compile(r"\w+_(dsn|license_key)")
-# What is told of the past may speak of what is no more.
-HISTORY = {"CHANGELOG.md"}
+# What was changed, and what was measured, may speak of what is no more.
+HISTORY = {"CHANGELOG.md", "docs/benchmark.svg"}
 
 
 @dataclass(frozen=True)
@@ -248,6 +248,9 @@ def deployment(choice: Choice) -> Iterator[str]:
     overlay = "deploy/kubernetes/overlays/production/settings.env"
     if open_to_all and not any(name in rendered(overlay, choice) for name in open_to_all):
         yield f"{overlay}: set {' or '.join(sorted(open_to_all))} with {choice}"
+    policy = "deploy/kubernetes/base/networkpolicy.yaml"
+    if rendered(policy, choice) == rendered(policy, replace(choice, value="none")):
+        yield f"{policy}: let the pods connect to the backend of {choice}"
     for path, what in (
         (f".ci/backends/{choice.value}.sh", "install a real server"),
         (f"tests/backends/{choice.value}.py", "start that server"),
@@ -397,10 +400,7 @@ def backends() -> Iterator[str]:
         name
         for folder in ("tests", "benchmarks")
         for path in (TEMPLATE / folder).rglob("*.py")
-        for name in re.findall(
-            r"""(?:home|NotInstalled)\("(\w+)|BACKENDS / "(\w+)""", path.read_text(encoding="utf-8")
-        )
-        for name in name
+        for name in re.findall(r'(?:home|NotInstalled)\("(\w+)', path.read_text(encoding="utf-8"))
     }
     for path in sorted((TEMPLATE / ".ci" / "backends").glob("*.sh")):
         if path.stem not in used:
@@ -442,15 +442,20 @@ def environment() -> jinja2.Environment:
 def rendered(name: str, choice: Choice) -> str:
     """A file of the template as it is with the choice; modules by their name within the chassis."""
     path = SOURCE / name if (SOURCE / name).exists() else SOURCE / CHASSIS / name
-    return _rendered(path, tuple(choice.answers.items()))
+    return _compiled(path).render(_context(tuple(choice.answers.items())))
 
 
 @cache
-def _rendered(path: Path, answers: tuple[tuple[str, str], ...]) -> str:
+def _compiled(path: Path) -> jinja2.Template:
+    return environment().from_string(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _context(answers: tuple[tuple[str, str], ...]) -> dict[str, object]:
     context = generate_context(str(TEMPLATE / "cookiecutter.json"))
     context["cookiecutter"].update(answers)
     context["cookiecutter"] = prompt_for_config(context, no_input=True)
-    return environment().from_string(path.read_text(encoding="utf-8")).render(context)
+    return context
 
 
 @cache

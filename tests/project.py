@@ -49,6 +49,7 @@ REFERENCE = {
     "metrics": "prometheus",
     "error_tracking": "sentry",
     "tracing": "stub",
+    "console": "page",
     "deployment": "kubernetes",
     "ci": "github",
 }

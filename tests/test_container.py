@@ -248,18 +248,16 @@ def test_compose_fits_its_schema_and_the_project(
     named += [
         f"//{each}" for path in configured for each in re.findall(r"host: (.*)", path.read_text())
     ]
-    backends = {
-        "prometheus": {"prometheus", "grafana", "loki", "collector"},
-        "statsd": {"statsd"},
-    }
-    expected = {"service", "load", *backends.get(project.answers["metrics"], set())}
-    expected |= {project.answers["tracing"]} & {"jaeger", "zipkin"}
+    backends = {project.answers["metrics"], project.answers["tracing"]} - {"none", "stub"}
+    expected = {"service", "load", *backends}
+    if "prometheus" in backends:
+        expected |= {"grafana", "loki", "collector"}
     hosts = {re.split(r"[:/]", each.rpartition("//")[2])[0] for each in named}
     assert services.keys() == expected
     # Only where a person asks for it.
     assert {name for name, each in services.items() if "profiles" in each} == {"load"}
     assert hosts <= services.keys()
-    assert {"jaeger", "zipkin", "statsd"} & services.keys() <= hosts
+    assert backends <= hosts
 
 
 def test_grafana_is_configured_for_what_there_is(generate: Generate) -> None:

@@ -10,13 +10,12 @@ import pytest
 from . import combinations
 from .conftest import Generate
 from .project import Project
-from .test_render import SOURCE
+from .test_render import FENCED, SOURCE, without_fenced
 
 NOTHING = {
     prompt: "none" for prompt, choices in combinations.choices().items() if "none" in choices
 }
 COMBINATIONS = [*combinations.each_choice(), NOTHING]
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FEATURES = combinations.features()
 VARIANT = re.compile(rf"({'|'.join(FEATURES)})_(\w+?)\.md")
 
@@ -73,7 +72,7 @@ def test_links_lead_somewhere(generate: Generate, answers: combinations.Answers)
     docs = sorted(project.glob("docs/*.md"))
     linked = set()
     for page in [project / "README.md", *docs]:
-        for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        for link in re.findall(r"\]\(([^)\s]+)\)", without_fenced(page)):
             if link.startswith("https://"):
                 continue
             name, _, anchor = link.partition("#")
@@ -83,12 +82,6 @@ def test_links_lead_somewhere(generate: Generate, answers: combinations.Answers)
             if page.name == "README.md":
                 linked.add(target)
     assert set(docs) - linked == set(), "not in the list of pages"
-
-
-@pytest.mark.parametrize("answers", COMBINATIONS, ids=combinations.name)
-def test_no_tag_leaves_a_gap(generate: Generate, answers: combinations.Answers) -> None:
-    for page in generate(**answers).path.rglob("*.md"):
-        assert "\n\n\n" not in text_of(page), page.name
 
 
 @pytest.mark.full
@@ -116,14 +109,9 @@ def answers_for(page: str) -> combinations.Answers:
     return {FEATURES[match[1]]: match[2].split("_or_")[0]} if match else {}
 
 
-def text_of(page: Path) -> str:
-    """Without what is fenced, in which anything may stand."""
-    return FENCED.sub("code", page.read_text(encoding="utf-8"))
-
-
 def anchors(page: Path) -> set[str]:
     """By which GitHub and GitLab lead to the headings of a page."""
-    headings = re.findall(r"^##* (.*)", text_of(page), re.MULTILINE)
+    headings = re.findall(r"^##* (.*)", without_fenced(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 

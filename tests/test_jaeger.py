@@ -10,16 +10,7 @@ from .backends import jaeger, otlp
 from .backends.jaeger import Jaeger, tags
 from .conftest import Generate
 from .project import Project
-from .traced import (
-    CALLER,
-    FAULTS,
-    add_handlers,
-    of_trace,
-    service_does_not_depend_on_it,
-    spans_arrive_when_it_is_there_again,
-    trace_id,
-    visit,
-)
+from .traced import CALLER, add_handlers, of_trace, trace_id, visit
 
 
 @pytest.fixture
@@ -105,20 +96,6 @@ def test_requests_are_what_otlp_prescribes(project: Project, tmp_path: Path) -> 
     assert order["scope"] == project.slug
     assert server["startTimeUnixNano"] <= order["startTimeUnixNano"]
     assert order["endTimeUnixNano"] <= server["endTimeUnixNano"]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_spans_arrive_when_jaeger_is_there_again(
-    project: Project, server: Jaeger, fault: str
-) -> None:
-    spans_arrive_when_it_is_there_again(
-        project, "OTEL_EXPORTER_OTLP_ENDPOINT", server.otlp_http, fault, server.wait_for_trace
-    )
-
-
-@pytest.mark.parametrize("fault", [*FAULTS, "does not resolve"])
-def test_service_does_not_depend_on_jaeger(project: Project, fault: str) -> None:
-    service_does_not_depend_on_it(project, "OTEL_EXPORTER_OTLP_ENDPOINT", "", fault)
 
 
 def parents(span: dict[str, object]) -> list[object]:

@@ -374,6 +374,16 @@ def test_release_asks_what_the_service_answers(generate: Generate, ci: str, heal
         assert f" http://service:8000{path};" in asks
 
 
+def test_registry_of_the_house_is_pushed_to_and_deployed_from(generate: Generate) -> None:
+    """A fork names it once, in `cookiecutter.json`."""
+    project = generate(ci="github", __registry="registry.acme.example")
+    release = yaml.safe_load((project.path / RELEASE).read_text(encoding="utf-8"))
+    overlay = project.path / "deploy/kubernetes/overlays/production/kustomization.yaml"
+    [image] = yaml.safe_load(overlay.read_text(encoding="utf-8"))["images"]
+    assert release["env"]["REGISTRY"] == "registry.acme.example"
+    assert image["newName"] == f"registry.acme.example/{project.slug}"
+
+
 @pytest.mark.parametrize("path", [RELEASE, ".gitlab-ci.yml"])
 def test_images_that_a_release_runs_are_pinned_by_digest(path: str) -> None:
     text = (TEMPLATE / "{{cookiecutter.project_slug}}" / path).read_text(encoding="utf-8")

@@ -57,6 +57,8 @@ def test_promtool_finds_nothing(generate: Generate) -> None:
         status, headers, text = service.get("/metrics", admin=True)
         assert (status, headers.get_content_type()) == (200, "text/plain")
         assert prometheus.promtool_check_metrics(text) == ""
+        with pytest.raises(RuntimeError, match="_total"):
+            prometheus.promtool_check_metrics("# TYPE greetings counter\ngreetings 3\n")
 
         # promtool reads the text format only: these are the same samples.
         status, headers, openmetrics = service.get("/metrics", OPENMETRICS, admin=True)

@@ -70,6 +70,7 @@ VARIANT = re.compile(
 
 # What has no text.
 PICTURE = ".png"
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # The chassis is the template's; all else in these folders is the team's, and so is this page.
 CODE = ("src", "tests")
@@ -103,7 +104,7 @@ def problems(project: Path, answers: combinations.Answers, by_default: Path) -> 
     found = [
         f"{path.relative_to(project)}: {problem}"
         for path in files(project)
-        for check in (name, mode, syntax, tags)
+        for check in (name, mode, syntax, tags, gap)
         for problem in check(path, project)
     ]
     found += words(project, answers)
@@ -170,6 +171,16 @@ def tags(path: Path, project: Path) -> Iterator[str]:
         return
     for tag in TAG.finditer(path.read_text(encoding="utf-8")):
         yield f"has {tag.group()!r} left"
+
+
+def gap(path: Path, project: Path) -> Iterator[str]:
+    """What a tag leaves behind on a page; in what is fenced anything may stand."""
+    if path.suffix == ".md" and "\n\n\n" in without_fenced(path):
+        yield "has two blank lines together"
+
+
+def without_fenced(page: Path) -> str:
+    return FENCED.sub("code", page.read_text(encoding="utf-8"))
 
 
 def words(project: Path, answers: combinations.Answers) -> Iterator[str]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sentry_sdk
 
 from .backends import sentry
 from .conftest import Generate
@@ -60,6 +61,16 @@ def test_exception_arrives_without_what_is_nobody_s_business(
         for secret in ("in-the-query", "in-a-cookie", "in-a-header", "in-the-body"):
             assert secret not in sent
         assert server.schema_findings() == []
+
+
+def test_event_that_breaks_the_schema_would_be_found(tmp_path: Path) -> None:
+    with sentry.running(tmp_path) as server:
+        client = sentry_sdk.Client(dsn=server.dsn, default_integrations=False)
+        client.capture_event({"level": "no such level"})  # type: ignore[typeddict-item]
+        client.close(timeout=10)
+        server.wait_for_events()
+        [finding] = server.schema_findings()
+        assert "no such level" in finding
 
 
 @pytest.mark.parametrize("backend", ["refuses", "hangs", "does not resolve"])

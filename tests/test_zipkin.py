@@ -9,15 +9,7 @@ from .backends import zipkin
 from .backends.zipkin import Zipkin
 from .conftest import Generate
 from .project import Project
-from .traced import (
-    CALLER,
-    FAULTS,
-    add_handlers,
-    service_does_not_depend_on_it,
-    spans_arrive_when_it_is_there_again,
-    trace_id,
-    visit,
-)
+from .traced import CALLER, add_handlers, trace_id, visit
 
 
 @pytest.fixture
@@ -74,17 +66,3 @@ def test_traces_arrive_without_what_is_nobody_s_business(project: Project, serve
     assert "hidden" not in json.dumps([trace, failed])
 
     assert (access["trace_id"], access["span_id"]) == (trace_id(1), welcome["id"])
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_spans_arrive_when_zipkin_is_there_again(
-    project: Project, server: Zipkin, fault: str
-) -> None:
-    spans_arrive_when_it_is_there_again(
-        project, "ZIPKIN_ENDPOINT", server.endpoint, fault, server.wait_for_trace
-    )
-
-
-@pytest.mark.parametrize("fault", [*FAULTS, "does not resolve"])
-def test_service_does_not_depend_on_zipkin(project: Project, fault: str) -> None:
-    service_does_not_depend_on_it(project, "ZIPKIN_ENDPOINT", "/api/v2/spans", fault)

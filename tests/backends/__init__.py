@@ -12,7 +12,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -22,6 +24,7 @@ BACKENDS = Path(
 PORTS = 20_000, 32_000
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
+TOOL_SECONDS = 60.0
 LOG_TAIL_CHARACTERS = 4000
 
 T = TypeVar("T")
@@ -70,10 +73,13 @@ def answers(url: str) -> bool:
         return True
 
 
-def eventually(probe: Callable[[], T], timeout: float, what: str) -> T:
-    """Return the first truthy result of `probe`, or raise TimeoutError after `timeout` seconds.
+def eventually(
+    probe: Callable[[], T], timeout: float, what: str, enough: Callable[[T], object] = bool
+) -> T:
+    """Return the first result of `probe` that is `enough`: by default, the first truthy one.
 
-    An OSError from `probe` counts as "not yet".
+    An OSError from `probe` counts as "not yet". Raises TimeoutError, with the last result, after
+    `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     last: object = None
@@ -83,7 +89,7 @@ def eventually(probe: Callable[[], T], timeout: float, what: str) -> T:
         except OSError as error:
             last = error
         else:
-            if result:
+            if enough(result):
                 return result
             last = result
         if time.monotonic() > deadline:
@@ -134,6 +140,35 @@ def process(
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def tool(*argv: str | Path, input: str | None = None) -> str:
+    """Return what a command prints; raises RuntimeError with it when it fails."""
+    done = subprocess.run(
+        argv,
+        input=input,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TOOL_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{argv[0]} exited with {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Serve from a thread until the block ends."""
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    with server:
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _tail(log_path: Path) -> str:

@@ -1,16 +1,14 @@
 """Alertmanager, and its amtool."""
 
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import answers, free_port, home, process
+from . import answers, free_port, home, process, tool
 
 START_SECONDS = 30.0
-AMTOOL_SECONDS = 60.0
 
 Labels = dict[str, str]
 
@@ -51,14 +49,4 @@ def running(directory: Path, config: Path) -> Iterator[Alertmanager]:
 
 def amtool(*args: str | Path) -> str:
     """Return what `amtool ARGS` prints; raises RuntimeError with it when amtool fails."""
-    done = subprocess.run(
-        [home("alertmanager") / "bin/amtool", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=AMTOOL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"amtool exited with {done.returncode}:\n{done.stdout}")
-    return done.stdout
+    return tool(home("alertmanager") / "bin/amtool", *args)

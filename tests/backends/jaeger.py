@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 
-from . import BACKENDS, NotInstalled, answers, eventually, free_port, get_json, process
+from . import answers, eventually, free_port, get_json, home, process
 
-HOME = BACKENDS / "jaeger"
 START_SECONDS = 30.0
 LIMIT = 1500
 
@@ -21,6 +20,12 @@ class Jaeger:
 
     otlp_http: str
     query: str
+    #: Where services find it, by the setting of that name.
+    setting: ClassVar[str] = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+    @property
+    def endpoint(self) -> str:
+        return self.otlp_http
 
     def services(self) -> list[str]:
         """Return the names of the services that sent spans, in no order."""
@@ -47,17 +52,12 @@ class Jaeger:
 
     def wait_for_trace(self, trace_id: str, spans: int = 1, timeout: float = 30) -> dict[str, Any]:
         """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
-        last: dict[str, Any] | None = None
-
-        def whole() -> dict[str, Any] | None:
-            nonlocal last
-            last = self.trace(trace_id)
-            return last if last and len(last["spans"]) >= spans else None
-
-        try:
-            trace = eventually(whole, timeout, f"trace {trace_id} with {spans} spans in Jaeger")
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}; it has {last}") from None
+        trace = eventually(
+            lambda: self.trace(trace_id),
+            timeout,
+            f"trace {trace_id} with {spans} spans in Jaeger",
+            lambda trace: trace and len(trace["spans"]) >= spans,
+        )
         assert trace is not None
         return trace
 
@@ -70,8 +70,7 @@ def tags(span: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def running(directory: Path) -> Iterator[Jaeger]:
     """Run a server on 127.0.0.1 with an empty storage; its log is in `directory`."""
-    if not (HOME / ".installed").exists():
-        raise NotInstalled("jaeger")
+    server = home("jaeger") / "all-in-one"
     otlp, query, admin = free_port(), free_port(), free_port()
     addresses = {
         "collector.otlp.http": otlp,
@@ -83,7 +82,7 @@ def running(directory: Path) -> Iterator[Jaeger]:
         "collector.http-server": 0,
         "query.grpc-server": 0,
     }
-    argv: list[str | Path] = [HOME / "all-in-one", "--log-level=warn"]
+    argv: list[str | Path] = [server, "--log-level=warn"]
     argv += [f"--{name}.host-port=127.0.0.1:{port}" for name, port in addresses.items()]
 
     def ready() -> bool:

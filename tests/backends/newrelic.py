@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from . import NotInstalled, eventually
+from . import NotInstalled, eventually, serving
 
 HOST = "127.0.0.1"
 LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -118,19 +117,14 @@ def running(
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with Server((HOST, port), Handler) as server:
-        # The handshake is left to the connection's thread: it must not block the others.
-        server.socket = context.wrap_socket(
-            server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        collector = Collector(HOST, server.server_port, certificate)
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield collector
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Server((HOST, port), Handler)
+    # The handshake is left to the connection's thread: it must not block the others.
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    collector = Collector(HOST, server.server_port, certificate)
+    with serving(server):
+        yield collector
 
 
 def agent_env(collector: Collector, directory: Path) -> dict[str, str]:

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-from . import BACKENDS, NotInstalled, eventually
+from . import eventually, home, serving
 
-HOME = BACKENDS / "otlp"
 DECODE_SECONDS = 30.0
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 UNSET = {"status": {"code": 0, "message": ""}}
@@ -107,8 +105,7 @@ class Collector:
 @contextmanager
 def running(directory: Path) -> Iterator[Collector]:
     """Run a receiver on 127.0.0.1 in a thread of this process; `directory` stays unused."""
-    if not (HOME / ".installed").exists():
-        raise NotInstalled("otlp")
+    home("otlp")
 
     class Handler(BaseHTTPRequestHandler):
         # No connection outlives its request, so that a collector that is gone is gone.
@@ -144,20 +141,15 @@ def running(directory: Path) -> Iterator[Collector]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector = Collector(f"http://127.0.0.1:{server.server_port}")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield collector
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector = Collector(f"http://127.0.0.1:{server.server_port}")
+    with serving(server):
+        yield collector
 
 
 def _decode(request: Request) -> dict[str, Any]:
     done = subprocess.run(
-        [HOME / "bin/python", "-c", DECODE, request.content_type],
+        [home("otlp") / "bin/python", "-c", DECODE, request.content_type],
         input=request.body,
         capture_output=True,
         timeout=DECODE_SECONDS,

@@ -1,7 +1,6 @@
 """Prometheus 3 or 2, and its promtool."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +10,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 
-from . import answers, eventually, free_port, get_json, home, process
+from . import answers, eventually, free_port, get_json, home, process, tool
 
 START_SECONDS = 30.0
-PROMTOOL_SECONDS = 60.0
 EXEMPLAR_WINDOW_SECONDS = 3600.0
 
 
@@ -109,18 +107,7 @@ def running(
 
 def promtool(*args: str | Path, input: str | None = None, version: int = 3) -> str:
     """Return what `promtool ARGS` prints; raises RuntimeError with it when promtool fails."""
-    done = subprocess.run(
-        [_home(version) / "bin/promtool", *args],
-        input=input,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PROMTOOL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"promtool exited with {done.returncode}:\n{done.stdout}")
-    return done.stdout
+    return tool(_home(version) / "bin/promtool", *args, input=input)
 
 
 def promtool_check_metrics(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from . import BACKENDS, NotInstalled
+from . import home
 from .newrelic import (
     LICENSE_KEY,
     RUN_ID,
@@ -21,7 +21,6 @@ from .newrelic import (
     running,
 )
 
-PYTHON = BACKENDS / "newrelic/bin/python"
 SCRIPT = """
 import logging
 import sys
@@ -47,19 +46,14 @@ newrelic.agent.shutdown_agent(timeout=10)
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[Collector]:
-    try:
-        with running(tmp_path) as server:
-            yield server
-    except NotInstalled as missing:
-        pytest.skip(str(missing))
+    with running(tmp_path) as server:
+        yield server
 
 
 def agent(env: Mapping[str, str]) -> subprocess.Popen[str]:
     """Start a program that records an error and shuts its agent down when stdin is closed."""
-    if not (BACKENDS / "newrelic/.installed").exists():
-        pytest.skip(str(NotInstalled("newrelic")))
     return subprocess.Popen(
-        [PYTHON, "-c", SCRIPT],
+        [home("newrelic") / "bin/python", "-c", SCRIPT],
         env={**os.environ, **env, "NEW_RELIC_APP_NAME": "greeter"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import HTTPError
 
-from . import BACKENDS, NotInstalled, answers, eventually, free_port, get_json, process
+from . import NotInstalled, answers, eventually, free_port, get_json, home, process
 
-HOME = BACKENDS / "zipkin"
 START_SECONDS = 90.0
 
 
@@ -19,6 +18,8 @@ class Zipkin:
     """A trace is a list of spans in the v2 JSON format; Zipkin lower-cases their names."""
 
     endpoint: str
+    #: Where services find it, by the setting of that name.
+    setting: ClassVar[str] = "ZIPKIN_ENDPOINT"
 
     def services(self) -> list[str]:
         """Return the names of the services that sent spans, sorted; Zipkin lower-cases them."""
@@ -39,17 +40,12 @@ class Zipkin:
         self, trace_id: str, spans: int = 1, timeout: float = 30
     ) -> list[dict[str, Any]]:
         """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
-        last: list[dict[str, Any]] = []
-
-        def whole() -> list[dict[str, Any]]:
-            nonlocal last
-            last = self.trace(trace_id)
-            return last if len(last) >= spans else []
-
-        try:
-            return eventually(whole, timeout, f"trace {trace_id} with {spans} spans in Zipkin")
-        except TimeoutError as error:
-            raise TimeoutError(f"{error}; it has {last}") from None
+        return eventually(
+            lambda: self.trace(trace_id),
+            timeout,
+            f"trace {trace_id} with {spans} spans in Zipkin",
+            lambda trace: len(trace) >= spans,
+        )
 
     @property
     def _api(self) -> str:
@@ -63,12 +59,13 @@ def running(directory: Path) -> Iterator[Zipkin]:
     It needs 3 to 10 seconds to start and 2 to stop: share one between tests.
     """
     java = shutil.which("java")
-    if java is None or not (HOME / ".installed").exists():
+    server = home("zipkin") / "zipkin-server-exec.jar"
+    if java is None:
         raise NotInstalled("zipkin")
     port = free_port()
     # The JVM's options halve the time to start; the server has no option for its address.
     argv: list[str | Path] = [java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    argv += ["-jar", HOME / "zipkin-server-exec.jar"]
+    argv += ["-jar", server]
     argv += [
         "--armeria.ports[0].ip=127.0.0.1",
         f"--armeria.ports[0].port={port}",
