@@ -53,9 +53,10 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def installed() -> None:
-    for tool in ("wrk", "valgrind"):
-        if not shutil.which(tool):
-            raise NotInstalled(tool)
+    if not shutil.which("wrk"):
+        raise NotInstalled("wrk")
+    if not shutil.which("valgrind"):
+        raise NotInstalled("valgrind")
     if not shutil.which("openssl"):
         raise NotInstalled("newrelic")
 
