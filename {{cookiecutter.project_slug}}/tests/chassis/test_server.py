@@ -225,7 +225,7 @@ def test_longest_idle_connection_makes_room(
 
     asyncio.run(run())
     reasons = [line for line in caplog.messages if line.startswith("Closing")]
-    assert reasons == ["Closing idle connections for new ones: there are MAX_CONNECTIONS=2"]
+    assert reasons == ["Closing idle connections: MAX_CONNECTIONS=2 reached"]
 
 
 def test_connection_in_use_makes_room_once_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:

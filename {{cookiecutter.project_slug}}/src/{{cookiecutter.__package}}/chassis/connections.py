@@ -79,6 +79,7 @@ class Server(HTTPServer):
         self._streams: WeakSet[_Stream] = WeakSet()
         self._listening: list[socket.socket] = []
         self._is_accepting = False
+        self._retry: asyncio.TimerHandle | None = None
         self._incidents: dict[str, float] = {}
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
@@ -149,8 +150,8 @@ class Server(HTTPServer):
             if self._idle_timer is None:
                 self._close_idle()
             if idle:
-                reason = f"there are MAX_CONNECTIONS={self._max_connections}"
-                self._log_once("Closing idle connections for new ones: %s", reason)
+                reason = f"MAX_CONNECTIONS={self._max_connections} reached"
+                self._log_once("Closing idle connections: %s", reason)
                 idle.close()
                 # To look for the next one takes long enough to let others have their turn.
                 return
@@ -182,7 +183,12 @@ class Server(HTTPServer):
     def _pause_for(self, reason: str) -> None:
         self._pause()
         self._log_once("Accepting connections paused: %s", reason)
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._resume()
 
     # Once per incident.
     def _log_once(self, message: str, reason: str) -> None:

@@ -53,8 +53,9 @@ class ServerSettings:
     max_connections: int = setting(
         default_factory=_max_connections, parse=parsing.integer(1, 1_000_000)
     )
-    """How many connections may be open at once. Further connections wait. Default: 1000, or less if
-    the process may not open that many file descriptors."""
+    """How many connections may be open at once. For another one, the one that has been idle the
+    longest is closed; if none is idle, it waits. Default: 1000, or less if the process may not open
+    that many file descriptors."""
 
     request_timeout_seconds: float = setting(60.0, parse=parsing.seconds)
     """How long a request may take after its headers have arrived, before it gets 503. 0 means no
