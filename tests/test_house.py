@@ -441,8 +441,10 @@ RATE_LIMIT = [
                 "from .rate_limit import RateLimitSettings\n"
                 "# {% endif %}\n",
             ),
-            after(
-                "class Settings(\n",
+            # Its rows in docs/settings.md stand behind those of tracing, too.
+            before(
+                '    # {% if cookiecutter.tracing in ("jaeger", "zipkin") %}\n'
+                "    TracingSettings,\n",
                 '    # {% if cookiecutter.rate_limit != "none" %}\n'
                 "    RateLimitSettings,\n"
                 "    # {% endif %}\n",
