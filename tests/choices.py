@@ -400,7 +400,9 @@ def backends() -> Iterator[str]:
         name
         for folder in ("tests", "benchmarks")
         for path in (TEMPLATE / folder).rglob("*.py")
-        for name in re.findall(r'(?:home|NotInstalled)\("(\w+)', path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r'(?:(?:home|NotInstalled)\("|install-backends )(\w+)', path.read_text(encoding="utf-8")
+        )
     }
     for path in sorted((TEMPLATE / ".ci" / "backends").glob("*.sh")):
         if path.stem not in used:
