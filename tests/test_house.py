@@ -557,17 +557,19 @@ def build(template: Path, steps: list[Step]) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.longest
 def test_fork_passes_its_tests(copy: Path) -> None:
     """Its command is `.venv/bin/pytest`, as here: this runs the part of it that is another there.
 
     These tests read all of the fork, or render what was added to it; those with Sentry render
     nothing new. The rest generates from answers of its own, the same here and there, but for the
-    suites of the sample: of them, one runs that has Graphite and the rate limit.
+    generated suites: of those with Graphite and the rate limit, the quick ones run, without
+    structured logs, and one that has them.
     """
     make_fork(copy)
     files = [f"tests/test_{each}.py" for each in READING]
-    suite = ["tests/test_generated_suites.py", "-k", "probes and graphite and token_bucket"]
-    for argv in ([*files, "-k", "not sentry"], suite):
+    suites = "graphite and token_bucket and (jaeger or not structured)"
+    for argv in ([*files, "-k", "not sentry"], ["tests/test_generated_suites.py", "-k", suites]):
         ran(copy, "pytest", "--quiet", "-n0", "-pno:cacheprovider", *argv)
 
 

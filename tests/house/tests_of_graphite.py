@@ -58,14 +58,18 @@ class TestGraphite(ChassisTest):
 
     def test_server_that_is_down_stops_nothing(self) -> None:
         self.server.close()
-        self.run_async(self.observer.startup)
-        self.run_async(self.observer.shutdown)
-        assert any("Sending metrics to 127.0.0.1" in line for line in self.lines())
+        with self.assertLogs(metrics.log, "WARNING") as logs:
+            self.run_async(self.observer.startup)
+            self.run_async(self.observer.shutdown)
+        assert "Sending metrics to 127.0.0.1" in logs.output[0]
 
 
 class TestIdle(ChassisTest):
     def test_without_a_host_nothing_is_sent_and_one_line_says_so(self) -> None:
-        idle = metrics.Metrics(self.service.settings)
-        self.run_async(idle.startup)
-        self.run_async(idle.shutdown)
-        assert [line for line in self.lines() if "GRAPHITE_HOST is not set" in line]
+        with self.assertLogs(metrics.log, "INFO") as logs:
+            idle = metrics.Metrics(self.service.settings)
+            self.run_async(idle.startup)
+            self.run_async(idle.shutdown)
+        assert logs.output == [
+            f"INFO:{metrics.__name__}:Metrics are not sent: GRAPHITE_HOST is not set"
+        ]
