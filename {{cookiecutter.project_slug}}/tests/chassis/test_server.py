@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tornado.web import RequestHandler
 from tornado.websocket import websocket_connect
 
 from my_service.chassis import connections, server
@@ -242,6 +243,36 @@ def test_connection_in_use_makes_room_once_it_is_idle(monkeypatch: pytest.Monkey
             Slow.release.set()
             assert (await asyncio.wait_for(slow.read(), 5)).endswith(b"slow")
             assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+            service.terminate()
+            await service.stopped()
+
+    asyncio.run(run())
+
+
+class Lines(RequestHandler):
+    """Goes on with a protocol of its own."""
+
+    async def get(self) -> None:
+        stream = self.detach()
+        await stream.write(b"ready\n")
+        line = await stream.read_until_regex(rb"\n")
+        await stream.write(line)
+
+
+def test_detached_connection_is_not_closed_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SPARED_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
+
+    async def run() -> None:
+        async with running(MAX_CONNECTIONS="1") as service:
+            service.app.add_handlers(".*", [(r"/lines", Lines)])
+            reader, writer = await service.request(b"/lines")
+            assert await asyncio.wait_for(reader.readline(), 5) == b"ready\n"
+            late, _ = await service.request(b"/")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(late.readline(), 0.1)
+            writer.write(b"still here\n")
+            assert await asyncio.wait_for(reader.readline(), 5) == b"still here\n"
             service.terminate()
             await service.stopped()
 

@@ -125,12 +125,14 @@ class Server(HTTPServer):
             connection_closed(server_conn, application)
 
     def _accept(self, listening: socket.socket, events: int) -> None:
+        full = f"MAX_CONNECTIONS={self._max_connections} reached"
         for _ in range(ACCEPT_AT_ONCE):
             idle = None
             if self._max_connections and len(self._streams) >= self._max_connections:
-                idle = self._longest_idle()
+                candidates = self._idle(monotonic() - SPARED_SECONDS)
+                idle = min(candidates, key=lambda each: each.waits_since, default=None)
                 if idle is None:
-                    self._pause_for(f"MAX_CONNECTIONS={self._max_connections} reached")
+                    self._pause_for(full)
                     return
             try:
                 connection, address = listening.accept()
@@ -150,24 +152,22 @@ class Server(HTTPServer):
             if self._idle_timer is None:
                 self._close_idle()
             if idle:
-                reason = f"MAX_CONNECTIONS={self._max_connections} reached"
-                self._log_once("Closing idle connections: %s", reason)
+                self._log_once("Closing idle connections: %s", full)
                 idle.close()
                 # To look for the next one takes long enough to let others have their turn.
                 return
 
-    def _longest_idle(self) -> "_Stream | None":
-        since = monotonic() - SPARED_SECONDS
-        idle = [each for each in self._streams if each.has_waited_since(since)]
-        return min(idle, key=lambda each: each.waits_since, default=None)
+    def _idle(self, since: float) -> "list[_Stream]":
+        """Those that have waited for a request since this time or longer; not what was detached."""
+        streams = (each.stream for each in self._connections)
+        return [
+            each for each in streams if isinstance(each, _Stream) and each.has_waited_since(since)
+        ]
 
     def _close_idle(self) -> None:
         """Closes each connection whose next request has not come in time; one timer for all."""
-        oldest = monotonic() - self._idle_timeout
-        for connection in list(self._connections):
-            stream = connection.stream
-            if isinstance(stream, _Stream) and stream.has_waited_since(oldest):
-                stream.close(HeadersTimeoutError())
+        for stream in self._idle(monotonic() - self._idle_timeout):
+            stream.close(HeadersTimeoutError())
         # None while there is nothing to look at.
         self._idle_timer = None
         if self._connections:
