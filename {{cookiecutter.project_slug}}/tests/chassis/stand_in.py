@@ -1,14 +1,27 @@
 """Runs the service of `routes.py` as a process: `python -m tests.chassis.stand_in`.
 
-`STUBBORN` names what of it does not heed its cancellation: `startup`, `shutdown`, `task`, `thread`.
+`STUBBORN` names what of it does not heed its cancellation: `startup`, `shutdown`, `task`, `thread`;
+or `library`: a daemon thread that nobody ends.
 """
 
 import asyncio
+import atexit
 import os
+import threading
 import time
 
 from my_service.chassis import process
 from my_service.chassis.settings import Settings
+
+
+class TornDown:
+    """Tells that the interpreter has dropped this module."""
+
+    def __del__(self, write=os.write) -> None:  # type: ignore[no-untyped-def]
+        write(1, b"Interpreter torn down\n")
+
+
+torn_down = TornDown()
 
 
 def main() -> None:
@@ -32,6 +45,9 @@ def main() -> None:
             service.on_startup.append(start_task)
         case "thread":
             service.on_startup.append(wait_for_thread)
+        case "library":
+            threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
+            atexit.register(print, "Library's own end")
     process.run(service)
 
 

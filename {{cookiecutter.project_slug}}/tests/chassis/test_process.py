@@ -32,6 +32,16 @@ def test_what_ignores_its_cancellation_does_not_hold_the_process(what: str) -> N
         assert "Traceback" not in service.output()
 
 
+def test_interpreter_is_not_torn_down_under_a_daemon_thread() -> None:
+    """Before Python 3.14, a thread that is in C code meanwhile can crash the process."""
+    with process(STUBBORN="library") as service:
+        service.wait_until_listening()
+        service.process.terminate()
+        assert service.wait() == 0
+        assert "Library's own end" in service.output()
+        assert "Interpreter torn down" not in service.output()
+
+
 def test_help() -> None:
     with process("my_service", "--help") as service:
         assert service.wait() == 0

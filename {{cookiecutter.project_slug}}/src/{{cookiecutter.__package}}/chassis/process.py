@@ -1,6 +1,7 @@
 """The process around the service: its settings, its signals, its event loop and its end."""
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
@@ -29,6 +30,9 @@ AnySettings = TypeVar("AnySettings", bound=settings.Settings)
 
 log = logging.getLogger(__name__)
 
+_status: int | None = None
+"""What the process exits with, once the service has ended."""
+
 
 def configure(kind: type[AnySettings]) -> AnySettings:
     """Loads the settings and prepares the process for them, before anything imports Tornado.
@@ -40,6 +44,8 @@ def configure(kind: type[AnySettings]) -> AnySettings:
     # id 1 would ignore the signal.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda number, frame: os._exit(128 + number))
+    # Registered before anything that libraries register, so it is called after all of that.
+    atexit.register(_leave_threads)
     _read_arguments(sys.argv[1:])
     loaded = settings.load(kind)
     loaded.prepare()
@@ -61,6 +67,7 @@ def run(service: "Service") -> None:
     asyncio.set_event_loop(loop)
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
+    global _status
     status: object = 0
     try:
         loop.run_until_complete(serve(service))
@@ -70,10 +77,9 @@ def run(service: "Service") -> None:
         sys.excepthook(*sys.exc_info())
         status = 1
     executor.shutdown(wait=False, cancel_futures=True)
+    _status = status if isinstance(status, int) else 1
     if not _end(loop):
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(status if isinstance(status, int) else 1)
+        _exit(_status)
     if status:
         raise SystemExit(status)
 
@@ -95,6 +101,22 @@ def _end(loop: asyncio.AbstractEventLoop) -> bool:
             if thread.is_alive():
                 return False
     return all(task.done() for task in tasks)
+
+
+def _leave_threads() -> None:
+    """Ends the process here if a library's daemon thread is still running.
+
+    Before Python 3.14, a daemon thread that returns from C code, such as a TLS handshake, while the
+    interpreter is torn down can crash the process.
+    """
+    if _status is not None and threading.active_count() > 1:
+        _exit(_status)
+
+
+def _exit(status: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _read_arguments(arguments: list[str]) -> None:
