@@ -24,7 +24,6 @@ from .conftest import Generate
 from .project import TEMPLATE, git, render
 from .test_render import files, ruff, syntax
 
-LONGEST_SLUG = 32
 NASTY = [
     'Bob "X" Smith, Inc.',
     "O'Brien",
@@ -37,7 +36,6 @@ NASTY = [
     "<b>&amp;</b> # [x](y) | * _ <!--",
     "x" * 300,
 ]
-UNTYPABLE = st.characters(categories=["Cc", "Cs", "Zl", "Zp"])
 TAGS = ("{{", "{#", "# {%")
 
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=300)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -161,9 +162,13 @@ def test_process_that_was_stopped_has_blocked_nothing() -> None:
         running.fetch("/")
         for _ in range(5):
             os.kill(running.pid, signal.SIGSTOP)
-            time.sleep(10 * LIMIT)
+            time.sleep(20 * LIMIT)
             os.kill(running.pid, signal.SIGCONT)
             running.fetch("/")
         running.process.terminate()
         assert running.wait() == 0
-        assert incidents(running) == []
+        # A busy machine may have held the loop, too, but not for as long as a stop.
+        blocked = [
+            float(re.findall(r"blocked for ([\d.]+) s", line)[0]) for line in incidents(running)
+        ]
+        assert max(blocked, default=0.0) < 10 * LIMIT
