@@ -36,6 +36,8 @@ CHASSIS = [
     Path("src", ANSWERS["__package"], "chassis"),
     Path("tests", "chassis"),
 ]
+# What tools write beside the sources that they read; in the template, they leave it, too.
+CACHES = {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 # Longest first, or `rate_limit` would be taken for a variant of `rate`.
 FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
 VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+?)(\.\w+)?")
@@ -43,6 +45,7 @@ VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+?)(\.\w+)?")
 
 def main() -> None:
     project = Path.cwd()
+    drop_caches(project)
     for folder in CHASSIS:
         keep_the_chosen(project / folder)
     check_what_is_there(project)
@@ -79,6 +82,13 @@ def next_steps(project: Path) -> "list[str]":
     if not shutil.which("uv") and not beside:
         steps.append("Get uv:   https://docs.astral.sh/uv/")
     return steps
+
+
+def drop_caches(project: Path) -> None:
+    for directory, directories, _ in os.walk(project):
+        for name in CACHES.intersection(directories):
+            shutil.rmtree(Path(directory, name))
+            directories.remove(name)
 
 
 def keep_the_chosen(folder: Path, prompt: str = "", choices: "tuple[str, ...]" = ()) -> None:

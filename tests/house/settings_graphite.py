@@ -1,13 +1,11 @@
 """Where metrics are sent."""
 
-from dataclasses import dataclass
-
 from . import parsing
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class MetricSettings(ServerSettings):
     graphite_host: str | None = None
     """Where Graphite is; without it, no metrics are sent."""

@@ -1,13 +1,11 @@
 """How many requests are let in."""
 
-from dataclasses import dataclass
-
 from . import parsing
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class RateLimitSettings(ServerSettings):
     rate_limit_per_second: float | None = setting(None, parse=parsing.number(0.001, 1_000_000))
     """Requests a second that are let in; without it, there is no limit."""

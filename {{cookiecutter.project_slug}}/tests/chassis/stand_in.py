@@ -15,16 +15,17 @@ from my_service.chassis.settings import Settings
 
 
 class TornDown:
-    """Tells that the interpreter has dropped this module."""
+    """Says when the interpreter drops this module."""
 
     def __del__(self, write=os.write) -> None:  # type: ignore[no-untyped-def]
         write(1, b"Interpreter torn down\n")
 
 
-torn_down = TornDown()
+torn_down: TornDown | None = None
 
 
 def main() -> None:
+    global torn_down
     settings = process.configure(Settings)
     from .routes import ignore_cancellation, make_service
 
@@ -46,6 +47,7 @@ def main() -> None:
         case "thread":
             service.on_startup.append(wait_for_thread)
         case "library":
+            torn_down = TornDown()
             threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
             atexit.register(print, "Library's own end")
     process.run(service)

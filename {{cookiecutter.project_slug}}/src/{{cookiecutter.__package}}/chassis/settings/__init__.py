@@ -28,6 +28,7 @@ from .logs import LogSettings
 from .metrics import MetricSettings
 # {% endif %}
 from .server import ServerSettings
+from .setting import group as group
 from .setting import setting as setting
 # {% if cookiecutter.tracing in ("jaeger", "zipkin") %}
 from .tracing import TracingSettings
@@ -38,7 +39,7 @@ EX_CONFIG = 78
 
 
 # {% if cookiecutter.__admin %}
-@dataclass(frozen=True, kw_only=True)
+@group
 class AdminSettings(ServerSettings):
     admin_host: str = "127.0.0.1"
     """Address that the admin server listens on. It must not be public."""
@@ -59,7 +60,7 @@ def _trace_url(text: str) -> str:
     return parsing.http_url(text)
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class TraceLinkSettings(ServerSettings):
     trace_url: str | None = setting(None, parse=_trace_url)
     """Where a browser finds a trace, such as `https://traces.example.com/trace/{trace_id}`. The

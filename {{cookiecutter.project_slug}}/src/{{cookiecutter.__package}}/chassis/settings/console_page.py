@@ -1,11 +1,10 @@
 """Who may see the console, and what it cannot find out by itself."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
 def _token(text: str) -> str:
@@ -24,7 +23,7 @@ def _time(text: str) -> datetime:
     return time
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class ConsoleSettings(ServerSettings):
     console_token: str | None = setting(None, parse=_token, secret=True)
     """Gives access to the console from other machines. Without it, only the machine that the

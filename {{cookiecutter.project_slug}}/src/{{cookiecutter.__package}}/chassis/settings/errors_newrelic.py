@@ -8,11 +8,10 @@ by `NEW_RELIC_CONFIG_FILE`. Values set here are defaults that both can override.
 import logging
 import os
 import re
-from dataclasses import dataclass
 
 from .. import SERVICE, __version__
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
 def _license_key(text: str) -> str:
@@ -21,7 +20,7 @@ def _license_key(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class ErrorSettings(ServerSettings):
     new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
     """Without it, nothing is sent to New Relic. The agent's other settings are read from the

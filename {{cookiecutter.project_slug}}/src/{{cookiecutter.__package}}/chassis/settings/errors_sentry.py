@@ -1,10 +1,8 @@
 """Where errors are reported to."""
 
-from dataclasses import dataclass
-
 from . import parsing
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
 def _dsn(text: str) -> str:
@@ -14,7 +12,7 @@ def _dsn(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class ErrorSettings(ServerSettings):
     sentry_dsn: str | None = setting(None, parse=_dsn, secret=True)
     """The Sentry project to report errors to. Without it, none are reported."""

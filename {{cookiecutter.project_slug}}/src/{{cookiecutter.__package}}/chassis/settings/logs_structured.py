@@ -1,14 +1,13 @@
 """Which log lines are written, and in what format."""
 
 import sys
-from dataclasses import dataclass
 from typing import Literal
 
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class LogSettings(ServerSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """The lowest level that is logged."""

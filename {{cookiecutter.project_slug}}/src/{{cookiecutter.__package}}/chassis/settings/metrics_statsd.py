@@ -1,11 +1,10 @@
 """Where metrics are sent."""
 
 import re
-from dataclasses import dataclass
 
 from . import parsing
 from .server import ServerSettings
-from .setting import setting
+from .setting import group, setting
 
 
 def _prefix(text: str) -> str:
@@ -14,7 +13,7 @@ def _prefix(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class MetricSettings(ServerSettings):
     statsd_host: str | None = None
     """Host of the StatsD daemon. Without it, no metrics are sent."""

@@ -1,11 +1,10 @@
 """Where the service runs and listens, its limits, and how it stops."""
 
 import sys
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from . import parsing
-from .setting import setting
+from .setting import group, setting
 
 MAX_CONNECTIONS = 1000
 RESERVED_DESCRIPTORS = 100
@@ -29,7 +28,7 @@ def _descriptors() -> int:
     return sys.maxsize
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class ServerSettings:
     environment: str = "development"
     """Where the service runs, such as `production`."""

@@ -1,11 +1,10 @@
 """What is traced, how traces cross services, and where spans are sent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from .. import parsing
-from ..setting import setting
+from ..setting import group, setting
 from .backend import PROPAGATORS, BackendSettings
 
 
@@ -16,7 +15,7 @@ def _propagators(text: str) -> tuple[str, ...]:
     return names
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class TracingSettings(BackendSettings):
     otel_service_name: str | None = None
     """The service's name in traces. Default: its own name."""

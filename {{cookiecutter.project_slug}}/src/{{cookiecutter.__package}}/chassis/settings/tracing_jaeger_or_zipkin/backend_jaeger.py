@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from .. import parsing
 from ..server import ServerSettings
-from ..setting import setting
+from ..setting import group, setting
 
 PROPAGATORS = ("tracecontext",)
 
@@ -20,7 +19,7 @@ def _headers(text: str) -> dict[str, str]:
     return headers
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class BackendSettings(ServerSettings):
     # These URLs may contain a password by mistake, or a key in their query.
     otel_exporter_otlp_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)

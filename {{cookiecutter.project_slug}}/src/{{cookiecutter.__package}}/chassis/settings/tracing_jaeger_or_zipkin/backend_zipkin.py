@@ -1,15 +1,13 @@
 """Where spans are sent in Zipkin's format."""
 
-from dataclasses import dataclass
-
 from .. import parsing
 from ..server import ServerSettings
-from ..setting import setting
+from ..setting import group, setting
 
 PROPAGATORS = ("tracecontext", "b3")
 
 
-@dataclass(frozen=True, kw_only=True)
+@group
 class BackendSettings(ServerSettings):
     # It may contain a password by mistake, or a key in its query.
     zipkin_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
