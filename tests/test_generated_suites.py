@@ -20,11 +20,23 @@ COMBINATIONS = [
     )
     for answers in combinations.every()
 ]
-# These take half of the time and test what stands below the features: they run in each combination
-# of the sample, with the oldest dependencies and on each Python, and not in all of the others.
-BELOW_FEATURES = [
-    f"--ignore=tests/chassis/test_{each}.py"
-    for each in ("admission", "application", "background", "process", "server", "watch")
+# These take more than half of the time, and test what no choice can change: what stands below the
+# features, and modules that know nothing of any other. They run in each combination of the sample,
+# with the oldest dependencies and on each Python, and not in all of the others.
+OF_ANY_CHOICE = [
+    f"--ignore=tests/chassis/{each}.py"
+    for each in (
+        "console/test_recorder",
+        "test_admission",
+        "test_application",
+        "test_background",
+        "test_process",
+        "test_server",
+        "test_watch",
+        "tracing/test_export",
+        "tracing/test_propagation",
+        "tracing/test_spans",
+    )
 ]
 # The sample has them already, by the newest.
 OLDER = [
@@ -44,7 +56,7 @@ def test_suite(generate: Generate, answers: combinations.Answers) -> None:
     if answers in SAMPLE:
         check(project)
     else:
-        project.run("pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}", *BELOW_FEATURES)
+        project.run("pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}", *OF_ANY_CHOICE)
         project.run("mypy")
 
 
