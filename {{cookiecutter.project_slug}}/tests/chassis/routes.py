@@ -5,7 +5,7 @@ import logging
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tornado.iostream import StreamClosedError
 from tornado.web import (
@@ -157,10 +157,16 @@ class Upload(RequestHandler):
 
 
 class Echo(WebSocketHandler):
+    #: The code and the reason of each that was closed.
+    closed: ClassVar[list[tuple[int | None, str | None]]] = []
+
     def on_message(self, message: str | bytes) -> None:
         if message == "boom":
             raise ValueError("boom in a message")
-        self.write_message(message)
+        self.write_message(message, binary=isinstance(message, bytes))
+
+    def on_close(self) -> None:
+        Echo.closed.append((self.close_code, self.close_reason))
 
 
 class Big(RequestHandler):

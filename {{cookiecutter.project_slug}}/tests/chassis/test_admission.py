@@ -236,7 +236,7 @@ class TestOverload(AdmissionTest):
         assert answer.count(b"HTTP/1.1 503 ") == answer.count(b"HTTP/1.1 ") - 1 == 1
         self.assert_refused()
 
-    def test_client_that_waits_for_a_go_ahead_is_told_and_left(self) -> None:
+    def test_client_that_waits_for_a_go_ahead_is_refused(self) -> None:
         async def ask() -> bytes:
             slow = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
             await Slow.entered.wait()

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 from tornado import web
+from tornado.iostream import StreamClosedError
 from tornado.routing import HostMatches, Rule
 from tornado.web import FallbackHandler, HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import websocket_connect
@@ -134,6 +135,20 @@ class Detached(RequestHandler):
         stream.close()
 
 
+class Upstream(RequestHandler):
+    """Loses another connection than its client's."""
+
+    def get(self) -> None:
+        raise StreamClosedError
+
+
+class Pieces(RequestHandler):
+    async def get(self) -> None:
+        for piece in ("one ", "two ", "three"):
+            self.write(piece)
+            await self.flush()
+
+
 class Own(RequestHandler):
     """Overrides what the chassis relies on, too."""
 
@@ -148,6 +163,8 @@ class Own(RequestHandler):
         self.set_header("X-Own", "kept")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        assert typ is type(value)
+        assert tb is value.__traceback__
         Own.logged.append(value)
 
     def get(self, what: str = "") -> None:
@@ -176,7 +193,9 @@ class TestApplication(ChassisTest):
     def get_app(self) -> Application:
         super().get_app()
         self.recorder = Recorder()
-        inner = web.Application([(r"/inner/slow", Slow), (r"/inner/boom", Boom)])
+        inner = web.Application(
+            [(r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)]
+        )
         own = [
             (r"/marks", Marks),
             (r"/cleared", Cleared),
@@ -185,6 +204,7 @@ class TestApplication(ChassisTest):
             (r"/broken", BrokenUpload),
             (r"/broken/later", BrokenLaterUpload),
             (r"/detached", Detached),
+            (r"/upstream", Upstream),
             (r"/own", OfOwn),
             (r"/own/(\w+)", OfOwn),
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
@@ -206,16 +226,16 @@ class TestApplication(ChassisTest):
 
     def test_route_is_the_template_not_the_path(self) -> None:
         self.fetch("/hello/world")
-        told = self.one()
-        assert told.route == "/hello/{name}"
-        assert (told.method, told.status, told.error_type) == ("GET", 200, "")
-        assert 0 < told.duration < 10
+        exchange = self.one()
+        assert exchange.route == "/hello/{name}"
+        assert (exchange.method, exchange.status, exchange.error_type) == ("GET", 200, "")
+        assert 0 < exchange.duration < 10
 
     def test_unmatched_path_has_no_route(self) -> None:
         self.fetch("/nowhere")
-        told = self.one()
-        assert (told.route, told.status) == ("", 404)
-        assert told.error is None
+        exchange = self.one()
+        assert (exchange.route, exchange.status) == ("", 404)
+        assert exchange.error is None
 
     def test_static_file(self) -> None:
         self.fetch("/static/testing.py")
@@ -231,14 +251,21 @@ class TestApplication(ChassisTest):
 
     def test_exception(self) -> None:
         assert self.fetch("/boom").code == 500
-        told = self.one()
-        assert told.status == 500
-        assert told.error_type == "ValueError"
-        assert self.recorder.failed == [told.error]
+        exchange = self.one()
+        assert exchange.status == 500
+        assert exchange.error_type == "ValueError"
+        assert self.recorder.failed == [exchange.error]
 
     def test_http_error_of_500_and_up_is_an_error(self) -> None:
-        assert self.fetch("/status/503").code == 503
-        assert self.one().error_type == "503"
+        for status in (500, 503):
+            self.recorder.clear()
+            assert self.fetch(f"/status/{status}").code == status
+            assert self.one().error_type == str(status)
+            assert len(self.recorder.failed) == 1
+
+    def test_connection_that_is_lost_to_another_server_is_an_error(self) -> None:
+        assert self.fetch("/upstream").code == 500
+        assert self.one().error_type == "StreamClosedError"
         assert len(self.recorder.failed) == 1
 
     def test_http_error_below_500_is_none(self) -> None:
@@ -248,11 +275,11 @@ class TestApplication(ChassisTest):
 
     def test_exception_after_flush_is_remembered(self) -> None:
         self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        told = self.one()
-        assert told.status == 200
-        assert told.error_type == "ValueError"
+        exchange = self.one()
+        assert exchange.status == 200
+        assert exchange.error_type == "ValueError"
 
-    def test_exception_after_finish_is_told(self) -> None:
+    def test_exception_after_finish_is_reported(self) -> None:
         assert self.fetch("/finished").code == 200
         assert self.one().status == 200
         assert [str(error) for error in self.recorder.failed] == ["after finish"]
@@ -377,7 +404,7 @@ class TestApplication(ChassisTest):
             to_one.close()
 
         self.run_async(ask)
-        paths = [told.request.path for told in self.recorder.ended]
+        paths = [exchange.request.path for exchange in self.recorder.ended]
         assert paths.index("/hello/one") < 10
 
     def test_nothing_is_left_to_the_garbage_collector(self) -> None:
@@ -454,6 +481,10 @@ class TestApplication(ChassisTest):
         assert self.fetch("/inner/boom").code == 500
         assert (self.one().route, self.one().status) == ("/inner/.*", 500)
 
+    def test_application_behind_a_fallback_answers_in_pieces(self) -> None:
+        assert self.fetch("/inner/pieces").body == b"one two three"
+        assert self.one().status == 200
+
     def test_client_that_goes_away_from_a_fallback(self) -> None:
         async def leave() -> None:
             _, writer = await self.connect()
@@ -489,6 +520,8 @@ class TestApplication(ChassisTest):
             self.fetch("/boom?token=secret")
             self.fetch("/status/503?token=secret")
         assert "Unhandled exception in GET /boom" in "".join(logs.output)
+        stacks = [each.exc_info[0] for each in logs.records if each.exc_info]
+        assert [each for each in stacks if each is not RuntimeError] == [ValueError, HTTPError]
         assert "secret" not in "".join(logs.output)
 
     def test_message_of_a_client_error_is_logged_without_the_query(self) -> None:
@@ -497,7 +530,7 @@ class TestApplication(ChassisTest):
                 b"POST /?token=secret HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
                 b"Content-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\n-"
             )
-        assert any("400 POST /: " in line for line in logs.output)
+        assert any("400 POST /: Invalid body: " in line for line in logs.output)
         assert "secret" not in "".join(logs.output)
 
 

@@ -9,6 +9,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from my_service.chassis.application import Application, Observer
 from my_service.chassis.connections import Server
 
+from .routes import Echo
 from .testing import ChassisTest
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -125,8 +126,8 @@ class TestWebSockets(CountsTest):
             first, second = await self.open(), await self.open()
             await self.until(lambda: self.app.open_websockets == 2)
             for message in ("one", b"two"):
-                await first.write_message(message)
-                await first.read_message()
+                await first.write_message(message, binary=isinstance(message, bytes))
+                assert await first.read_message() == message
             assert self.total("websocket_messages", "received") == 2
             assert self.total("websocket_messages", "sent") == 2
             first.close()
@@ -138,21 +139,25 @@ class TestWebSockets(CountsTest):
 
     def test_close_codes(self) -> None:
         async def talk() -> None:
-            for code in (1000, 1001, 1001, 4321, 4999, None):
+            for code in codes:
                 client = await self.open()
-                client.close(code)
+                client.close(code, "why" if code else None)
                 await client.read_message()
-            await self.until(
-                lambda: sum(total for _, total in self.totals("websocket_closes")) >= 6
-            )
+            await self.until(lambda: len(Echo.closed) == len(codes))
 
+        codes = (1000, 1001, 1001, 1014, 3000, 4321, 4999, None)
+        Echo.closed.clear()
         self.run_async(talk)
         assert self.totals("websocket_closes") == [
             ({"code": "1000"}, 1),
             ({"code": "1001"}, 2),
+            ({"code": "1014"}, 1),
+            ({"code": "3xxx"}, 1),
             ({"code": "4xxx"}, 2),
             ({"code": "none"}, 1),
         ]
+        # The handler sees them, too.
+        assert Echo.closed == [(code, "why" if code else None) for code in codes]
 
     def test_lost_connection_and_failing_handler(self) -> None:
         async def talk() -> None:

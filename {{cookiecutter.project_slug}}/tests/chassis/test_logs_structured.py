@@ -525,11 +525,11 @@ def test_nothing_waits_for_a_reader_that_stalls() -> None:
     *kept, last = numbers(lines)
     assert last == 1000
     assert kept == list(range(len(kept)))
-    (told,) = [line for line in lines if "were dropped" in line["message"]]
-    assert told["level"] == "WARNING"
-    assert told["message"].endswith(" lines were dropped: standard output was not read")
+    (dropped,) = [line for line in lines if "were dropped" in line["message"]]
+    assert dropped["level"] == "WARNING"
+    assert dropped["message"].endswith(" lines were dropped: standard output was not read")
     # What a failure logs, beside its access line.
-    assert int(told["message"].split()[0]) == 1000 - len(kept) + 2
+    assert int(dropped["message"].split()[0]) == 1000 - len(kept) + 2
     assert 300 < len(kept) < 400
 
 

@@ -406,7 +406,7 @@ def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixture) -> 
     assert "Closing 1 request: GET /slow, 0 s old" in caplog.messages
 
 
-def test_websocket_is_told_that_the_service_goes_away() -> None:
+def test_websocket_is_closed_with_1001_in_a_stop() -> None:
     async def run() -> None:
         async with running() as service:
             websocket = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
@@ -420,7 +420,7 @@ def test_websocket_is_told_that_the_service_goes_away() -> None:
     asyncio.run(run())
 
 
-def test_websocket_that_opens_during_the_stop_is_told_too() -> None:
+def test_websocket_that_opens_during_the_stop_is_closed_too() -> None:
     async def run() -> None:
         async with running() as service:
             reader, writer = await service.request(b"/")
@@ -474,10 +474,10 @@ def test_callbacks_run_in_order_and_in_reverse(
 
     asyncio.run(run())
     assert calls == ["start first", "start second", "not async", "stop first"]
-    told = "\n".join(caplog.messages)
-    assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", told)
-    assert re.search(r"\bfail\b.* failed while stopping", told)
-    assert re.search(r"\bnot_async\b.* failed while stopping", told)
+    output = "\n".join(caplog.messages)
+    assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", output)
+    assert re.search(r"\bfail\b.* failed while stopping", output)
+    assert re.search(r"\bnot_async\b.* failed while stopping", output)
 
 
 def test_failure_to_start_ends_the_service() -> None:
@@ -686,14 +686,14 @@ def test_signal_before_there_is_anything_to_drain() -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "no.such.host.invalid"])
-def test_host_that_cannot_be_is_told(host: str) -> None:
+def test_impossible_host_is_reported(host: str) -> None:
     with process(HOST=host) as service:
         assert service.wait() == 69
         assert f"Cannot listen on {host} port 0: " in service.output()
         assert "Traceback" not in service.output()
 
 
-def test_port_in_use_is_told() -> None:
+def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         with process(PORT=port) as service:

@@ -94,7 +94,7 @@ def test_lines_that_do_not_fit_their_arguments_are_kept() -> None:
     assert tail.lines[0].message == "%d orders"
 
 
-def test_errors_that_cannot_be_told_are_kept() -> None:
+def test_errors_that_cannot_be_printed_are_kept() -> None:
     class Mute(Exception):  # noqa: N818 (what it is is beside the point)
         def __str__(self) -> str:
             raise RuntimeError
