@@ -466,6 +466,11 @@ class TestApplication(ChassisTest):
         assert response.headers["X-Request-ID"] == "r1"
         assert (self.one().route, self.one().status) == ("/wsgi", 418)
 
+    def test_wsgi_application_answers_once(self) -> None:
+        request = b"GET /wsgi HTTP/1.1\r\nHost: a\r\n"
+        answers = self.raw(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+        assert answers.count(b"HTTP/1.1 ") == answers.count(b"short") == 2
+
     def test_wsgi_application_that_raises_is_a_500(self) -> None:
         answers = self.raw(
             b"GET /failing HTTP/1.1\r\nHost: a\r\n\r\n"
