@@ -278,7 +278,7 @@ class _Sampler:
         """A trace's flags; `flags` are the parent's, or None if it leaves the decision open."""
         if flags is not None and self.parent_based:
             return flags
-        sampled = SAMPLED if int(trace_id[16:], 16) < self._bound else 0
+        sampled = SAMPLED if self.ratio == 1 or int(trace_id[16:], 16) < self._bound else 0
         return (flags or 0) & ~SAMPLED | sampled
 
 

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 from .backend import Backend
 from .spans import Encoded, Span
 
-BATCH = 128
-"""Maximum number of spans that are sent at once."""
+BATCH = 512
+"""Maximum number of spans that are sent at once, as in OpenTelemetry's SDK."""
 
 BATCH_SECONDS = 1.0
 """How long spans wait for their batch to fill up."""
@@ -125,7 +125,7 @@ class Exporter:
 
     def _deliver(self, batch: list[Encoded]) -> bool:
         """Tries until the batch is accepted or given up; False if a stop comes first."""
-        body = self._backend.body([Encoded(each.scope, _clean(each.text)) for each in batch])
+        body = self._backend.body([_clean(each) if "\\ud" in each.text else each for each in batch])
         delay = FIRST_DELAY_SECONDS
         refusals = 0
         while True:
@@ -270,9 +270,8 @@ class _Timed(io.RawIOBase):
 _ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
 
 
-def _clean(encoded: str) -> str:
-    """The encoded span with U+FFFD for each lone surrogate, because of which a backend may refuse
-    the whole batch."""
-    if "\\ud" not in encoded:
-        return encoded
-    return _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], encoded)
+def _clean(encoded: Encoded) -> Encoded:
+    """The span with U+FFFD for each lone surrogate, because of which a backend may refuse the whole
+    batch."""
+    text = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], encoded.text)
+    return Encoded(encoded.scope, text)
