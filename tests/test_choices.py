@@ -1,6 +1,7 @@
 """What is said of a choice that lacks something or is no longer offered, and of mistakes."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -131,9 +132,12 @@ def problems(template: Path) -> list[str]:
 
 def ran(template: Path, module: str, *paths: str, status: int | None = 0) -> str:
     """What a command of the template prints; checks its exit status if there is one to expect."""
+    # What this run was asked for, such as --full, is not for that one.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(
         [sys.executable, "-m", module, *paths],
         cwd=template,
+        env=environ,
         capture_output=True,
         text=True,
         check=False,
