@@ -56,8 +56,7 @@ def test_suite(generate: Generate, answers: combinations.Answers) -> None:
     if answers in SAMPLE:
         check(project)
     else:
-        project.run("pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}", *OF_ANY_CHOICE)
-        project.run("mypy")
+        check_what_choices_change(project)
 
 
 @pytest.mark.full
@@ -86,4 +85,9 @@ def check(project: Project) -> None:
     project.run("coverage", "run", "-m", "pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}")
     project.run("coverage", "combine", "--quiet")
     project.run("coverage", "report")
+    project.run("mypy")
+
+
+def check_what_choices_change(project: Project) -> None:
+    project.run("pytest", "--quiet", f"-ofaulthandler_timeout={STUCK}", *OF_ANY_CHOICE)
     project.run("mypy")

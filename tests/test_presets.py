@@ -8,7 +8,7 @@ import yaml
 from . import choices
 from .conftest import Generate
 from .project import TEMPLATE, render
-from .test_generated_suites import check
+from .test_generated_suites import check_what_choices_change
 from .test_sameness import digest, generated
 
 PRESETS = sorted((TEMPLATE / "presets").glob("*.yaml"))
@@ -34,4 +34,4 @@ def test_suite_of_the_preset(generate: Generate, preset: Path) -> None:
     answers = yaml.safe_load(preset.read_text(encoding="utf-8"))["default_context"]
     project = generate(**answers)
     project.sync()
-    check(project)
+    check_what_choices_change(project)
