@@ -11,10 +11,9 @@ from asyncio import Future
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakSet
 
 from tornado import web
@@ -95,8 +94,7 @@ class Exchange:
 Total = tuple[str, str, float] | tuple[str, str, float, Mapping[str, str]]
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A response in place of the handler's, sent before the request's body is read."""
 
     status: int
@@ -104,11 +102,10 @@ class Refusal:
     title: str
     #: The reason, one word from a small set, for `Observer.request_refused`.
     reason: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(NamedTuple):
     """What became of what a feature sends to a backend, since the start."""
 
     #: Name of the backend.

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
 from time import perf_counter
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
@@ -21,8 +20,7 @@ OTHER = "_OTHER"
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One outgoing call, in OpenTelemetry's terms. Each value is from a bounded set."""
 
     #: Known method, or `_OTHER`.

@@ -1,8 +1,7 @@
 """The service: the chosen features around the routes of its own."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # {% if cookiecutter.logging == "none" %}
 from tornado.log import enable_pretty_logging
@@ -36,8 +35,7 @@ from .tracing import Tracing
 from .watch import Watch
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """An application and the address to serve it on; port 0 is any free one."""
 
     app: Application

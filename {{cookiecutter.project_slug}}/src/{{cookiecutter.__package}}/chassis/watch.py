@@ -10,11 +10,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import monotonic, process_time, time
 from types import FrameType
+from typing import NamedTuple
 
 from tornado.web import RequestHandler
 
@@ -38,8 +38,7 @@ _RUN = asyncio.Handle._run.__code__
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Incident:
+class Incident(NamedTuple):
     """One time that the event loop was blocked."""
 
     #: When it started, in seconds since 1970.
@@ -155,19 +154,15 @@ class Watch(Observer):
             self._loop.call_soon_threadsafe(self._application.report_blocked_loop, incident)
 
 
-@dataclass
 class _Sample:
-    """Where the loop was at some time."""
+    """Where the loop was at some time; does not keep the frame."""
 
-    frame: "FrameType | None"
-    seconds: float = 0.0
-    stack: traceback.StackSummary = field(init=False)
-    route: str = ""
-    request_id: str = ""
+    route = ""
+    request_id = ""
 
-    def __post_init__(self) -> None:
-        frames = list(islice(traceback.walk_stack(self.frame), MAX_FRAMES))
-        frame, self.frame = self.frame, None
+    def __init__(self, frame: FrameType | None) -> None:
+        self.seconds = 0.0
+        frames = list(islice(traceback.walk_stack(frame), MAX_FRAMES))
         # Without the source lines, which would have to be read from disk.
         self.stack = traceback.StackSummary.extract(reversed(frames), lookup_lines=False)
         own = (index for index, each in enumerate(reversed(self.stack)) if _is_own(each.filename))

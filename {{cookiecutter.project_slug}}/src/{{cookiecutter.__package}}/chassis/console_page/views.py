@@ -9,7 +9,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -232,7 +232,7 @@ def work(console: "Console", arguments: Arguments) -> dict[str, Any]:
 
 def exports(console: "Console", arguments: Arguments) -> dict[str, Any]:
     rows = [
-        {**asdict(each), "last_sent": console.sent.get(each.backend, (0, None))[1]}
+        {**each._asdict(), "last_sent": console.sent.get(each.backend, (0, None))[1]}
         for each in console.application.exports()
     ]
     totals = [
