@@ -160,7 +160,7 @@ def test_process_that_was_stopped_has_blocked_nothing() -> None:
     with process(LOOP_BLOCKED_SECONDS=str(LIMIT), ENVIRONMENT="x") as running:
         running.wait_until_listening()
         running.fetch("/")
-        for _ in range(5):
+        for _ in range(2):
             os.kill(running.pid, signal.SIGSTOP)
             time.sleep(20 * LIMIT)
             os.kill(running.pid, signal.SIGCONT)
