@@ -88,7 +88,7 @@ def drop_caches(project: Path) -> None:
     for directory, directories, _ in os.walk(project):
         for name in CACHES.intersection(directories):
             shutil.rmtree(Path(directory, name))
-            directories.remove(name)
+        directories[:] = set(directories) - CACHES - {".git"}
 
 
 def keep_the_chosen(folder: Path, prompt: str = "", choices: "tuple[str, ...]" = ()) -> None:

@@ -35,6 +35,8 @@ def main() -> int:
     parser.add_argument("modules", nargs="+", help="within chassis/, such as tracing/export")
     parser.add_argument("--answers", nargs="*", default=["tracing=jaeger"], metavar="PROMPT=ANSWER")
     options = parser.parse_args()
+    if wrong := [each for each in options.answers if "=" not in each]:
+        parser.error(f"not PROMPT=ANSWER: {', '.join(wrong)}")
     answers = reference(**dict(each.split("=", 1) for each in options.answers))
     with tempfile.TemporaryDirectory() as directory:
         path = render(Path(directory), Path(directory, "home"), answers)
