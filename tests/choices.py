@@ -204,7 +204,7 @@ def composition(choice: Choice, module: Path) -> Iterator[str]:
         re.split(r"[\[<>=!~; ]", each)[0] for each in re.findall(r'^    "(.*)",', pyproject, re.M)
     }
     for path in [*choice.sources(CHASSIS), *own]:
-        for name in distributed(path):
+        for name in distributed(path.read_text(encoding="utf-8")):
             if not (is_standard(name) or any(belongs(name, each) for each in declared)):
                 yield (
                     f"pyproject.toml: add what has {name} to the dependencies with {choice}, since "

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -159,11 +160,19 @@ def syntax(path: Path, project: Path) -> Iterator[str]:
         yield "is empty"
     if re.search(rb"[ \t]\n", content):
         yield "has blanks at the end of a line"
-    if path.suffix in PARSERS:
-        try:
-            PARSERS[path.suffix](content.decode())
-        except (SyntaxError, ValueError, yaml.YAMLError) as error:
-            yield f"does not parse: {error}"
+    if problem := problem_of_syntax(path.suffix, content.decode()):
+        yield problem
+
+
+# This and what else is cached here: most files are the same in many combinations.
+@cache
+def problem_of_syntax(suffix: str, text: str) -> str:
+    try:
+        if suffix in PARSERS:
+            PARSERS[suffix](text)
+    except (SyntaxError, ValueError, yaml.YAMLError) as error:
+        return f"does not parse: {error}"
+    return ""
 
 
 def tags(path: Path, project: Path) -> Iterator[str]:
@@ -193,30 +202,39 @@ def words(project: Path, answers: combinations.Answers) -> Iterator[str]:
                 f'tests/test_render.py: add a row ("{prompt}", "{choice}") to WORDS, with what '
                 "must not stand in a project without it"
             )
+    texts = {
+        path.relative_to(project): path.read_text(encoding="utf-8")
+        for path in files(project)
+        if path.suffix != PICTURE
+    }
     for (prompt, choice), pattern in WORDS.items():
         if answers[prompt] == choice or (not choice and answers[prompt] != "none"):
             continue
-        for path in files(project):
-            if path.suffix == PICTURE:
-                continue
-            where = path.relative_to(project)
+        for where, content in texts.items():
             if not choice and VARIANT.fullmatch(where.as_posix()):
                 continue
-            text = f"{where}\n{path.read_text(encoding='utf-8')}"
-            for number, line in enumerate(text.splitlines()):
-                if re.search(pattern, line, re.IGNORECASE):
-                    yield (
-                        f"{where}:{number}: has a word of {prompt}={choice or '...'}, and "
-                        f"{prompt} is {answers[prompt]}; put it under a condition, or change the "
-                        f"row of WORDS in tests/test_render.py: {line.strip()}"
-                    )
+            text = f"{where}\n{content}"
+            for number, line in lines_with(pattern, text):
+                yield (
+                    f"{where}:{number}: has a word of {prompt}={choice or '...'}, and "
+                    f"{prompt} is {answers[prompt]}; put it under a condition, or change the "
+                    f"row of WORDS in tests/test_render.py: {line.strip()}"
+                )
+
+
+@cache
+def lines_with(pattern: str, text: str) -> list[tuple[int, str]]:
+    """The lines in which the pattern is found, and their numbers from 0."""
+    wanted = re.compile(pattern, re.IGNORECASE)
+    return [each for each in enumerate(text.splitlines()) if wanted.search(each[1])]
 
 
 def dependencies(project: Path) -> Iterator[str]:
     """Each dependency is imported, and each import is of a dependency."""
     metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[\[<>=!~; ]", each)[0] for each in metadata["dependencies"]}
-    imported = {module for path in project.glob("src/**/*.py") for module in distributed(path)}
+    sources = [path.read_text(encoding="utf-8") for path in project.glob("src/**/*.py")]
+    imported = {module for source in sources for module in distributed(source)}
     for dependency in declared:
         if not any(belongs(module, dependency) for module in imported):
             yield f"pyproject.toml: nothing imports {dependency}"
@@ -225,13 +243,16 @@ def dependencies(project: Path) -> Iterator[str]:
             yield f"pyproject.toml: {module} is imported, but no dependency"
 
 
-def distributed(path: Path) -> Iterator[str]:
+@cache
+def distributed(source: str) -> list[str]:
     """What a module imports of other distributions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            found.append(node.module)
+    return found
 
 
 def belongs(module: str, dependency: str) -> bool:
