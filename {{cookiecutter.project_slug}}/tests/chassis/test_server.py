@@ -73,12 +73,14 @@ class Service:
             await asyncio.wait_for(self.task, 10)
 
     async def close(self) -> None:
-        self.reserved.close()
-        self.task.cancel()
+        """Stops the service if it still runs, without the grace for connections that are open."""
         for writer in self.writers:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+        if not self.task.done():
+            self.terminate()
+        await self.stopped()
 
 
 @pytest.fixture(autouse=True)
@@ -196,8 +198,6 @@ def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> No
                 writer.close()
             for reader, _ in late:
                 assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
     reasons = [line for line in caplog.messages if "paused" in line]
@@ -221,8 +221,6 @@ def test_longest_idle_connection_makes_room(
             assert await asyncio.wait_for(first.read(), 5) == b""
             to_second.write(REQUEST % b"/")
             assert b" 200 " in await asyncio.wait_for(second.readline(), 5)
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
     reasons = [line for line in caplog.messages if line.startswith("Closing")]
@@ -243,8 +241,6 @@ def test_connection_in_use_makes_room_once_it_is_idle(monkeypatch: pytest.Monkey
             Slow.release.set()
             assert (await asyncio.wait_for(slow.read(), 5)).endswith(b"slow")
             assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -273,8 +269,6 @@ def test_detached_connection_is_not_closed_as_idle(monkeypatch: pytest.MonkeyPat
                 await asyncio.wait_for(late.readline(), 0.1)
             writer.write(b"still here\n")
             assert await asyncio.wait_for(reader.readline(), 5) == b"still here\n"
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -288,8 +282,6 @@ def test_websocket_is_a_connection() -> None:
                 await asyncio.wait_for(reader.readline(), 0.1)
             client.close()
             assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -302,8 +294,6 @@ def test_kernel_does_not_hold_back_what_is_small() -> None:
             connection = websocket.ws_connection.stream.socket  # type: ignore[union-attr]
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             client.close()
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -515,8 +505,6 @@ def test_body_over_the_limit_is_refused_before_it_is_sent() -> None:
         async with running() as service:
             reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: 1048577\r\nA:")
             assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -527,8 +515,6 @@ def test_headers_over_the_limit_are_refused() -> None:
             reader, _ = await service.request(b"/ HTTP/1.1\r\nA: %s\r\nB:" % (b"x" * 33 * 1024))
             with contextlib.suppress(ConnectionResetError):
                 assert await asyncio.wait_for(reader.read(), 5) == b""
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -552,8 +538,6 @@ def test_connection_that_says_nothing_more_is_closed(
             await reader.readuntil(b"}")
             writer.write(sent)
             assert await asyncio.wait_for(reader.read(), 5) == b""
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -568,8 +552,6 @@ def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.01)  # It is looked at many times meanwhile.
             writer.write(REQUEST % b"/")
             assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -590,8 +572,6 @@ def test_connection_that_is_in_use_is_not_closed_as_idle(monkeypatch: pytest.Mon
             await client.write_message("still here")
             assert await client.read_message() == "still here"
             client.close()
-            service.terminate()
-            await service.stopped()
 
     asyncio.run(run())
 
@@ -628,8 +608,6 @@ def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
             # On the same connection, of another client.
             writer.write(REQUEST % b"/")
             await reader.readuntil(b"}")
-            service.terminate()
-            await service.stopped()
         return clients
 
     assert asyncio.run(ask()) == [client, "http 127.0.0.1"]
