@@ -50,9 +50,8 @@ def every() -> list[Answers]:
 
 def sample() -> list[Answers]:
     """Combinations in which any two telemetry choices meet at least once; first the default."""
-    axes = _telemetry()
-    chosen = pairwise(axes)
-    return [each for each in every() if {key: each[key] for key in axes} in chosen]
+    chosen = pairwise(_telemetry())
+    return [each for each in every() if telemetry(each) in chosen]
 
 
 def each_choice() -> list[Answers]:
@@ -63,6 +62,11 @@ def each_choice() -> list[Answers]:
         {key: values[number % len(values)] for key, values in axes.items()}
         for number in range(count)
     )
+
+
+def telemetry(answers: Answers) -> Answers:
+    """The answers to the prompts for telemetry alone."""
+    return {key: answers[key] for key in _telemetry()}
 
 
 def pairwise(axes: Mapping[str, list[str]]) -> list[Answers]:

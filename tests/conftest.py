@@ -11,6 +11,7 @@ from .backends import NotInstalled
 from .project import TEMPLATE, Project, git, interpreter, reference, render
 
 Generate = Callable[..., Project]
+Rendered = Callable[[dict[str, str]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +25,32 @@ def slots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "environments"
 
 
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Renders a project once for each set of answers, for tests to copy."""
+    directory = tmp_path_factory.mktemp("rendered")
+    found: dict[tuple[tuple[str, str], ...], Path] = {}
+
+    def rendered(answers: dict[str, str]) -> Path:
+        key = tuple(sorted(answers.items()))
+        if key not in found:
+            found[key] = render(directory / str(len(found)), directory / "home", answers)
+        return found[key]
+
+    return rendered
+
+
 @pytest.fixture
-def generate(tmp_path: Path, slots: Path) -> Generate:
+def generate(tmp_path: Path, slots: Path, rendered: Rendered) -> Generate:
     """Generates a project; answers not given are those of `project.REFERENCE`."""
     numbers = count()
 
     def generate(**answers: str) -> Project:
         answers = reference(**answers)
         number = next(numbers)
-        directory = tmp_path / f"project-{number}"
-        path = render(directory, tmp_path / "home", answers)
+        original = rendered(answers)
+        path = tmp_path / f"project-{number}" / original.name
+        shutil.copytree(original, path)
         return Project(path, answers, slots / str(number) / "venv", interpreter())
 
     return generate
@@ -77,6 +94,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr[2]}"
     return report
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half of the time, a generated suite waits for sockets and processes."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

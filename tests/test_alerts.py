@@ -17,9 +17,9 @@ from .backends import alertmanager, eventually, prometheus
 from .conftest import Generate
 
 # All that alerts depend on.
-CHOICES = pytest.mark.parametrize(
-    ("health", "deployment"), [("probes", "kubernetes"), ("none", "docker"), ("none", "kubernetes")]
-)
+NAMES = ("health", "deployment")
+FIRST, *OTHERS = [("probes", "kubernetes"), ("none", "docker"), ("none", "kubernetes")]
+CHOICES = pytest.mark.parametrize(NAMES, [FIRST, *OTHERS])
 OF_KUBERNETES = {"RolloutStuck", "AutoscalerAtMaximum"}
 SEVERITIES = {"critical", "warning"}
 
@@ -41,7 +41,9 @@ def test_promtool_finds_nothing(generate: Generate, health: str, deployment: str
     assert "SUCCESS" in output
 
 
-@CHOICES
+@pytest.mark.parametrize(
+    NAMES, [FIRST, *(pytest.param(*each, marks=pytest.mark.full) for each in OTHERS)]
+)
 def test_alerts_fire_when_they_must_and_only_then(
     generate: Generate, health: str, deployment: str
 ) -> None:
@@ -50,6 +52,7 @@ def test_alerts_fire_when_they_must_and_only_then(
     assert "SUCCESS" in prometheus.promtool("test", "rules", tests)
 
 
+@pytest.mark.full
 def test_rules_hold_for_prometheus_2(generate: Generate) -> None:
     directory = generate(metrics="prometheus", health="probes").path / "deploy/prometheus"
     promtool = partial(prometheus.promtool, version=2)
@@ -125,6 +128,7 @@ def test_counters_are_each_read_at_one_moment(
         assert not re.search(r"\w:", expr), expr
 
 
+@pytest.mark.full
 def test_no_counter_falls_when_a_scrape_ends_between_two_rules(
     generate: Generate, tmp_path: Path
 ) -> None:

@@ -61,10 +61,8 @@ def installed() -> None:
         raise NotInstalled("newrelic")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(command, marks=() if command == "run" else pytest.mark.full) for command in ROWS],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("command", ROWS)
 def test_command_makes_a_table(command: str, tmp_path: Path) -> None:
     assert measure(tmp_path, command, *OPTIONS.get(command, [])) == ROWS[command]
     results = json.loads((tmp_path / f"{command}.json").read_text(encoding="utf-8"))

@@ -16,17 +16,10 @@ from .project import Project
 EX_CONFIG = 78
 EDITS = [*WEEK, RENAMING]
 DEFAULTS, *_ = SAMPLE = combinations.sample()
-COMBINATIONS = [
-    pytest.param(
-        answers,
-        id=combinations.name(answers),
-        marks=() if answers in (DEFAULTS, SAMPLE[-1]) else pytest.mark.full,
-    )
-    for answers in SAMPLE
-]
 
 
-@pytest.mark.parametrize("answers", COMBINATIONS)
+@pytest.mark.full
+@pytest.mark.parametrize("answers", SAMPLE, ids=combinations.name)
 def test_week(generate: Generate, answers: Answers) -> None:
     project = generate(**answers)
     team = Team(project.path)

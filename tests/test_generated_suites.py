@@ -11,13 +11,19 @@ from . import combinations
 from .conftest import Generate
 from .project import Project, interpreters
 
-SAMPLE = combinations.sample()
+DEFAULTS, *_ = SAMPLE = combinations.sample()
+# What runs without `--full` has each choice once.
+QUICK = [combinations.telemetry(each) for each in combinations.each_choice()]
+
+
+def marks(answers: combinations.Answers) -> list[pytest.MarkDecorator]:
+    if answers == DEFAULTS:
+        return [pytest.mark.longest]
+    return [] if combinations.telemetry(answers) in QUICK else [pytest.mark.full]
+
+
 COMBINATIONS = [
-    pytest.param(
-        answers,
-        id=combinations.name(answers),
-        marks=() if answers in SAMPLE else pytest.mark.full,
-    )
+    pytest.param(answers, id=combinations.name(answers), marks=marks(answers))
     for answers in combinations.every()
 ]
 # These take more than half of the time, and test what no choice can change: what stands below the

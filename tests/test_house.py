@@ -535,12 +535,14 @@ def test_license_is_removed_by_what_the_tests_say(copy: Path) -> None:
     build(copy, WITHOUT_A_LICENSE)
 
 
+@pytest.mark.full
 def test_graphite_is_built_by_what_the_tests_say(copy: Path) -> None:
     offer(copy, "metrics", lambda values: values.insert(-1, "graphite"))
     build(copy, GRAPHITE)
     ran(copy, "tests.check", f"{SOURCE}/{CHASSIS}/metrics_graphite.py", f"{SOURCE}/compose.yaml")
 
 
+@pytest.mark.full
 def test_rate_limit_is_built_by_what_the_tests_say(copy: Path) -> None:
     offer(copy, "rate_limit", lambda values: values.extend(["none", "token_bucket"]))
     build(copy, RATE_LIMIT)

@@ -177,6 +177,7 @@ def as_on_github(command: str) -> str:
     return command
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 @pytest.mark.parametrize("ci", PIPELINES)
 def test_what_is_deployed_is_checked(generate: Generate, ci: str, deployment: str) -> None:

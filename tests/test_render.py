@@ -1,4 +1,4 @@
-"""Every combination is rendered, and read file by file. Nothing is installed or run here."""
+"""Combinations are rendered, and read file by file. Nothing is installed or run here."""
 
 import ast
 import json
@@ -15,7 +15,6 @@ import yaml
 from ruff import find_ruff_bin
 
 from . import combinations, imports
-from .conftest import Generate
 from .project import TEMPLATE, reference, render, setting_fields
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
@@ -84,6 +83,16 @@ PACKAGES = {
     "python-dotenv": "dotenv",
 }
 
+# Without `--full`, those in which any two choices meet.
+COMBINATIONS = [
+    pytest.param(
+        answers,
+        id=combinations.name(answers),
+        marks=() if answers in combinations.sample() else pytest.mark.full,
+    )
+    for answers in combinations.every()
+]
+
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -94,9 +103,10 @@ def by_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render(directory / "project", directory / "home", reference())
 
 
-@pytest.mark.parametrize("answers", combinations.every(), ids=combinations.name)
-def test_combination(generate: Generate, by_default: Path, answers: combinations.Answers) -> None:
-    found = problems(generate(**answers).path, answers, by_default)
+@pytest.mark.parametrize("answers", COMBINATIONS)
+def test_combination(tmp_path: Path, by_default: Path, answers: combinations.Answers) -> None:
+    project = render(tmp_path / "project", tmp_path / "home", reference(**answers))
+    found = problems(project, answers, by_default)
     assert not found, "\n".join(found)
 
 

@@ -110,7 +110,7 @@ class TestBackground(ChassisTest):
                 (added,) = self.service.background_work.works
                 assert added.task
                 await added.task
-            assert added.state == "ended"
+            assert (added.state, added.failures) == ("ended", 9)
 
         self.run_async(run)
         assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]

@@ -1,7 +1,9 @@
 """What is counted beside the requests."""
 
 import gc
+import time
 from collections.abc import Mapping
+from time import perf_counter
 
 from tornado.httpserver import HTTPServer
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -111,6 +113,12 @@ class TestRefusals(CountsTest):
         self.run_async(leave)
         assert self.reasons.seen == []
 
+    def test_each_refusal_is_counted(self) -> None:
+        for _ in range(2):
+            self.raw(b"GET / HTTP/1.1\r\n\r\n")
+        self.run_async(lambda: self.until(lambda: len(self.reasons.seen) == 2))
+        assert self.total("http_server_refused_requests", "malformed") == 2
+
     def test_answer_of_a_handler_is_no_refusal(self) -> None:
         self.fetch("/nowhere")
         self.fetch("/status/413")
@@ -128,8 +136,10 @@ class TestWebSockets(CountsTest):
             for message in ("one", b"two"):
                 await first.write_message(message, binary=isinstance(message, bytes))
                 assert await first.read_message() == message
-            assert self.total("websocket_messages", "received") == 2
-            assert self.total("websocket_messages", "sent") == 2
+            assert self.totals("websocket_messages") == [
+                ({"direction": "received"}, 2),
+                ({"direction": "sent"}, 2),
+            ]
             first.close()
             await self.until(lambda: self.app.open_websockets == 1)
             second.close()
@@ -176,9 +186,22 @@ class TestWebSockets(CountsTest):
 
 class TestGarbageCollection(CountsTest):
     def test_pauses(self) -> None:
-        before = self.total("python_gc_pause_seconds", "2")
-        gc.collect()
-        assert self.total("python_gc_pause_seconds", "2") > before
+        def pauses() -> dict[str, float]:
+            totals = self.totals("python_gc_pause_seconds")
+            return {labels["generation"]: total for labels, total in totals}
+
+        # No other collection, which could come between two readings of the clock.
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for _ in range(2):
+            before = pauses()
+            time.sleep(0.01)
+            started = perf_counter()
+            gc.collect(0)
+            passed = perf_counter() - started
+            after = pauses()
+            assert before["0"] < after["0"] <= before["0"] + passed
+            assert {**after, "0": 0} == {**before, "0": 0}
 
     def test_nothing_is_left_behind(self) -> None:
         def callbacks() -> list[str]:
