@@ -144,15 +144,27 @@ def command(answers: "dict[str, str]", output_dir: str = "") -> str:
     template = ANSWERS["_template"]
     if "_output_dir" in ANSWERS:
         output_dir = output_dir or ANSWERS["_output_dir"]
-        argv = ["cookiecutter", "--no-input", "--output-dir", output_dir]
+        argv = [*program("cookiecutter"), "--no-input", "--output-dir", output_dir]
         if ANSWERS.get("_checkout"):
             argv += ["--checkout", ANSWERS["_checkout"]]
         argv += [template, *(f"{field}={answer}" for field, answer in answers.items())]
     else:
-        argv = ["cruft", "create", "--no-input", "--extra-context", json.dumps(answers)]
+        argv = [*program("cruft"), "create", "--no-input", "--extra-context", json.dumps(answers)]
         argv += ["--output-dir", output_dir] if output_dir else []
         argv += [template]
     return quoted(argv)
+
+
+def program(name: str) -> "list[str]":
+    """Returns how to start a program again that may have been started off the PATH."""
+    import shutil
+
+    # uvx puts the program on the PATH for this run only.
+    uv = os.environ.get("UV")
+    if uv:
+        return ["uvx", name] if shutil.which("uvx") else [uv, "tool", "run", name]
+    beside = shutil.which(name, path=str(Path(sys.executable).parent))
+    return [name] if shutil.which(name) or not beside else [beside]
 
 
 def quoted(argv: "list[str]") -> str:
@@ -181,7 +193,7 @@ def refusal_to_overwrite(project: Path, answers: "dict[str, str]") -> "list[str]
         lines += ["To generate into another directory and copy what you want from there:"]
         return [*lines, "", f"  {command(answers, str(project.parent / 'generated'))}", ""]
     changed = {field: answer for field, answer in answers.items() if before.get(field) != answer}
-    argv = ["cruft", "update", "--project-dir", str(project)]
+    argv = [*program("cruft"), "update", "--skip-apply-ask", "--project-dir", str(project)]
     argv += ["--variables-to-update", json.dumps(changed)] if changed else []
     lines += ["To update it to these answers and keep your team's changes:", ""]
     return [*lines, f"  {quoted(argv)}", ""]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import chdir, redirect_stderr
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -184,8 +184,9 @@ def test_suggestions_are_accepted(answers: dict[str, str]) -> None:
     if not message:
         return
     command = shlex.split(message.rstrip().rpartition("\n\n  ")[2])
-    assert command[:5] == ["cookiecutter", "--no-input", "--output-dir", "/out", "/template"]
-    again = dict(each.split("=", 1) for each in command[5:])
+    options = command[command.index("--no-input") :]
+    assert options[:4] == ["--no-input", "--output-dir", "/out", "/template"]
+    again = dict(each.split("=", 1) for each in options[4:])
     assert again.keys() == answers.keys()
     assert refusal(again) == ""
     for field, answer in answers.items():
@@ -212,9 +213,7 @@ def test_all_problems_are_reported_at_once_with_the_command_to_run_again(tmp_pat
     assert "\n  description: " not in message
     assert list(tmp_path.glob("out/*")) == []
 
-    [command] = re.findall(r"^  (cookiecutter .*)", message, re.MULTILINE)
-    again = cookiecutter(*shlex.split(command)[1:], home=tmp_path, complete=True)
-    assert again.returncode == 0, again.stdout
+    as_shown(message, home=tmp_path)
     project = tmp_path / "out" / "class-service"
     text = (project / "pyproject.toml").read_text(encoding="utf-8")
     assert tomllib.loads(text)["project"]["description"] == answers["description"]
@@ -229,11 +228,7 @@ def test_answer_in_utf_8_is_understood_where_the_locale_is_not(tmp_path: Path) -
         '  author_name: "Zoë" was typed in UTF-8, but the locale is not UTF-8: set PYTHONUTF8=1.\n'
         "      Try: Zoë\n"
     ) in done.stdout
-    [command] = re.findall(r"^  PYTHONUTF8=1 (cookiecutter .*)", done.stdout, re.MULTILINE)
-    environ = {**ascii_only, "PYTHONUTF8": "1"}
-    argv = shlex.split(command)[1:]
-    again = cookiecutter(*argv, home=tmp_path, complete=True, environ=environ)
-    assert again.returncode == 0, again.stdout
+    as_shown(done.stdout, home=tmp_path, environ=ascii_only)
     [project] = (tmp_path / "out").iterdir()
     text = (project / "pyproject.toml").read_text(encoding="utf-8")
     assert tomllib.loads(text)["project"]["authors"][0]["name"] == "Zoë"
@@ -266,6 +261,17 @@ def test_next_steps_are_commands_that_work(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     done = cookiecutter("--no-input", "project_slug=other", home=tmp_path, environ=on_path)
     assert done.stdout.endswith("Run it:   cd other && uv run other\nTest it:  uv run pytest\n")
+
+
+def test_command_after_uvx_is_one_of_uvx(tmp_path: Path) -> None:
+    """What it runs is on the PATH until it ends."""
+    uv = Path(sys.executable).with_name("uv")
+    environ = {"UV": str(uv), "PATH": "/usr/bin:/bin"}
+    done = cookiecutter("--no-input", "project_slug=json", home=tmp_path, environ=environ)
+    assert f"\n  {uv} tool run cookiecutter --no-input " in done.stdout
+    environ["PATH"] = f"{uv.parent}:/usr/bin:/bin"
+    done = cookiecutter("--no-input", "project_slug=json", home=tmp_path, environ=environ)
+    assert "\n  uvx cookiecutter --no-input " in done.stdout
 
 
 def test_typed_answers_are_not_executed(tmp_path: Path) -> None:
@@ -327,17 +333,32 @@ def cookiecutter(
     *argv: str,
     home: Path,
     typed: str = "",
-    complete: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    """Runs the command; without `complete`, with the template and a directory for its output."""
+    """Runs the command with the template and a directory for its output."""
     (home / "out").mkdir(exist_ok=True)
-    if not complete:
-        argv = ("--output-dir", str(home / "out"), str(TEMPLATE), *argv)
+    program = Path(sys.executable).with_name("cookiecutter")
+    argv = (str(program), "--output-dir", str(home / "out"), str(TEMPLATE), *argv)
+    return run(argv, home, environ, typed)
+
+
+def as_shown(message: str, *, home: Path, environ: Mapping[str, str] | None = None) -> str:
+    """What the one command in a message prints, run as a person would paste it."""
+    [command] = re.findall(r"^  (.*\b(?:cookiecutter|cruft) .*)", message, re.MULTILINE)
+    done = run(["/bin/sh", "-ec", command], home, environ)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def run(
+    argv: Sequence[str], home: Path, environ: Mapping[str, str] | None, typed: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    # Nothing of the environment that the tests run in is on the PATH.
+    own = {"PATH": "/usr/bin:/bin", "HOME": str(home), "NO_COLOR": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "cookiecutter", *argv],
+        argv,
         cwd=home,
-        env={**os.environ, "HOME": str(home), "NO_COLOR": "1", **(environ or {})},
+        env={**os.environ, **own, **(environ or {})},
         input=typed,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -5,7 +5,9 @@ It does so as generated, and after the first week of its team, of whose edits no
 
 import difflib
 import json
+import re
 import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 from . import combinations
 from .edits import RENAMED, RENAMING, WEEK, Edit, Team
 from .project import TEMPLATE, git, reference, render
+from .test_answers import run
+from .test_render import SOURCE
 from .test_sameness import digest
 
 Change = tuple[str, str, str]
@@ -106,6 +110,25 @@ def test_project_renamed_by_hand_becomes_what_a_fresh_one_of_that_name_is(
     assert cruft.update(project, skip_apply_ask=True, extra_context=dict(after))
     named = {**after, "project_slug": RENAMED}
     expected = digest(render(tmp_path / "fresh", tmp_path / "home", named, repository))
+    assert digest_of_updated(project) == expected
+
+
+@pytest.mark.parametrize("page", ["README.md", f"{SOURCE.name}/docs/README.md"])
+def test_commands_of_a_page_change_answers_and_ask_nothing(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """With some versions of Typer, cruft's question whether to apply an update is a traceback."""
+    project = created(repository, tmp_path, monkeypatch, reference())
+    answers = reference()
+    text = (TEMPLATE / page).read_text(encoding="utf-8")
+    for options in re.findall(r"^    uvx cruft update(.*)", text, re.MULTILINE):
+        program = Path(sys.executable).with_name("cruft")
+        done = run(["/bin/sh", "-ec", f"{program} update{options}"], project, {})
+        assert done.returncode == 0, done.stdout
+        git(project, "commit", "--quiet", "--all", "--allow-empty", "--message=Updated")
+        answers |= json.loads("".join(re.findall(r"'(.*)'", options)) or "{}")
+    assert answers != reference()
+    expected = digest(render(tmp_path / "fresh", tmp_path / "home", answers, repository))
     assert digest_of_updated(project) == expected
 
 

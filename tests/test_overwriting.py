@@ -1,8 +1,6 @@
 """Generating over a project: it is refused, nothing is touched, and the way that works is shown."""
 
 import json
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 
 from . import combinations
 from .project import TEMPLATE, git, reference, render
-from .test_answers import cookiecutter
+from .test_answers import as_shown, cookiecutter
 from .test_change_of_mind import created, digest_of_updated, transitions
 from .test_sameness import digest
 
@@ -48,9 +46,7 @@ def test_command_that_is_shown_generates_beside_it(tmp_path: Path) -> None:
     done = cookiecutter(
         "--no-input", "-f", *(f"{key}={value}" for key, value in answers.items()), home=tmp_path
     )
-    [command] = re.findall(r"^  (cookiecutter .*)", done.stdout, re.MULTILINE)
-    again = cookiecutter(*shlex.split(command)[1:], home=tmp_path, complete=True)
-    assert again.returncode == 0, again.stdout
+    as_shown(done.stdout, home=tmp_path)
     [made] = (tmp_path / "out" / "generated").iterdir()
     assert digest(made) == digest(render(tmp_path / "fresh", tmp_path / "home", answers))
 
@@ -71,12 +67,9 @@ def test_command_that_is_shown_updates_what_cruft_has_made(
     )
     assert done.returncode != 0
     assert digest_of_updated(project) == kept
-    [command] = re.findall(r"^  cruft (update .*)", done.stderr, re.MULTILINE)
-    assert wanted in command
-    argv = [sys.executable, "-m", "cruft", *shlex.split(command), "--skip-apply-ask"]
-    updated = subprocess.run(argv, check=True, capture_output=True)
+    updated = as_shown(done.stderr, home=tmp_path)
     # What cruft generates to compare is gone before a person could run it.
-    assert b"Run it:" not in updated.stdout
+    assert "Run it:" not in updated
     expected = digest(render(tmp_path / "fresh", tmp_path / "home", answers, repository))
     assert digest_of_updated(project) == expected
 
