@@ -1,4 +1,4 @@
-"""The service's own routes, asked over a real socket."""
+"""Requests to the service's own routes, over a real socket."""
 
 import json
 
