@@ -28,8 +28,8 @@ class TestBackground(ChassisTest):
         self.service.background_work = background.Background(app.report_background_failure)
         return app
 
-    def work(self, function: Callable[[], Awaitable[object]], restart: bool = False) -> None:
-        self.service.background("work", function, restart=restart)
+    def work(self, function: Callable[[], Awaitable[object]], **options: bool) -> None:
+        self.service.background("work", function, **options)
 
     def test_starts_once_the_service_is_ready(self) -> None:
         states = []
@@ -82,7 +82,9 @@ class TestBackground(ChassisTest):
 
         async def run() -> None:
             self.work(work)
-            await self.until(lambda: self.failures.failed)
+            (added,) = self.service.background_work.works
+            assert added.task
+            await asyncio.wait_for(added.task, 5)
 
         with self.assertLogs(background.__name__, logging.ERROR) as logs:
             self.run_async(run)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from tornado.web import RequestHandler
@@ -62,8 +62,12 @@ class Service:
                 await writer.wait_closed()
 
     async def enters(self, state: str) -> None:
-        while self.app.state != state:  # noqa: ASYNC110 (nobody else waits for it)
-            await asyncio.sleep(0)
+        await self.until(lambda: self.app.state == state)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 (the service has no event for this)
+                await asyncio.sleep(0)
 
     def terminate(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -136,9 +140,7 @@ def test_body_that_still_arrives_is_waited_for() -> None:
         async with running() as service:
             reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 9\r\nA:")
             writer.write(b"half-")
-            async with asyncio.timeout(5):
-                while not service.app.in_flight:  # noqa: ASYNC110 (nobody else waits for it)
-                    await asyncio.sleep(0)
+            await service.until(lambda: service.app.in_flight == 1)
             service.terminate()
             await service.refuses()
             # Longer than silence is allowed to be.
@@ -173,8 +175,7 @@ def test_websocket_that_does_not_read_does_not_hold_the_stop() -> None:
         async with running() as service:
             with socket.create_connection(("127.0.0.1", service.port)) as client:
                 client.sendall(HANDSHAKE)
-                while not service.app.open_websockets:  # noqa: ASYNC110 (nobody else waits for it)
-                    await asyncio.sleep(0)
+                await service.until(lambda: service.app.open_websockets == 1)
                 (websocket,) = service.app.websockets
                 while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
                     websocket.write_message("x" * 65536)
@@ -613,6 +614,37 @@ def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
     assert asyncio.run(ask()) == [client, "http 127.0.0.1"]
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "scheme"), [("https, http", "http"), ("http,https", "https"), ("gopher", "http")]
+)
+def test_scheme_is_the_one_that_the_nearest_proxy_received(forwarded: str, scheme: str) -> None:
+    async def run() -> None:
+        schemes = []
+        async with running(TRUSTED_PROXIES="127.0.0.1") as service:
+            service.app._on_end.append(lambda exchange: schemes.append(exchange.request.protocol))
+            head = f"/ HTTP/1.1\r\nX-Forwarded-Proto: {forwarded}\r\nA:"
+            reader, _ = await service.request(head.encode())
+            await reader.readuntil(b"}")
+        assert schemes == [scheme]
+
+    asyncio.run(run())
+
+
+def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
+    async def run() -> None:
+        async with running(TRUSTED_PROXIES="127.0.0.1") as service:
+            reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
+            writer.write(b"body")
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            _, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
+            writer.write(b"bo")
+            await service.until(lambda: service.app.in_flight == 1)
+            writer.close()
+            await service.until(lambda: service.app.in_flight == 0)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_process_ends_with_status_0(number: signal.Signals) -> None:
     with process() as service:
@@ -629,6 +661,18 @@ def test_stop_says_what_it_waits_for() -> None:
             service.wait_for_output("Waiting up to 20 s for 1 request: GET /slow, 0 s old. Ctrl-C")
             service.process.send_signal(signal.SIGINT)
             assert service.wait() == 128 + signal.SIGINT
+
+
+def test_stop_says_which_requests_are_the_oldest() -> None:
+    with process() as service, contextlib.ExitStack() as stack:
+        service.wait_until_listening()
+        for path in ("/slow", "/stubborn", "/thread", "/slow"):
+            stack.enter_context(service.get(path))
+            service.fetch("/")  # once it is answered, the one before has been received
+        service.process.terminate()
+        service.wait_for_output("; and 1 more")
+        ages = "GET /slow, N s old; GET /stubborn, N s old; GET /thread, N s old; and 1 more"
+        assert f"for 4 requests: {ages}" in re.sub(r"\d+ s old", "N s old", service.output())
 
 
 def test_second_signal_ends_a_process_whose_loop_is_stuck() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -195,6 +196,14 @@ def test_secret_is_not_quoted() -> None:
 def test_type_without_a_parser_is_a_mistake_of_the_programmer() -> None:
     with pytest.raises(TypeError, match=r"needs setting\(parse=...\)"):
         parsing.parser_of(dict[str, str])
+
+
+@pytest.mark.parametrize("parse", [parsing.integer(1, 5), parsing.number(1, 5)])
+def test_bounds_are_included(parse: Callable[[str], float]) -> None:
+    assert (parse("1"), parse("5")) == (1, 5)
+    for text in ("0", "6"):
+        with pytest.raises(ValueError, match="from 1 to 5"):
+            parse(text)
 
 
 def test_choices_are_taken_in_any_case() -> None:
