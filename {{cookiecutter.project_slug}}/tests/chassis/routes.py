@@ -149,11 +149,14 @@ class Stream(RequestHandler):
 
 @stream_request_body
 class Upload(RequestHandler):
+    def initialize(self) -> None:
+        self.size = 0
+
     def data_received(self, chunk: bytes) -> None:
-        pass
+        self.size += len(chunk)
 
     def put(self) -> None:
-        self.finish("uploaded")
+        self.finish(f"{self.size} uploaded")
 
 
 class Echo(WebSocketHandler):

@@ -314,7 +314,7 @@ class TestApplication(ChassisTest):
         assert self.one().status == 499
 
     def test_upload(self) -> None:
-        assert self.fetch("/upload", method="PUT", body="all of it").body == b"uploaded"
+        assert self.fetch("/upload", method="PUT", body="all of it").body == b"9 uploaded"
         assert (self.one().route, self.one().status) == ("/upload", 200)
 
     def test_websocket_ends_when_it_is_open(self) -> None:

@@ -120,6 +120,7 @@ def test_tracestate_beyond_its_length_is_dropped() -> None:
         ),
         ({"X-B3-TraceId": TRACE, "X-B3-SpanId": SPAN}, Parent(TRACE, SPAN, None)),
         ({"X-B3-Sampled": "0"}, Parent("", "", 0)),
+        ({"X-B3-Flags": "1"}, Parent("", "", 1)),
     ],
 )
 def test_b3(name: str, headers: dict[str, str], parent: Parent) -> None:
@@ -147,12 +148,14 @@ def test_hostile_b3_is_none(headers: dict[str, str]) -> None:
 
 
 def test_each_form_of_b3_is_sent_by_its_name() -> None:
-    assert inject("b3", Parent(TRACE, SPAN, 1)) == {"b3": f"{TRACE}-{SPAN}-1"}
-    assert inject("b3multi", Parent(TRACE, SPAN, 2)) == {
-        "X-B3-TraceId": TRACE,
-        "X-B3-SpanId": SPAN,
-        "X-B3-Sampled": "0",
-    }
+    for flags, sampled in ((None, "0"), (0, "0"), (1, "1"), (2, "0"), (3, "1")):
+        parent = Parent(TRACE, SPAN, flags)
+        assert inject("b3", parent) == {"b3": f"{TRACE}-{SPAN}-{sampled}"}
+        assert inject("b3multi", parent) == {
+            "X-B3-TraceId": TRACE,
+            "X-B3-SpanId": SPAN,
+            "X-B3-Sampled": sampled,
+        }
 
 
 def test_last_of_several_counts() -> None:
