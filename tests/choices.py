@@ -28,7 +28,7 @@ from .test_render import SOURCE, WITHOUT_WORDS, WORDS, belongs, distributed, is_
 
 PACKAGE = "src/{{cookiecutter.__package}}"
 CHASSIS = f"{PACKAGE}/chassis"
-# Prompts whose choices are told apart by conditions, and not by variants of a feature.
+# Prompts whose choices differ by conditions, and not by variants of a feature.
 WITHOUT_A_FEATURE = {"license", "deployment", "ci"}
 # A setting that says where a backend is, or lets a service in there. Without it, an exporter idles.
 ADDRESS = re.compile(r"\w+_(host|endpoint|url|address|dsn|license_key)")
@@ -129,11 +129,11 @@ def table() -> Iterator[str]:
             yield f"README.md: add a row for {prompt} to the table of prompts"
             continue
         where = line_of(readme, f"| `{prompt}` |")
-        told = re.findall("`(.+?)`", row[1])
+        listed = re.findall("`(.+?)`", row[1])
         for value in values:
-            if value not in told:
+            if value not in listed:
                 yield f"{where}: add `{value}` to the row of {prompt}"
-        for value in told:
+        for value in listed:
             if value not in values:
                 yield f"{where}: remove `{value}`, which {prompt} does not offer"
 
@@ -283,7 +283,7 @@ def presets() -> Iterator[str]:
                 yield f"{line}: {key.value} does not offer {value.value}; {better}"
         for prompt in choices.keys() - {"license"} - content["default_context"].keys():
             # So that a preset stays what it is when a default changes.
-            yield f"{where}: answer {prompt}, by one of {', '.join(choices[prompt])}"
+            yield f"{where}: answer {prompt} with one of {', '.join(choices[prompt])}"
 
 
 def instead(name: str, known: "dict[str, object] | list[str]") -> str:

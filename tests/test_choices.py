@@ -91,7 +91,7 @@ def test_server_that_nobody_starts_is_found(copy: Path) -> None:
     assert ".ci/backends/any.sh: remove it, or start it in tests/backends/" in problems(copy)
 
 
-def test_each_mistake_is_told_with_its_file_line_and_remedy(copy: Path) -> None:
+def test_each_mistake_is_reported_with_its_file_line_and_remedy(copy: Path) -> None:
     choice = next(each for each in choices.chosen() if each.value not in choices.WITHOUT_WORDS)
     prompt = choice.prompt
     wrong = prompt[:-2] + prompt[-1]
@@ -101,29 +101,29 @@ def test_each_mistake_is_told_with_its_file_line_and_remedy(copy: Path) -> None:
     replace(module, f"cookiecutter.{prompt} ", f"cookiecutter.{wrong} ")
     words = copy / "tests" / "test_render.py"
     replace(words, f'("{prompt}", "{choice.value}"): ', f'("{prompt}", ""): ')
-    told = ran(copy, "tests.check", f"{SOURCE}/{choices.CHASSIS}/service.py", status=1)
+    output = ran(copy, "tests.check", f"{SOURCE}/{choices.CHASSIS}/service.py", status=1)
     where = f"presets/{preset.name}:{line(preset, f'{wrong}:')}"
-    assert f"{where}: there is no prompt {wrong}; write {prompt}\n" in told
+    assert f"{where}: there is no prompt {wrong}; write {prompt}\n" in output
     offered = ", ".join(combinations.choices()[prompt])
-    assert f"presets/{preset.name}: answer {prompt}, by one of {offered}\n" in told
+    assert f"presets/{preset.name}: answer {prompt} with one of {offered}\n" in output
     where = f"{SOURCE}/{choices.CHASSIS}/service.py:{line(module, f'cookiecutter.{wrong} ')}"
-    assert f"{where}: there is no cookiecutter.{wrong}; write {prompt}\n" in told
-    assert f'tests/test_render.py: add a row ("{prompt}", "{choice.value}") to WORDS' in told
+    assert f"{where}: there is no cookiecutter.{wrong}; write {prompt}\n" in output
+    assert f'tests/test_render.py: add a row ("{prompt}", "{choice.value}") to WORDS' in output
 
 
-def test_word_of_what_was_not_chosen_is_told_with_its_line(copy: Path) -> None:
+def test_word_of_what_was_not_chosen_is_reported_with_its_line(copy: Path) -> None:
     choice = next(each for each in choices.chosen() if each.value not in choices.WITHOUT_WORDS)
     compose = copy / SOURCE / "compose.yaml"
     # What is asked for is in the first combination only.
     condition = f'# {{% if cookiecutter.{choice.prompt} == "{choice.value}" %}}\n# {{% endif %}}\n'
     replace(compose, "    build: .\n", f"    build: .  # {choice.value}\n{condition}")
-    told = ran(copy, "tests.check", f"{SOURCE}/compose.yaml", status=1)
+    output = ran(copy, "tests.check", f"{SOURCE}/compose.yaml", status=1)
     assert re.search(
         rf"^compose.yaml:\d+: has a word of {choice.prompt}={choice.value}, and {choice.prompt} is "
         rf"\w+; put it under a condition, .*: build: \.  # {choice.value}$",
-        told,
+        output,
         re.MULTILINE,
-    ), told
+    ), output
 
 
 def problems(template: Path) -> list[str]:

@@ -520,8 +520,8 @@ RATE_LIMIT = [
 def test_new_relic_is_removed_by_what_the_tests_say(copy: Path) -> None:
     offer(copy, "error_tracking", lambda values: values.remove("newrelic"))
     # Some name a file within the project's folder.
-    told = {re.split(r":\d", each)[0] for each in problems(copy)}
-    assert {each for each in told if (copy / each).exists()} == WITHOUT_NEW_RELIC.keys()
+    reported = {re.split(r":\d", each)[0] for each in problems(copy)}
+    assert {each for each in reported if (copy / each).exists()} == WITHOUT_NEW_RELIC.keys()
     for take in WITHOUT_NEW_RELIC.values():
         take(copy)
     [last] = problems(copy)
