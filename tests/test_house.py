@@ -508,7 +508,7 @@ RATE_LIMIT = [
         edit("CHANGELOG.md", before("- `metrics`: ", "- `rate_limit`: a token bucket.\n")),
     ),
     Step(
-        "presets/minimal.yaml: answer rate_limit, by one of none, token_bucket",
+        "presets/minimal.yaml: answer rate_limit with one of none, token_bucket",
         lambda template: [
             preset.write_text(f"{preset.read_text()}  rate_limit: none\n")
             for preset in template.glob("presets/*.yaml")
