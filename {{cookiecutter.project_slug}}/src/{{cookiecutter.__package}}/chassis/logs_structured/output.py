@@ -124,7 +124,7 @@ class Output:
             self._accept(line)
         self._drain(poll)
         if self._lost and not self._waiting:
-            self._tell()
+            self._report_loss()
             self._drain(poll)
         if self._waiting and self._loop and not self._is_retrying:
             self._is_retrying = True
@@ -155,11 +155,11 @@ class Output:
             self.dropped += 1
             return
         if self._lost:
-            self._tell()
+            self._report_loss()
         self._waiting.append(line)
         self._size += len(line)
 
-    def _tell(self) -> None:
+    def _report_loss(self) -> None:
         line = self._loss(self._lost).encode(self._encoding, "backslashreplace")
         self._lost = 0
         self._waiting.append(line)
