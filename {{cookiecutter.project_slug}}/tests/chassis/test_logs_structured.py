@@ -15,7 +15,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -27,7 +27,8 @@ from tornado.wsgi import WSGIContainer
 
 from my_service.chassis import PACKAGE, SERVICE, __version__
 from my_service.chassis.application import correlation
-from my_service.chassis.logs import AccessLog
+from my_service.chassis.logs import AccessLog, output
+from my_service.chassis.logs.output import WAITING_BYTES, Output
 from my_service.chassis.service import Service
 from my_service.chassis.settings import Settings, read
 
@@ -85,13 +86,15 @@ def in_child(number):
 def in_thread():
     async def log():
         for number in range(2000):
+            if number == 1999:
+                loop.stop()  # after this turn
             logging.info("in thread %d", number)
             if number == 1000:
                 await asyncio.sleep(0)
 
     loop = asyncio.new_event_loop()
-    # It stops in the turn in which it has logged.
-    loop.run_until_complete(log())
+    task = loop.create_task(log())
+    loop.run_forever()
 
 
 async def main():
@@ -416,6 +419,115 @@ def test_reader_that_has_gone_does_not_stop_the_service() -> None:
     with logging_to(stream, "json"):
         stream.close()
         log.error("to nobody")
+
+
+class Pipe:
+    """An output that writes to a pipe, which is read only when a test does so."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self._reading, writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._stream = open(writing, "w", encoding=encoding)  # noqa: SIM115 (closed by `close`)
+        self.output = Output(self._stream, "{} lost\n".format)
+
+    def read(self) -> bytes:
+        """What is in the pipe."""
+        received = b""
+        with suppress(BlockingIOError):
+            while more := os.read(self._reading, 65536):
+                received += more
+        return received
+
+    def close(self) -> None:
+        os.close(self._reading)
+        self._stream.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    if sys.platform == "win32":
+        pytest.skip("Windows cannot poll a pipe")
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def test_reader_that_comes_back_before_the_end_gets_every_line(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "LAST_CHANCE_SECONDS", 60.0)
+    # More than the pipe takes, and together more than may wait.
+    lines = "".join(f"{number} {'x' * 3 * (number % 50) ** 2}\n" for number in range(300))
+    assert 3 * len(lines) > WAITING_BYTES > len(lines) > 500_000
+
+    async def read(size: int) -> bytes:
+        received = b""
+        async with asyncio.timeout(30):
+            while len(received) < size:
+                received += pipe.read()
+                await asyncio.sleep(0.001)
+        return received
+
+    async def run() -> None:
+        pipe.output.open()
+        for last in (False, False, True):
+            for line in lines.splitlines(keepends=True):
+                pipe.output.write(line)
+            closing = asyncio.create_task(pipe.output.close() if last else asyncio.sleep(0))
+            # As long as nobody reads, the loop goes on.
+            await asyncio.sleep(2 * output.RETRY_SECONDS)
+            assert closing.done() != last
+            assert await read(len(lines)) == lines.encode()
+            await closing
+
+    asyncio.run(run())
+    assert pipe.read() == b""
+    assert pipe.output.dropped == 0
+
+
+def test_reader_that_stays_away_holds_the_end_for_a_moment_only(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "LAST_CHANCE_SECONDS", 0.1)
+
+    async def run() -> None:
+        pipe.output.open()
+        pipe.output.write("x" * 200_000 + "\n")
+        await asyncio.wait_for(pipe.output.close(), 30)
+
+    asyncio.run(run())
+    assert set(pipe.read()) == set(b"x")
+
+
+def test_lines_of_other_processes_do_not_come_between_two_halves() -> None:
+    """Others may write to the same pipe."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux has pipes that keep what is written apart")
+    reading, writing = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    with open(writing, "w") as stream:
+        shared = Output(stream, "{} lost\n".format)
+        shared.write("".join(f"{number:99}\n" for number in range(100)))
+        for _ in range(3):
+            assert os.read(reading, 65536).endswith(b"\n")
+    os.close(reading)
+
+
+def test_characters_beyond_the_encoding_are_escaped() -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows cannot poll a pipe")
+    pipe = Pipe(encoding="ascii")
+    pipe.output.write("caf\u00e9\n")
+    assert pipe.read() == b"caf\\xe9\n"
+    pipe.close()
+
+
+def test_lines_for_a_stream_that_is_closed_are_counted() -> None:
+    stream = io.StringIO()
+    closed = Output(stream, "{} lost\n".format)
+    stream.close()
+    for _ in range(2):
+        closed.write("to nobody\n")
+    assert closed.dropped == 2
 
 
 def messages(script: str) -> list[str]:
