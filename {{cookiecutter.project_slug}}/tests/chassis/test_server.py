@@ -192,6 +192,7 @@ def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> No
             idle = [await service.request(b"/") for _ in range(2)]
             for reader, _ in idle:
                 await reader.readuntil(b"}")
+            assert "paused" not in caplog.text, "nobody waits yet"
             late = [await service.request(b"/hello/late") for _ in range(2)]
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(late[0][0].readline(), 0.1)

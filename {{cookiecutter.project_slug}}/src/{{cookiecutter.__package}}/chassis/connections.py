@@ -126,9 +126,11 @@ class Server(HTTPServer):
 
     def _accept(self, listening: socket.socket, events: int) -> None:
         full = f"MAX_CONNECTIONS={self._max_connections} reached"
-        for _ in range(ACCEPT_AT_ONCE):
+        for number in range(ACCEPT_AT_ONCE):
             idle = None
             if self._max_connections and len(self._streams) >= self._max_connections:
+                if number:  # If another one is waiting, the loop calls again.
+                    return
                 candidates = self._idle(monotonic() - SPARED_SECONDS)
                 idle = min(candidates, key=lambda each: each.waits_since, default=None)
                 if idle is None:
