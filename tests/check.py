@@ -211,7 +211,11 @@ def own_tests(project: Path, where: Path) -> list[str]:
         wanted |= {"test_service.py"} if named in ("service", "__init__") else set()
     else:
         wanted = {"test_handlers.py", "test_service.py"}
-    tests = sorted(path for path in (project / "tests").rglob("test_*.py") if path.name in wanted)
+    every = sorted((project / "tests").rglob("test_*.py"))
+    tests = [path for path in every if path.name in wanted]
+    # What has no tests of its name has those that import it.
+    imported = re.compile(rf"(?m)^from \S+(\.{named} import|chassis import .*\b{named}\b)")
+    tests = tests or [path for path in every if imported.search(path.read_text(encoding="utf-8"))]
     tests = tests or [project / "tests" / "chassis" / "test_service.py"]
     return [path.relative_to(project).as_posix() for path in tests]
 
