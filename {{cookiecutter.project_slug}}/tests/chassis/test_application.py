@@ -68,7 +68,7 @@ class Broken(Observer):
 
 
 class Marks(RequestHandler):
-    """Tells the context variable as each stage of a request sees it."""
+    """Answers with the context variable as each stage of a request sees it."""
 
     def prepare(self) -> None:
         self.seen = [mark.get()]
@@ -555,3 +555,55 @@ def ids_of_log_records() -> Iterator[list[dict[str, str]]]:
         yield ids
     finally:
         logger.removeHandler(handler)
+
+
+class Nested(Observer):
+    order: ClassVar[list[str]] = []
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def request_started(self, exchange: Exchange) -> None:
+        self.order.append(f"start {self.name}")
+
+    def request_ended(self, exchange: Exchange) -> None:
+        self.order.append(f"end {self.name}")
+
+
+class TestOrder(ChassisTest):
+    def get_app(self) -> Application:
+        super().get_app()
+        return self.observed_by(Nested("one"), Nested("two"))
+
+    def test_last_to_see_the_start_is_the_first_to_see_the_end(self) -> None:
+        Nested.order.clear()
+        self.fetch("/")
+        assert Nested.order == ["start one", "start two", "end two", "end one"]
+
+    def test_application_starts_as_starting(self) -> None:
+        assert Application([]).state == "starting"
+
+
+class TestAccessLog(ChassisTest):
+    lines_of_tornado = 1
+
+    def get_app(self) -> Application:
+        super().get_app()
+        self.app = self.service.app = Application(ROUTES)
+        return self.app
+
+    def test_tornado_writes_lines_if_no_observer_does(self) -> None:
+        logged: list[RequestHandler] = []
+        self.app.settings["log_function"] = logged.append
+        self.fetch("/hello/a")
+        assert len(logged) == self.lines_of_tornado
+
+
+class TestAccessLogOfAnObserver(TestAccessLog):
+    lines_of_tornado = 0
+
+    def get_app(self) -> Application:
+        super().get_app()
+        observer = Observer()
+        observer.logs_requests = True
+        return self.observed_by(observer)

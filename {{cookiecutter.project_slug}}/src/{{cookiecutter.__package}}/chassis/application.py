@@ -168,7 +168,10 @@ class Observer:
         """
 
     def request_ended(self, exchange: Exchange) -> None:
-        """Called once, when the response is complete or the client has disconnected."""
+        """Called once, when the response is complete or the client has disconnected.
+
+        The observer that was the last to see the start is the first to see the end.
+        """
 
     def background_failed(self, name: str, error: BaseException) -> None:
         """Called for each exception that ends background work."""
