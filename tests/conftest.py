@@ -96,8 +96,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     return report
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Half of the time, a generated suite waits for sockets and processes."""
+def pytest_xdist_auto_num_workers() -> int | None:
+    """More than cores: a generated suite waits for sockets and processes half of its time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # xdist reads it
     return (os.cpu_count() or 1) * 3 // 2
 
 
