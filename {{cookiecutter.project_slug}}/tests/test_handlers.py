@@ -1,4 +1,4 @@
-"""Requests to the service's own routes, over a real socket."""
+"""The service's own routes, asked over a real socket."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The service's handlers. Replace the examples, and their routes in `app.py`, with your own."""
+"""The service's handlers. Replace the example by your own, and its route in `app.py`."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The service's own settings, in addition to those of the chassis."""
+"""The service's own settings, beside those of the chassis."""
 
 from dataclasses import dataclass
 
@@ -7,4 +7,4 @@ from .chassis import settings
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(settings.Settings):
-    """A field is read from the environment variable that has its name in capitals."""
+    """Each field is read from the environment variable of its name in capitals."""
