@@ -568,13 +568,16 @@ def test_fork_passes_its_tests(copy: Path) -> None:
 
     These tests read all of the fork, or render what was added to it; those with Sentry render
     nothing new. The rest generates from answers of its own, the same here and there, but for the
-    generated suites: of those with Graphite and the rate limit, the quick ones run, without
-    structured logs, and one that has them.
+    generated suites: four of those with Graphite and the rate limit run, two with structured logs.
     """
     make_fork(copy)
     files = [f"tests/test_{each}.py" for each in READING]
-    suites = "graphite and token_bucket and (jaeger or not structured)"
-    for argv in ([*files, "-k", "not sentry"], ["tests/test_generated_suites.py", "-k", suites]):
+    suites = "graphite and token_bucket and sentry and (jaeger or page and not probes)"
+    for argv in (
+        [*files, "-k", "not sentry"],
+        ["tests/test_render.py", "--full", "-k", "combination and not sentry"],
+        ["tests/test_generated_suites.py", "--full", "-k", suites],
+    ):
         ran(copy, "pytest", "--quiet", "-n0", "-pno:cacheprovider", *argv)
 
 
