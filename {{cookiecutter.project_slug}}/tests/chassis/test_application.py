@@ -584,7 +584,7 @@ class TestOrder(ChassisTest):
         assert Application([]).state == "starting"
 
 
-class TestAccessLog(ChassisTest):
+class TestRequestLines(ChassisTest):
     lines_of_tornado = 1
 
     def get_app(self) -> Application:
@@ -599,7 +599,7 @@ class TestAccessLog(ChassisTest):
         assert len(logged) == self.lines_of_tornado
 
 
-class TestAccessLogOfAnObserver(TestAccessLog):
+class TestRequestLinesOfAnObserver(TestRequestLines):
     lines_of_tornado = 0
 
     def get_app(self) -> Application:
