@@ -66,7 +66,7 @@ def each_choice() -> list[Answers]:
 
 def telemetry(answers: Answers) -> Answers:
     """The answers to the prompts for telemetry alone."""
-    return {key: answers[key] for key in _telemetry()}
+    return {key: answer for key, answer in answers.items() if key in TELEMETRY}
 
 
 def pairwise(axes: Mapping[str, list[str]]) -> list[Answers]:

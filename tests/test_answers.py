@@ -184,9 +184,11 @@ def test_suggestions_are_accepted(answers: dict[str, str]) -> None:
     if not message:
         return
     command = shlex.split(message.rstrip().rpartition("\n\n  ")[2])
-    options = command[command.index("--no-input") :]
-    assert options[:4] == ["--no-input", "--output-dir", "/out", "/template"]
-    again = dict(each.split("=", 1) for each in options[4:])
+    # Before that is how to start it, which depends on this environment.
+    command = command[command.index("--no-input") - 1 :]
+    assert Path(command[0]).name == "cookiecutter"
+    assert command[1:5] == ["--no-input", "--output-dir", "/out", "/template"]
+    again = dict(each.split("=", 1) for each in command[5:])
     assert again.keys() == answers.keys()
     assert refusal(again) == ""
     for field, answer in answers.items():
@@ -228,6 +230,7 @@ def test_answer_in_utf_8_is_understood_where_the_locale_is_not(tmp_path: Path) -
         '  author_name: "Zoë" was typed in UTF-8, but the locale is not UTF-8: set PYTHONUTF8=1.\n'
         "      Try: Zoë\n"
     ) in done.stdout
+    assert command_of(done.stdout).startswith("PYTHONUTF8=1 ")
     as_shown(done.stdout, home=tmp_path, environ=ascii_only)
     [project] = (tmp_path / "out").iterdir()
     text = (project / "pyproject.toml").read_text(encoding="utf-8")
@@ -342,10 +345,15 @@ def cookiecutter(
     return run(argv, home, environ, typed)
 
 
-def as_shown(message: str, *, home: Path, environ: Mapping[str, str] | None = None) -> str:
-    """What the one command in a message prints, run as a person would paste it."""
+def command_of(message: str) -> str:
+    """The one command that a message shows."""
     [command] = re.findall(r"^  (.*\b(?:cookiecutter|cruft) .*)", message, re.MULTILINE)
-    done = run(["/bin/sh", "-ec", command], home, environ)
+    return str(command)
+
+
+def as_shown(message: str, *, home: Path, environ: Mapping[str, str] | None = None) -> str:
+    """What the command that a message shows prints, run as a person would paste it."""
+    done = run(["/bin/sh", "-ec", command_of(message)], home, environ)
     assert done.returncode == 0, done.stdout
     return done.stdout
 

@@ -123,7 +123,8 @@ def test_commands_of_a_page_change_answers_and_ask_nothing(
     text = (TEMPLATE / page).read_text(encoding="utf-8")
     for options in re.findall(r"^    uvx cruft update(.*)", text, re.MULTILINE):
         program = Path(sys.executable).with_name("cruft")
-        done = run(["/bin/sh", "-ec", f"{program} update{options}"], project, {})
+        command = ["/bin/sh", "-ec", f"{program} update{options}"]
+        done = run(command, project, {"HOME": str(tmp_path / "home")})
         assert done.returncode == 0, done.stdout
         git(project, "commit", "--quiet", "--all", "--allow-empty", "--message=Updated")
         answers |= json.loads("".join(re.findall(r"'(.*)'", options)) or "{}")

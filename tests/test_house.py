@@ -38,7 +38,6 @@ READING = (
     "docs",
     "layout",
     "presets",
-    "render",
     "template",
     "variants",
 )
@@ -575,7 +574,7 @@ def test_fork_passes_its_tests(copy: Path) -> None:
     suites = "graphite and token_bucket and sentry and (jaeger or page and not probes)"
     for argv in (
         [*files, "-k", "not sentry"],
-        ["tests/test_render.py", "--full", "-k", "combination and not sentry"],
+        ["tests/test_render.py", "--full", "-k", "not sentry"],
         ["tests/test_generated_suites.py", "--full", "-k", suites],
     ):
         ran(copy, "pytest", "--quiet", "-n0", "-pno:cacheprovider", *argv)

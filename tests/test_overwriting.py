@@ -9,7 +9,7 @@ import pytest
 
 from . import combinations
 from .project import TEMPLATE, git, reference, render
-from .test_answers import as_shown, cookiecutter
+from .test_answers import as_shown, command_of, cookiecutter
 from .test_change_of_mind import created, digest_of_updated, transitions
 from .test_sameness import digest
 
@@ -67,6 +67,7 @@ def test_command_that_is_shown_updates_what_cruft_has_made(
     )
     assert done.returncode != 0
     assert digest_of_updated(project) == kept
+    assert wanted in command_of(done.stderr)
     updated = as_shown(done.stderr, home=tmp_path)
     # What cruft generates to compare is gone before a person could run it.
     assert "Run it:" not in updated

@@ -15,6 +15,7 @@ import yaml
 from ruff import find_ruff_bin
 
 from . import combinations, imports
+from .conftest import Rendered
 from .project import TEMPLATE, reference, render, setting_fields
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
@@ -84,11 +85,12 @@ PACKAGES = {
 }
 
 # Without `--full`, those in which any two choices meet.
+SAMPLE = combinations.sample()
 COMBINATIONS = [
     pytest.param(
         answers,
         id=combinations.name(answers),
-        marks=() if answers in combinations.sample() else pytest.mark.full,
+        marks=() if answers in SAMPLE else pytest.mark.full,
     )
     for answers in combinations.every()
 ]
@@ -97,10 +99,9 @@ WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNOREC
 
 
 @pytest.fixture(scope="session")
-def by_default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def by_default(rendered: Rendered) -> Path:
     """A project of the same names as any other, and of the choices of the reference."""
-    directory = tmp_path_factory.mktemp("default")
-    return render(directory / "project", directory / "home", reference())
+    return rendered(reference())
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS)

@@ -73,6 +73,8 @@ class TestClient(ChassisTest):
         assert (call.status, call.error_type) == (503, "503")
 
     def test_client_error_is_an_error_of_the_call(self) -> None:
+        assert self.call("/nowhere").error_type == "404"
+        self.calls.seen.clear()
         assert self.call("/status/400").error_type == "400"
 
     def test_refused_connection(self) -> None:

@@ -424,7 +424,7 @@ def test_reader_that_has_gone_does_not_stop_the_service() -> None:
 class Pipe:
     """An output that writes to a pipe, which is read only when a test does so."""
 
-    def __init__(self, encoding: str = "utf-8") -> None:
+    def __init__(self, encoding: str) -> None:
         self._reading, writing = os.pipe()
         os.set_blocking(self._reading, False)
         self._stream = open(writing, "w", encoding=encoding)  # noqa: SIM115 (closed by `close`)
@@ -444,10 +444,10 @@ class Pipe:
 
 
 @pytest.fixture
-def pipe() -> Iterator[Pipe]:
+def pipe(request: pytest.FixtureRequest) -> Iterator[Pipe]:
     if sys.platform == "win32":
         pytest.skip("Windows cannot poll a pipe")
-    pipe = Pipe()
+    pipe = Pipe(getattr(request, "param", "utf-8"))
     yield pipe
     pipe.close()
 
@@ -512,13 +512,10 @@ def test_lines_of_other_processes_do_not_come_between_two_halves() -> None:
     os.close(reading)
 
 
-def test_characters_beyond_the_encoding_are_escaped() -> None:
-    if sys.platform == "win32":
-        pytest.skip("Windows cannot poll a pipe")
-    pipe = Pipe(encoding="ascii")
+@pytest.mark.parametrize("pipe", ["ascii"], indirect=True)
+def test_characters_beyond_the_encoding_are_escaped(pipe: Pipe) -> None:
     pipe.output.write("caf\u00e9\n")
     assert pipe.read() == b"caf\\xe9\n"
-    pipe.close()
 
 
 def test_lines_for_a_stream_that_is_closed_are_counted() -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tornado.web import RequestHandler
@@ -21,7 +21,7 @@ from my_service.chassis.server import serve
 from my_service.chassis.settings import Settings, read
 
 from .routes import Big, Slow, make_service
-from .testing import UNWATCHED, process, reserved_port
+from .testing import UNWATCHED, process, reserved_port, until
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 HANDSHAKE = (
@@ -62,12 +62,7 @@ class Service:
                 await writer.wait_closed()
 
     async def enters(self, state: str) -> None:
-        await self.until(lambda: self.app.state == state)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 (the service has no event for this)
-                await asyncio.sleep(0)
+        await until(lambda: self.app.state == state)
 
     def terminate(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -140,7 +135,7 @@ def test_body_that_still_arrives_is_waited_for() -> None:
         async with running() as service:
             reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 9\r\nA:")
             writer.write(b"half-")
-            await service.until(lambda: service.app.in_flight == 1)
+            await until(lambda: service.app.in_flight == 1)
             service.terminate()
             await service.refuses()
             # Longer than silence is allowed to be.
@@ -175,7 +170,7 @@ def test_websocket_that_does_not_read_does_not_hold_the_stop() -> None:
         async with running() as service:
             with socket.create_connection(("127.0.0.1", service.port)) as client:
                 client.sendall(HANDSHAKE)
-                await service.until(lambda: service.app.open_websockets == 1)
+                await until(lambda: service.app.open_websockets == 1)
                 (websocket,) = service.app.websockets
                 while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
                     websocket.write_message("x" * 65536)
@@ -639,9 +634,9 @@ def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
             assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
             _, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
             writer.write(b"bo")
-            await service.until(lambda: service.app.in_flight == 1)
+            await until(lambda: service.app.in_flight == 1)
             writer.close()
-            await service.until(lambda: service.app.in_flight == 0)
+            await until(lambda: service.app.in_flight == 0)
 
     asyncio.run(run())
 

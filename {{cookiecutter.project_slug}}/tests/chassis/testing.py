@@ -110,8 +110,7 @@ class ServiceTest(AsyncHTTPTestCase):
         return result
 
     async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():  # noqa: ASYNC110 (the service has no event for this)
-            await asyncio.sleep(0.001)
+        await until(condition)
 
     def lines(self) -> list[str]:
         """What has been logged."""
@@ -165,6 +164,12 @@ class ChassisTest(ServiceTest):
             await asyncio.sleep(0.01)
 
         self.run_async(leave)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (the service has no event for this)
+            await asyncio.sleep(0.001)
 
 
 class Process:
