@@ -8,6 +8,7 @@ import importlib
 import logging
 import sys
 import unittest
+from functools import partial
 from typing import Any
 
 import tornado.web
@@ -19,6 +20,9 @@ def main(package: str) -> None:
     application = importlib.import_module(f"{package}.chassis.application")
     observed = importlib.import_module(f"{package}.chassis.observed")
     refusals = importlib.import_module(f"{package}.chassis.refusals")
+
+    def with_tornado_s_log(handler: Any, own: Any, exchange: Any, *error: Any) -> None:
+        (own or partial(type(handler).log_exception, handler))(*error[:3])
 
     class Application(application.Application):  # type: ignore[name-defined, misc]
         # As Tornado's own is called.
@@ -34,17 +38,7 @@ def main(package: str) -> None:
 
     tornado.web.Application = Application  # type: ignore[misc]
     # The tests look for Tornado's log messages, which ours stand for.
-    unobserved = observed.observed.__wrapped__
-
-    def with_tornado_s_log(handler_class: type[tornado.web.RequestHandler]) -> Any:
-        extended = classes.get(handler_class)
-        if extended is None:
-            extended = classes[handler_class] = unobserved(handler_class)
-            extended._has_own_log = True
-        return extended
-
-    classes: dict[type, Any] = {}
-    application.observed = with_tornado_s_log
+    observed.log_failure = with_tornado_s_log
     gen_log.removeFilter(refusals._is_of_a_client)
     refusals.log.setLevel(logging.CRITICAL)
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)

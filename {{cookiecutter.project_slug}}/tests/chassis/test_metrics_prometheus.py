@@ -15,6 +15,7 @@ from tornado.websocket import websocket_connect
 from my_service.chassis import SERVICE, __version__, metrics
 from my_service.chassis.application import Application, Exchange, Observer
 from my_service.chassis.client import ObservedClient
+from my_service.chassis.handlers import NotFound
 
 from .routes import Slow
 from .testing import ChassisTest
@@ -145,7 +146,7 @@ class TestMetrics(ChassisTest):
         for path in range(99_000):
             line = RequestStartLine("GET", f"/{path:x}", "HTTP/1.1")
             request = HTTPServerRequest(headers=headers, start_line=line)
-            exchange = self.app.find_handler(request).exchange  # type: ignore[attr-defined]
+            exchange = self.app.exchange(request, "", NotFound)
             measured.request_started(exchange)
             exchange.status = 404
             measured.request_ended(exchange)

@@ -23,6 +23,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.testing import AsyncHTTPTestCase, bind_unused_port
 
 from my_service.chassis.application import Application, Observer
+from my_service.chassis.connections import Server
 from my_service.chassis.handlers import NotFound
 from my_service.chassis.server import finish, start
 from my_service.chassis.service import Service
@@ -96,6 +97,9 @@ class ServiceTest(AsyncHTTPTestCase):
             server.add_socket(admin_socket)
             self.admin_servers.append(server)
         return self.app
+
+    def get_http_server(self) -> HTTPServer:
+        return Server(self._app, **self.get_httpserver_options())
 
     def get_http_client(self) -> AsyncHTTPClient:
         # Not the one that the application may have configured: this is somebody else's.

@@ -7,11 +7,10 @@ from ipaddress import ip_address
 from math import inf
 from time import perf_counter
 
-from tornado.web import FallbackHandler
+from tornado.web import FallbackHandler, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .application import Application, Exchange, Observer, Refusal
-from .observed import Observed
 from .settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -70,12 +69,12 @@ class Overload(Observer):
 
     def _sweep(self) -> None:
         now = perf_counter()
-        for exchange, handler in list(self._application.exchanges.items()):
-            if handler and now - exchange.started >= (seconds := self._seconds(handler)):
-                handler.time_out(seconds)
+        for exchange, running in list(self._application.exchanges.items()):
+            if running and now - exchange.started >= (seconds := self._seconds(running.handler)):
+                running.time_out(seconds)
         self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
-    def _seconds(self, handler: Observed) -> float:
+    def _seconds(self, handler: RequestHandler) -> float:
         is_unlimited = isinstance(handler, WebSocketHandler | FallbackHandler)
         default = None if is_unlimited or handler._stream_request_body else self._timeout
         seconds: float | None = getattr(handler, "request_timeout", default)

@@ -7,14 +7,13 @@ would miss 404s, `StaticFileHandler`, `RedirectHandler` and WebSockets.
 import logging
 import random
 import re
-from asyncio import Future
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from tornado import web
 from tornado.escape import url_unescape
@@ -23,14 +22,11 @@ from tornado.httputil import (
     HTTPHeaders,
     HTTPMessageDelegate,
     HTTPServerRequest,
-    RequestStartLine,
-    ResponseStartLine,
 )
-from tornado.routing import Matcher, PathMatches, RuleRouter
+from tornado.routing import Matcher, PathMatches, ReversibleRouter, RuleRouter
+from tornado.websocket import WebSocketHandler
 
-from .handlers import InternalError, Refused
-from .observed import Observed, ObservedWebSocket, observed
-from .refusals import body_lost, observe_connection
+from .observed import Incoming, Running, Socket, Wsgi
 
 if TYPE_CHECKING:
     from .client import Call
@@ -53,6 +49,7 @@ class Exchange:
 
     #: As it was when the handler started.
     context: Context
+    has_started = False
     #: Status code sent; 0 until the exchange has ended.
     status = 0
     #: Seconds from the request's headers to the end of the response.
@@ -222,11 +219,11 @@ class Application(web.Application):
         self.eager_start = all(each.eager_start for each in observers)
         self.state: Literal["starting", "ready", "draining"] = "starting"
         #: Each exchange in flight, with its handler once that has started.
-        self.exchanges: dict[Exchange, Observed | None] = {}
+        self.exchanges: dict[Exchange, Running | None] = {}
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
-        self.websockets: WeakSet[ObservedWebSocket] = WeakSet()
-        #: Bytes held in memory for all of them: see `ObservedWebSocket.hold`.
+        self.websockets: WeakKeyDictionary[WebSocketHandler, Socket] = WeakKeyDictionary()
+        #: Bytes held in memory for all of them: see `Socket`.
         self.websocket_bytes = 0
         #: Messages of WebSockets by direction, and closed WebSockets by code.
         self.websocket_messages = {"received": 0, "sent": 0}
@@ -263,41 +260,14 @@ class Application(web.Application):
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        observe_connection(request_conn, self)
-        return super().start_request(server_conn, request_conn)
+        return Incoming(self, server_conn, request_conn)
 
-    def get_handler_delegate(
-        self,
-        request: HTTPServerRequest,
-        target_class: Any,
-        target_kwargs: dict[str, Any] | None = None,
-        path_args: list[bytes] | None = None,
-        path_kwargs: dict[str, bytes] | None = None,
-    ) -> "_Delegate":
-        kwargs = dict(target_kwargs or ())
-        # A request that nothing matched has no rule and no route.
-        route = kwargs.pop(_ROUTE, "")
-        exchange = Exchange(request, route, getattr(target_class, "is_probe", False))
-        kwargs["_exchange"] = exchange
-        delegate = _Delegate(self, request, observed(target_class), kwargs, path_args, path_kwargs)
-        delegate.exchange = exchange
-        return delegate
+    def exchange(self, request: HTTPServerRequest, route: str, handler_class: Any) -> Exchange:
+        return Exchange(request, route, getattr(handler_class, "is_probe", False))
 
     def log_request(self, handler: web.RequestHandler) -> None:
-        exchange = exchange_of(handler)
-        if exchange.status:
-            return
-        exchange.status = int(handler.get_status())  # may be an HTTPStatus
-        exchange.duration = perf_counter() - exchange.started
-        self._forget(exchange)
-        if isinstance(handler, ObservedWebSocket) and exchange.status == 101:
-            self.websockets.add(handler)
-        # Not the handler's own context: a close callback runs outside of it, and a handler may
-        # finish within a context that it has entered.
-        exchange.context.run(_notify, self._on_end, exchange)
-        # The application behind a `FallbackHandler` has its own access log.
-        if not self._logs_requests and not isinstance(handler, web.FallbackHandler):
-            exchange.context.run(super().log_request, handler)
+        if not self._logs_requests:
+            super().log_request(handler)
 
     def report_failure(self, exchange: Exchange, error: BaseException) -> None:
         """Notifies the observers of an exception that nobody handled."""
@@ -352,116 +322,24 @@ class Application(web.Application):
                 return refusal
         return None
 
+    def _end(self, exchange: Exchange, status: int) -> None:
+        exchange.status = status
+        exchange.duration = perf_counter() - exchange.started
+        self._forget(exchange)
+        # Not the handler's own context: a close callback runs outside of it, and a handler may
+        # finish within a context that it has entered.
+        exchange.context.run(_notify, self._on_end, exchange)
+
     def _forget(self, exchange: Exchange) -> None:
         self.exchanges.pop(exchange, None)
         self.body_bytes -= exchange.body_size
         exchange.body_size = 0
 
     def _start(self, exchange: Exchange) -> None:
+        exchange.has_started = True
         correlation.set(exchange.ids)
         _notify(self._on_start, exchange)
         exchange.context = copy_context()
-
-
-class _Delegate(web._HandlerDelegate):
-    """Starts the exchange when the handler starts.
-
-    That is when the body has been read. A request whose body is too large, or whose client
-    disconnects while sending it, is in flight until then, but has no handler and no end.
-    """
-
-    application: Application
-    exchange: Exchange
-    #: True if the request is answered while its body is still arriving; the body is dropped.
-    _drops_body = False
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        # Not `get()`, which is slow if there is no such header.
-        lengths = headers.get_list("Content-Length")
-        has_body = bool((lengths and lengths != ["0"]) or headers.get_list("Transfer-Encoding"))
-        body_size = 0
-        if has_body and not self.stream_request_body:
-            body_size = _body_size(lengths, self.connection._max_body_size)  # type: ignore
-        refusal = self.application._admit(self.exchange, body_size)
-        if refusal is None:
-            return super().headers_received(start_line, headers)
-        self.handler_class = observed(Refused)
-        self.handler_kwargs = {"_exchange": self.exchange, "refusal": refusal}
-        self.path_args, self.path_kwargs, self.stream_request_body = [], {}, has_body
-        self.request._body_future = Future()
-        if has_body:
-            if not headers.get_list("Expect"):
-                # Undocumented: the body is still read, and dropped. Closing the connection while
-                # the client is sending would lose the response.
-                self.connection._read_finished = True  # type: ignore
-            self._drops_body = True
-            return self.execute()
-        return None
-
-    def execute(self) -> Awaitable[None] | None:
-        # Variables set in the connection's own context would leak into its next request.
-        return copy_context().run(self._execute)
-
-    def _execute(self) -> Awaitable[None] | None:
-        self.application._start(self.exchange)
-        try:
-            return super().execute()
-        except Exception as error:
-            # The handler could not be created. Tornado would close the connection silently.
-            log.exception("Unhandled exception in %s", self.exchange)
-            self.application.report_failure(self.exchange, error)
-            self.handler_class = observed(InternalError)
-            self.handler_kwargs = {"_exchange": self.exchange}
-            return super().execute()
-
-    def data_received(self, data: bytes) -> Awaitable[None] | None:
-        if self._drops_body:
-            return None
-        if not self.stream_request_body:
-            return super().data_received(data)
-        if self.request._body_future.done():
-            return None  # The request has failed, and is being answered.
-        try:
-            pending = super().data_received(data)
-        except Exception as error:
-            self._fail(error)
-            return None
-        return pending and self._receive(pending)
-
-    async def _receive(self, pending: Awaitable[None]) -> None:
-        try:
-            await pending
-        except Exception as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        # The handler waits for its body here, so it fails as it would anywhere else.
-        self.request._body_future.set_exception(error)
-        self.request._body_future.exception()  # in case it no longer does
-
-    def finish(self) -> None:
-        if self._drops_body:
-            return
-        if not self.stream_request_body:
-            self.request.body = bytes(self.chunks)
-            self.chunks.clear()  # There is no need for a second reference while the handler runs.
-            self.execute()
-        elif not self.request._body_future.done():
-            super().finish()
-
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        self.application._forget(self.exchange)
-        if not self.stream_request_body:
-            body_lost(self.connection, perf_counter() - self.exchange.started)
-
-
-def exchange_of(handler: web.RequestHandler) -> Exchange:
-    """The exchange that a handler of an `Application` serves."""
-    assert isinstance(handler, Observed)
-    return handler._exchange
 
 
 def _overridden(observers: Sequence[Observer], name: str) -> list[Callable[..., None]]:
@@ -486,28 +364,56 @@ def _request_id(headers: HTTPHeaders) -> str:
     return random.getrandbits(128).to_bytes(16).hex()
 
 
-def _body_size(lengths: list[str], limit: int) -> int:
-    """How much memory a body may take: its announced length, or else the limit."""
-    if len(lengths) == 1 and lengths[0].isdecimal() and len(lengths[0]) < 16:
-        return min(int(lengths[0]), limit)
-    return limit
+class _Arguments(dict[str, Any]):
+    """A rule's arguments for its handler, and beside them the template of its route."""
+
+    route = ""
+
+    def __bool__(self) -> bool:
+        return True  # or Tornado would not pass them on
 
 
-_ROUTE = "_route"
+class _Target(ReversibleRouter):
+    """The target of a rule that is no handler, with the template of its route."""
+
+    def __init__(self, target: Any, route: str) -> None:
+        self._target = target
+        self.route = route
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
+        delegate = _ROUTER.get_target_delegate(self._target, request, **kwargs)
+        if delegate is not None:
+            request.connection.route = self.route  # type: ignore[union-attr]
+        return delegate
+
+    def reverse_url(self, name: str, *args: Any) -> str | None:
+        is_reversible = isinstance(self._target, ReversibleRouter)
+        return self._target.reverse_url(name, *args) if is_reversible else None
+
+
+_ROUTER = RuleRouter()
 
 
 def _name_routes(router: Any) -> None:
     """Lets each rule pass the template of its route, beside the handler's arguments."""
     for rule in router.rules:
-        if isinstance(rule.target, RuleRouter):
-            _name_routes(rule.target)
-        elif isinstance(rule.target, type) and issubclass(rule.target, web.RequestHandler):
-            rule.target_kwargs = {**(rule.target_kwargs or {}), _ROUTE: _template(rule.matcher)}
+        target = rule.target
+        if isinstance(target, RuleRouter):
+            _name_routes(target)
+        elif isinstance(target, type) and issubclass(target, web.RequestHandler):
+            rule.target_kwargs = _Arguments(rule.target_kwargs or {})
+            rule.target_kwargs.route = _template(rule.matcher)
+            if issubclass(target, web.FallbackHandler):
+                fallback = rule.target_kwargs.get("fallback")
+                if handle_request := getattr(fallback, "handle_request", None):
+                    rule.target_kwargs["fallback"] = Wsgi(handle_request)
+        elif not isinstance(target, _Target):
+            rule.target = _Target(target, _template(rule.matcher))
 
 
 def route_of(rule: Any) -> str:
     """The template of a rule's route; empty if it has none."""
-    return str((rule.target_kwargs or {}).get(_ROUTE, ""))
+    return str(getattr(rule.target_kwargs, "route", ""))
 
 
 def _template(matcher: Matcher) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import monotonic
@@ -15,6 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
+    HTTPInputError,
     HTTPMessageDelegate,
     RequestStartLine,
     ResponseStartLine,
@@ -216,6 +218,8 @@ class _Stream(IOStream):
 
     #: When it started to wait for the headers of a request, by `time.monotonic()`.
     waits_since = 0.0
+    #: What was handled when it was closed: Tornado does not tell why it refuses a request.
+    closed_for: BaseException | None = None
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -233,6 +237,11 @@ class _Stream(IOStream):
     def has_waited_since(self, time: float) -> bool:
         """Whether it has waited for a request's headers since this time or longer."""
         return self._read_regex is not None and self.waits_since <= time
+
+    def close(self, exc_info: Any = False) -> None:
+        if not self.closed() and isinstance(error := sys.exception(), HTTPInputError):
+            self.closed_for = error
+        super().close(exc_info)
 
     def close_fd(self) -> None:
         super().close_fd()

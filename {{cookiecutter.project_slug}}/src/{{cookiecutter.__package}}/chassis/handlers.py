@@ -2,17 +2,30 @@
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from time import time
+from typing import Any
 
 from tornado.escape import json_encode
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.httputil import HTTPHeaders
+from tornado.web import HTTPError, RequestHandler
 
-if TYPE_CHECKING:
-    from .application import Refusal
+from .application import correlation
+from .observed import http_date
 
 
 class JsonHandler(RequestHandler):
     """A handler whose errors are problem details, after RFC 9457."""
+
+    def clear(self) -> None:
+        # In place of Tornado's own headers: formatting the date for each response takes as long as
+        # all the hooks together, and `Server` reveals the version.
+        self._headers = HTTPHeaders()
+        self._headers["Content-Type"] = "text/html; charset=UTF-8"
+        self._headers["Date"] = http_date(int(time()))
+        self.set_default_headers()
+        self._write_buffer = []
+        self._status_code = 200
+        self._reason = "OK"
 
     def read_json(self) -> Any:
         """The request's body, parsed.
@@ -27,7 +40,7 @@ class JsonHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Writes the problem. Clients see the `reason` of an `HTTPError`, never its log message."""
         self.set_header("Content-Type", "application/problem+json")
-        request_id = self._headers["X-Request-ID"]
+        request_id = correlation.get().get("request_id")
         problem = {"title": self._reason, "status": status_code, "request_id": request_id}
         self.finish(json_encode(problem))
 
@@ -35,31 +48,11 @@ class JsonHandler(RequestHandler):
 class NotFound(JsonHandler):
     """Answers requests that no route matches."""
 
+    def check_xsrf_cookie(self) -> None:
+        """Does nothing, as in Tornado's `ErrorHandler`."""
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        return True
+
     def prepare(self) -> None:
         raise HTTPError(HTTPStatus.NOT_FOUND)
-
-
-class InternalError(JsonHandler):
-    """Answers in place of a handler that could not be created."""
-
-    def prepare(self) -> None:
-        self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    def data_received(self, chunk: bytes) -> None:
-        """Drops the body of a handler that would have streamed it."""
-
-
-@stream_request_body  # or a body that is not there would be parsed
-class Refused(JsonHandler):
-    """Answers in place of the handler that a refused request would have reached."""
-
-    def initialize(self, refusal: "Refusal") -> None:
-        self._refusal = refusal
-
-    def prepare(self) -> None:
-        self.send_error(self._refusal.status, reason=self._refusal.title)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        for name, value in self._refusal.headers.items():
-            self.set_header(name, value)
-        super().write_error(status_code, **kwargs)

@@ -4,11 +4,11 @@ Tornado answers them itself or closes the connection, and calls no hook.
 """
 
 import logging
-import sys
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
-from tornado.httputil import HTTPConnection, HTTPInputError
+from tornado.http1connection import HTTP1ServerConnection
+from tornado.httputil import HTTPInputError
 from tornado.iostream import UnsatisfiableReadError
 from tornado.log import gen_log
 
@@ -24,42 +24,28 @@ class HeadersTimeoutError(Exception):
     """Why a connection is closed whose next request has not come in time."""
 
 
-def observe_connection(connection: HTTPConnection, application: "Application") -> None:
-    """Makes a server's connection report the requests that it refuses."""
-    # Tornado creates the connections, and their class cannot be chosen.
-    if type(connection) is HTTP1Connection:
-        connection.__class__ = _Connection
-        connection.application = application  # type: ignore[attr-defined]
-
-
-def body_lost(connection: HTTPConnection | None, seconds: float) -> None:
-    """Called if a connection was closed before the body was complete, this long after the headers.
+def body_lost(connection: Any, application: "Application", since: float) -> None:
+    """Called if a connection was closed before the body was complete, whose headers had been read
+    at this time.
 
     Either the client has disconnected, or its time was up.
     """
-    if isinstance(connection, _Connection) and seconds >= (connection._body_timeout or seconds + 1):
-        _refuse(connection.context, connection.application, "timeout")
+    timeout = getattr(connection, "_body_timeout", None)
+    if timeout and perf_counter() - since >= timeout:
+        _refuse(connection.context, application, "timeout")
 
 
 def connection_closed(connection: HTTP1ServerConnection, application: "Application") -> None:
-    """Called if a connection was closed between two requests, or while reading headers."""
+    """Called if a connection was closed between two requests, or while reading one."""
     stream = connection.stream
-    if isinstance(stream.error, UnsatisfiableReadError):
+    error = getattr(stream, "closed_for", None)
+    if isinstance(error, HTTPInputError):
+        is_large = "too long" in str(error) or "too large" in str(error)
+        _refuse(connection.context, application, "too_large" if is_large else "malformed")
+    elif isinstance(stream.error, UnsatisfiableReadError):
         _refuse(connection.context, application, "too_large")
     elif isinstance(stream.error, HeadersTimeoutError) and stream._read_buffer:
         _refuse(connection.context, application, "timeout")  # in the middle of its headers
-
-
-class _Connection(HTTP1Connection):
-    application: "Application"
-
-    # Only called if something is wrong, so that other requests take no longer.
-    def close(self) -> None:
-        error = sys.exception()
-        if isinstance(error, HTTPInputError):
-            is_large = "too long" in str(error) or "too large" in str(error)
-            _refuse(self.context, self.application, "too_large" if is_large else "malformed")
-        super().close()
 
 
 def _refuse(context: Any, application: "Application", reason: str) -> None:

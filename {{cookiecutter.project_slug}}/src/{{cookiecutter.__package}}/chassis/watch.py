@@ -178,7 +178,8 @@ class _Sample:
     def _recognise(self, frame: FrameType) -> None:
         """Learns from a frame which exchange it runs for, if the frame has one."""
         if frame.f_code is _EXECUTE:
-            exchange = getattr(frame.f_locals.get("self"), "_exchange", None)
+            request = getattr(frame.f_locals.get("self"), "request", None)
+            exchange = getattr(getattr(request, "connection", None), "exchange", None)
             if exchange:
                 self.route, self.request_id = exchange.route, exchange.request_id
         elif frame.f_code is _RUN:
