@@ -89,4 +89,4 @@ def _newrelic_settings(manner: str) -> Iterator[dict[str, str]]:
         if manner not in (HEALTHY, "fails"):
             host, port = stack.enter_context(backend(manner))
             collector = replace(collector, host=host, port=port)
-        yield newrelic.agent_env(collector, directory)
+        yield collector.settings

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.project import TEMPLATE, Project, interpreter
+from tests.template.project import TEMPLATE, Project, interpreter
 
 from . import report
 from .report import Sample, ratios, spread

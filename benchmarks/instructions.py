@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.project import interpreters
+from tests.template.project import interpreters
 
 from . import report
 from .report import Sample, ratios, spread

@@ -15,7 +15,7 @@ from typing import IO
 import uv
 
 from tests.backends import free_port
-from tests.project import Project, interpreter, render
+from tests.template.project import Project, interpreter, render
 
 from . import machine
 from .receiver import ANSWERS

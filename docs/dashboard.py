@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests import grafana
 from tests.backends import otlp, prometheus
-from tests.project import Project, Service, interpreter, render
+from tests.template.project import Project, Service, interpreter, render
 
 PICTURE = Path(__file__).with_suffix(".png")
 WARM_UP_SECONDS = 15

@@ -1,22 +1,23 @@
-"""Keeps the chosen variant of each feature, and prints the next steps.
+"""Keeps what was chosen, and prints the next steps.
 
-If the answer to the prompt `metrics` is `prometheus`, then `metrics_prometheus.py`,
-`test_metrics_prometheus.py` and `metrics_prometheus.md` become `metrics.py`, `test_metrics.py` and
-`metrics.md`; otherwise they are removed. A folder `tracing_jaeger_or_zipkin` becomes `tracing` for
-either choice. A file in such a folder may be for one of its choices only: `backend_zipkin.py`
-becomes `backend.py`. There is no list of variants: a new one needs its files, its tests and a
+If the answer to the prompt `metrics` is `prometheus`, then `metrics_prometheus.md` and
+`test_metrics_prometheus.py` become `metrics.md` and `test_metrics.py`; otherwise they are removed.
+`tracing_jaeger_or_zipkin.md` becomes `tracing.md` for either choice. Of the chassis, what the
+service imports is kept. There is no list of variants: a new one needs its files, its module, and a
 choice in cookiecutter.json.
 
 A file that its conditions leave empty, such as a `Dockerfile` wrapped in an `if` and its `endif`,
 is removed.
 """
 
+import ast
 import json
 import os
 import re
 import shutil
 import sys
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -31,25 +32,26 @@ PROMPTS = {
     "console": "console",
 }
 # The template's own folders. Files elsewhere are the team's, and may have any name.
-CHASSIS = [
-    Path("docs"),
-    Path("src", ANSWERS["__package"], "chassis"),
-    Path("tests", "chassis"),
-]
-# What tools write beside the sources that they read; in the template, they leave it, too.
-CACHES = {"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+OWN = [Path("docs"), Path("tests", "contract")]
+CHASSIS = "tornado_chassis"
+# What tools and editors leave in the template's folder as anywhere else.
+LEFTOVERS = ("__pycache__", ".*_cache", ".venv", ".idea", ".vscode", ".env", ".coverage*")
+LEFTOVERS += ("uv.lock", ".DS_Store", "*~", "*.sw?", "*.orig", "*.rej")
 # Longest first, or `rate_limit` would be taken for a variant of `rate`.
 FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
-VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+?)(\.\w+)?")
+VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+)")
 
 
 def main() -> None:
     project = Path.cwd()
-    drop_caches(project)
-    for folder in CHASSIS:
+    drop_leftovers(project)
+    for folder in OWN:
         keep_the_chosen(project / folder)
-    check_what_is_there(project)
     name_the_package(project / "tests")
+    if ANSWERS["chassis"] == "package":
+        depend_on_the_chassis(project)
+    else:
+        keep_what_is_imported(project)
     drop_what_is_empty(project)
     if not is_for_an_update(project):
         # A path that the terminal cannot show is no reason to undo all this.
@@ -84,50 +86,91 @@ def next_steps(project: Path) -> "list[str]":
     return steps
 
 
-def drop_caches(project: Path) -> None:
-    for directory, directories, _ in os.walk(project):
-        for name in CACHES.intersection(directories):
-            shutil.rmtree(Path(directory, name))
-        directories[:] = set(directories) - CACHES - {".git"}
+def drop_leftovers(project: Path) -> None:
+    for directory, directories, names in os.walk(project):
+        directories[:] = set(directories) - {".git"}
+        for name in [*directories, *names]:
+            if any(fnmatch(name, each) for each in LEFTOVERS):
+                settle(Path(directory, name), name, False)
+        directories[:] = [each for each in directories if Path(directory, each).exists()]
 
 
-def keep_the_chosen(folder: Path, prompt: str = "", choices: "tuple[str, ...]" = ()) -> None:
-    """Keeps the chosen variants in a folder, deepest first.
-
-    If the folder itself is a variant, `choices` are the choices of `prompt` that it is for.
-    """
+def keep_the_chosen(folder: Path) -> None:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = VARIANT.fullmatch(path.name)
-        inner = (PROMPTS[match[2]], tuple(match[3].split("_or_"))) if match else (prompt, choices)
-        if path.is_dir():
-            keep_the_chosen(path, *inner)
+        match = VARIANT.fullmatch(path.stem)
         if match:
-            is_chosen = f"_or_{ANSWERS[inner[0]]}_or_" in f"_or_{match[3]}_or_"
-            settle(path, match[1] + (match[4] or ""), is_chosen)
-            continue
-        own = [choice for choice in choices if path.stem.endswith(f"_{choice}")]
-        if own:
-            # One choice may end with another: `token_bucket` and `bucket`.
-            choice = max(own, key=len)
-            name = path.stem.removesuffix(f"_{choice}") + path.suffix
-            settle(path, name, choice == ANSWERS[prompt])
+            is_chosen = f"_or_{ANSWERS[PROMPTS[match[2]]]}_or_" in f"_or_{match[3]}_or_"
+            settle(path, match[1] + path.suffix, is_chosen)
 
 
-def check_what_is_there(project: Path) -> None:
-    """Raises SystemExit if a choice has no module."""
-    chassis = Path("src", ANSWERS["__package"], "chassis")
-    missing = []
-    for feature, prompt in PROMPTS.items():
-        choice = ANSWERS[prompt]
-        module = project / chassis / feature
-        if choice != "none" and not (module.with_suffix(".py").exists() or module.is_dir()):
-            missing.append(
-                f"  {prompt}={choice}: the template has no chassis/{feature}_{choice}.py, "
-                f"and no folder chassis/{feature}_{choice}"
-            )
-    if missing:
-        print("Nothing was generated:", *missing, sep="\n", file=sys.stderr)
+def depend_on_the_chassis(project: Path) -> None:
+    """Removes the copy of the chassis, and writes its version where the service names it."""
+    chassis = project / "src" / CHASSIS
+    version = re.search(r'__version__ = "(.+)"', (chassis / "__init__.py").read_text())[1]
+    source = ANSWERS["__chassis_source"]
+    if "{version}" in source and "dev" in version:
+        print(
+            f"Nothing was generated: chassis=package needs a release, and this is {version}.",
+            "Generate from a release with --checkout, or let __chassis_source name one wheel,",
+            "without {version}.",
+            sep="\n",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
+    shutil.rmtree(chassis)
+    pyproject, features = project / "pyproject.toml", own_package(project) / "features.py"
+    replace(pyproject, source, source.replace("{version}", version))
+    replace(features, "{chassis_version}", version)
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+
+
+def own_package(project: Path) -> Path:
+    return project / "src" / ANSWERS["__package"]
+
+
+def keep_what_is_imported(project: Path) -> None:
+    """Keeps the modules of the chassis that the service reaches, and the data beside them."""
+    chassis = project / "src" / CHASSIS
+    modules = {}
+    for path in chassis.rglob("*.py"):
+        parts = path.relative_to(chassis.parent).with_suffix("").parts
+        modules[".".join(parts[:-1] if path.name == "__init__.py" else parts)] = path
+    # What a team may import, whatever was chosen.
+    reached = {f"{CHASSIS}.{name}" for name in ("metrics", "tracing", "testing")}
+    for path in [*own_package(project).glob("*.py"), *(project / "tests").rglob("*.py")]:
+        reached |= imported(path, "", modules)
+    waiting = list(reached)
+    while waiting:
+        name = waiting.pop()
+        found = imported(modules[name], name, modules) | {name.rpartition(".")[0]} - {""}
+        waiting += found - reached
+        reached |= found
+    kept = {modules[name] for name in reached}
+    for path in sorted(chassis.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept and (path.suffix == ".py" or path.parent / "__init__.py" not in kept):
+            path.unlink()
+
+
+def imported(path: Path, module: str, modules: "dict[str, Path]") -> "set[str]":
+    """Returns those of these modules that a file imports, also within functions."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names & modules.keys()
 
 
 def settle(path: Path, name: str, is_chosen: bool) -> None:
@@ -157,8 +200,8 @@ def files(project: Path) -> "list[Path]":
 
 def drop_what_is_empty(project: Path) -> None:
     for path in files(project):
-        # An empty file marks a package.
-        if path.name == "__init__.py" or path.read_bytes().strip():
+        # An empty file marks a package, or one with types.
+        if path.name in ("__init__.py", "py.typed") or path.read_bytes().strip():
             continue
         path.unlink()
         while not any((path := path.parent).iterdir()):

@@ -28,7 +28,7 @@ INSTALLED = set(
     "newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
     "opentelemetry-semantic-conventions pathspec packaging pluggy "
     "prometheus-client py pygments pytest python-dotenv "
-    "ruff sentry-sdk tornado typing-extensions urllib3 uv uv-build".split()
+    "ruff sentry-sdk tornado tornado-chassis typing-extensions urllib3 uv uv-build".split()
 )
 # Directories of the project, and names that mean something to its tools.
 TAKEN = {"conftest", "deploy", "docs", "src", "test", "tests"}
@@ -136,6 +136,14 @@ def problems() -> "dict[str, tuple[str, str]]":
     if reason:
         address = EMAIL.search(better_text(email))
         found["author_email"] = reason, address.group() if address else "you@example.com"
+    if ANSWERS["chassis"] == "package" and not ANSWERS["__chassis_source"]:
+        # Nobody owns the name on the public index: without an address, a stranger's code would be
+        # fetched.
+        found["chassis"] = (
+            "needs the address of a wheel of tornado-chassis in __chassis_source, "
+            "which your house standard sets: see docs/house-standard.md of the template",
+            "copy",
+        )
     return found
 
 

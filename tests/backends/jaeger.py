@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import HTTPError
-from urllib.parse import urlencode
 
 from . import answers, eventually, free_port, get_json, home, process
 
 START_SECONDS = 30.0
-LIMIT = 1500
 
 
 @dataclass(frozen=True)
@@ -26,19 +24,6 @@ class Jaeger:
     @property
     def endpoint(self) -> str:
         return self.otlp_http
-
-    def services(self) -> list[str]:
-        """Return the names of the services that sent spans, in no order."""
-        # The API says null for no services.
-        return get_json(f"{self.query}/api/services")["data"] or []
-
-    def traces(self, service: str) -> list[dict[str, Any]]:
-        """Return the traces with spans of `service`, at most 1500, whatever their age."""
-        # Without start and end only the last hour is searched.
-        window = {"start": 0, "end": 2**62 // 1000}
-        query = urlencode({"service": service, "limit": LIMIT, **window})
-        traces: list[dict[str, Any]] = get_json(f"{self.query}/api/traces?{query}")["data"]
-        return traces
 
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """Return the trace with this id in hex, None if no span of it has come."""

@@ -26,19 +26,6 @@ LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
 RUN_ID = "1234567"
 OPENSSL_SECONDS = 30.0
 WBITS = {"gzip": 31, "deflate": 15}
-# There are no environment variables for these. The agent would ask the clouds' metadata
-# services, which are outside this machine, even in developer mode.
-CONFIG = """\
-[newrelic]
-utilization.detect_aws = false
-utilization.detect_azure = false
-utilization.detect_azureappservice = false
-utilization.detect_azurefunction = false
-utilization.detect_docker = false
-utilization.detect_gcp = false
-utilization.detect_kubernetes = false
-utilization.detect_pcf = false
-"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +42,16 @@ class Collector:
     ca_bundle: Path
     calls: list[Call] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of a service that reports here."""
+        return {
+            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
+            "NEW_RELIC_HOST": self.host,
+            "NEW_RELIC_PORT": str(self.port),
+            "NEW_RELIC_CA_BUNDLE_PATH": str(self.ca_bundle),
+        }
 
     def payloads(self, method: str) -> list[Any]:
         """Return the decoded JSON of all calls of `method`, in order."""
@@ -127,30 +124,6 @@ def running(
         yield collector
 
 
-def agent_env(collector: Collector, directory: Path) -> dict[str, str]:
-    """Return the environment of an agent that reports to `collector`.
-
-    A configuration file that keeps the agent on this machine is written to `directory`.
-    """
-    return _offline_env(directory) | {
-        "NEW_RELIC_HOST": collector.host,
-        "NEW_RELIC_OTLP_HOST": collector.host,
-        "NEW_RELIC_PORT": str(collector.port),
-        "NEW_RELIC_CA_BUNDLE_PATH": str(collector.ca_bundle),
-    }
-
-
-def developer_env(directory: Path, audit_log: Path) -> dict[str, str]:
-    """Return the environment of an agent that calls no collector and logs all to `audit_log`.
-
-    A configuration file that keeps the agent on this machine is written to `directory`.
-    """
-    return _offline_env(directory) | {
-        "NEW_RELIC_DEVELOPER_MODE": "true",
-        "NEW_RELIC_AUDIT_LOG": str(audit_log),
-    }
-
-
 def audited_payloads(audit_log: Path, method: str) -> list[Any]:
     """Return the payloads of the calls of `method` in an audit log, in order."""
     payloads = []
@@ -160,12 +133,6 @@ def audited_payloads(audit_log: Path, method: str) -> list[Any]:
         if data and f"'method': '{method}'" in head:
             payloads.append(ast.literal_eval(data.strip()))
     return payloads
-
-
-def _offline_env(directory: Path) -> dict[str, str]:
-    config = directory / "newrelic.ini"
-    config.write_text(CONFIG)
-    return {"NEW_RELIC_CONFIG_FILE": str(config), "NEW_RELIC_LICENSE_KEY": LICENSE_KEY}
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:

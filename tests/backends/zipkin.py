@@ -21,11 +21,6 @@ class Zipkin:
     #: Where services find it, by the setting of that name.
     setting: ClassVar[str] = "ZIPKIN_ENDPOINT"
 
-    def services(self) -> list[str]:
-        """Return the names of the services that sent spans, sorted; Zipkin lower-cases them."""
-        services: list[str] = get_json(f"{self._api}/services")
-        return services
-
     def trace(self, trace_id: str) -> list[dict[str, Any]]:
         """Return the spans of the trace with this id in hex, none if none has come."""
         try:

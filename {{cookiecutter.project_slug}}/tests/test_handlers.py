@@ -2,15 +2,18 @@
 
 import json
 
-from my_service.chassis import SERVICE, __version__
+from my_service.settings import Settings
 
-from .chassis.testing import ServiceTest
+from .testing import ServiceTest
 
 
 class TestHandlers(ServiceTest):
     def test_root_shows_service_and_version(self) -> None:
         response = self.fetch("/")
-        assert json.loads(response.body) == {"service": SERVICE, "version": __version__}
+        assert json.loads(response.body) == {
+            "service": Settings.service_name,
+            "version": Settings.service_version,
+        }
 
     def test_hello_greets_by_name(self) -> None:
         response = self.fetch("/hello/world")

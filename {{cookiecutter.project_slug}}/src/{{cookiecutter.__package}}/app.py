@@ -1,7 +1,8 @@
 """The service's routes, and what lives as long as the service does."""
 
+from tornado_chassis.service import Service
+
 from . import handlers
-from .chassis.service import Service
 from .settings import Settings
 
 

@@ -2,15 +2,16 @@
 
 import logging
 
-from .chassis import SERVICE, __version__
-from .chassis.handlers import JsonHandler
+from tornado_chassis.handlers import JsonHandler
+
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 class Root(JsonHandler):
     def get(self) -> None:
-        self.finish({"service": SERVICE, "version": __version__})
+        self.finish({"service": Settings.service_name, "version": Settings.service_version})
 
 
 class Hello(JsonHandler):

@@ -1,10 +1,10 @@
-"""The service's own settings, beside those of the chassis."""
+"""The service's own settings, beside those that come with its features."""
 
 from dataclasses import dataclass
 
-from .chassis import settings
+from . import features
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(features.Settings):
     """Each field is read from the environment variable of its name in capitals."""

@@ -1,0 +1,545 @@
+"""What the console knows of the service, as JSON."""
+
+import asyncio
+import gc
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tornado import web
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPServerConnectionDelegate,
+    HTTPServerRequest,
+    ResponseStartLine,
+)
+from tornado.web import RequestHandler
+from tornado_chassis.application import Application
+from tornado_chassis.console import Console
+from tornado_chassis.console.recorder import REQUESTS
+from tornado_chassis.exchange import correlation
+from tornado_chassis.feature import Export, Feature
+from tornado_chassis.settings import read
+
+from ..routes import Slow
+from ..settings import Settings
+from ..testing import ChassisTest
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+JSON = {"Content-Type": "application/json"}
+
+log = logging.getLogger("shop.orders")
+
+
+class Calling(RequestHandler):
+    """Asks the service itself for something."""
+
+    async def get(self) -> None:
+        await AsyncHTTPClient().fetch(f"http://{self.request.host}/hello/x")
+
+
+class Answers(HTTPServerConnectionDelegate):
+    """A target of a route, like a function."""
+
+
+def answer(request: HTTPServerRequest) -> None:
+    connection: Any = request.connection
+    connection.write_headers(ResponseStartLine("", 204, "No Content"), HTTPHeaders())
+    connection.finish()
+
+
+class Exporter(Feature):
+    """Has sent some, and logs what comes."""
+
+    sent = 7
+
+    def totals(self) -> Iterable[Any]:
+        yield "parcels_sent", "Parcels that have left.", 7
+        yield "parcels_lost", "Parcels that have not.", 1, {"reason": "rain"}
+
+    def exports(self) -> Iterable[Export]:
+        yield Export("Post", "parcels", self.sent, 1)
+        yield Export("Pigeon", "letters")
+
+    def request_started(self, exchange: Any) -> None:
+        log.warning("Saw %s", exchange.request.path, extra={"order": 5})
+
+
+class ConsoleTest(ChassisTest):
+    def get_app(self) -> Application:
+        super().get_app()
+        return self.observed_by(Exporter())
+
+    @property
+    def console(self) -> Console:
+        [console] = (each for each in self.app.runtime.features if isinstance(each, Console))
+        return console
+
+    def ask(self, path: str) -> Any:
+        answer = self.fetch_admin(f"/console/{path}")
+        assert answer.code == 200, answer.body
+        assert answer.headers["Content-Type"] == "application/json"
+        return json.loads(answer.body)
+
+    def send(self, path: str, method: str, body: object) -> tuple[int, Any]:
+        answer = self.fetch_admin(
+            f"/console/{path}", method=method, body=json.dumps(body), headers=JSON
+        )
+        return answer.code, json.loads(answer.body)
+
+    def latest(self) -> Any:
+        return self.ask("requests.json")["requests"][0]
+
+
+class TestConsole(ConsoleTest):
+    def test_root_lists_what_there_is(self) -> None:
+        answer = self.fetch_admin("/", headers={"Accept": "*/*"})
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        paths = [word for word in answer.body.decode().split() if word.startswith("/console/")]
+        assert len(paths) == 12
+        for path in paths:
+            if "NUMBER" not in path and "profile" not in path:
+                self.ask(path.removeprefix("/console/"))
+
+    def test_browser_gets_the_page(self) -> None:
+        answer = self.fetch_admin("/", headers={"Accept": "text/html,*/*;q=0.8"})
+        assert b"<!doctype html>" in answer.body
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        for name, kind in (("page.css", "text/css"), ("page.js", "text/javascript")):
+            answer = self.fetch_admin(f"/console/{name}")
+            assert answer.headers["Content-Type"].startswith(kind)
+            assert len(answer.body) > 1000
+
+    def test_request_shows_up(self) -> None:
+        self.fetch("/hello/x?token=in-the-query", headers={"User-Agent": "curl"})
+        latest = self.latest()
+        assert (latest["method"], latest["route"], latest["path"], latest["status"]) == (
+            "GET",
+            "/hello/{name}",
+            "/hello/x",
+            200,
+        )
+        assert (latest["client"], latest["user_agent"]) == ("127.0.0.1", "curl")
+        assert 0 < latest["duration"] < 10
+        assert "in-the-query" not in json.dumps(self.ask(f"requests/{latest['number']}.json"))
+
+    def test_failing_request_leads_to_its_stack_and_lines(self) -> None:
+        self.fetch("/hello/another")
+        request_id = self.fetch("/boom").headers["X-Request-ID"]
+        latest = self.latest()
+        assert latest["error"] == "ValueError: boom"
+        found = self.ask(f"requests/{latest['number']}.json")
+        assert found["ids"]["request_id"] == request_id
+        [error] = found["errors"]
+        assert 'raise ValueError("boom")' in error["stack"]
+        messages = [line["message"] for line in found["logs"]]
+        assert messages == ["Saw /boom", "Unhandled exception in GET /boom"]
+        assert found["logs"][0]["fields"] == "order=5"
+
+    def test_errors_are_grouped(self) -> None:
+        for path in ("/boom", "/boom", "/status/503", "/status/404"):
+            self.fetch(path)
+        groups = self.ask("errors.json")["errors"]
+        assert [(each["type"], each["where"], each["count"]) for each in groups] == [
+            ("HTTPError", r"GET /status/{1}", 1),
+            ("ValueError", "GET /boom", 2),
+        ]
+        assert groups[1]["first"] < groups[1]["last"]
+        assert "routes.py" in groups[1]["place"]
+
+    def test_failed_background_work_is_an_error(self) -> None:
+        self.app.runtime.notify(Feature.background_failed, "mail", ValueError("no route"))
+        [group] = self.ask("errors.json")["errors"]
+        assert (group["where"], group["message"]) == ("background work mail", "no route")
+
+    def test_request_in_flight_shows_where_it_stands(self) -> None:
+        async def look() -> Any:
+            request = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
+            await Slow.entered.wait()
+            base = f"http://127.0.0.1:{self.admin_port}/console"
+            answer = await self.http_client.fetch(f"{base}/requests.json")
+            [slow] = json.loads(answer.body)["in_flight"]
+            answer = await self.http_client.fetch(f"{base}/requests/{slow['number']}.json")
+            Slow.release.set()
+            await request
+            return slow, json.loads(answer.body)
+
+        slow, found = self.run_async(look)
+        assert (slow["path"], slow["status"]) == ("/slow", 0)
+        assert found["duration"] >= slow["duration"] > 0
+        if sys.version_info >= (3, 12):  # with which a task's context can be read
+            assert any("in Slow.get" in line for line in found["stack"])
+        assert self.ask("requests.json")["in_flight"] == []
+
+    def test_requests_are_filtered(self) -> None:
+        for path in ("/hello/x", "/boom", "/status/404", "/nowhere"):
+            self.fetch(path)
+        paths = {
+            query: [each["path"] for each in self.ask(f"requests.json?{query}")["requests"]]
+            for query in (
+                "status=4xx",
+                "status=500",
+                "route=/hello/%7Bname%7D",
+                "route=unmatched",
+                "text=BOOM",
+                "slower=60",
+                "limit=1",
+            )
+        }
+        assert paths == {
+            "status=4xx": ["/nowhere", "/status/404"],
+            "status=500": ["/boom"],
+            "route=/hello/%7Bname%7D": ["/hello/x"],
+            "route=unmatched": ["/nowhere"],
+            "text=BOOM": ["/boom"],
+            "slower=60": [],
+            "limit=1": ["/nowhere"],
+        }
+        for query in ("limit=x", "limit=nan", "slower=1e999", "limit=-1", "status=%ff"):
+            self.ask(f"requests.json?{query}")
+
+    def test_unknown_number_is_not_found(self) -> None:
+        assert self.fetch_admin("/console/requests/12345.json").code == 404
+
+    def test_timeline_has_the_spans_below_the_request(self) -> None:
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        ids: dict[str, str] = entry[7]
+        ids.update(trace_id="a" * 32, span_id="b" * 16)
+        for number, (parent, trace) in enumerate((("b", "a"), ("0", "a"), ("c", "a"), ("b", "f"))):
+            self.console.span_ended(
+                SimpleNamespace(
+                    name=f"part {number}",
+                    kind="INTERNAL",
+                    trace_id=trace * 32,
+                    span_id=str(number) * 16,
+                    parent_id=parent * 16,
+                    started=10**18 + number,
+                    ended=10**18 + number + 10**6,
+                )
+            )
+        spans = self.ask(f"requests/{entry[0]}.json")["spans"]
+        assert [each["name"] for each in spans] == ["part 0", "part 1"]
+        assert spans[0]["duration"] == 0.001
+
+    def test_call_of_a_request_without_a_trace_is_in_its_timeline(self) -> None:
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        ids: dict[str, str] = entry[7]
+        ids.pop("trace_id", None)
+        ids.pop("span_id", None)
+        call = SimpleNamespace(method="GET", server_address="a", server_port=80, duration=0.25)
+        token = correlation.set(ids)
+        self.console.call_ended(call)
+        correlation.reset(token)
+        [span] = self.ask(f"requests/{entry[0]}.json")["spans"]
+        assert (span["name"], round(span["duration"], 3)) == ("GET a:80", 0.25)
+
+    def test_call_is_in_the_timeline_of_its_request(self) -> None:
+        self.app.add_handlers(".*", [(r"/calling", Calling)])
+        self.fetch("/calling")
+        [number] = (
+            each["number"]
+            for each in self.ask("requests.json")["requests"]
+            if each["route"] == "/calling"
+        )
+        [span] = self.ask(f"requests/{number}.json")["spans"]
+        assert span["kind"] == "CLIENT"
+        assert span["name"].startswith("GET")
+
+    def test_now_has_what_blocked_the_loop_and_what_was_rejected(self) -> None:
+        incident = SimpleNamespace(
+            time=1.0,
+            duration=2.0,
+            file="orders.py",
+            line=7,
+            function="parse",
+            route="/orders",
+            request_id="",
+            stack="a" * 10_000,
+        )
+        for _ in range(30):
+            self.console.loop_blocked(incident)
+            self.console.request_rejected("malformed")
+        now = self.ask("now.json")
+        assert now["refused"] == {"malformed": 30}
+        assert len(now["blocked"]) == 20
+        assert now["blocked"][0]["function"] == "parse"
+        assert len(now["blocked"][0]["stack"]) < 5000
+
+    def test_routes_have_handlers_and_figures(self) -> None:
+        for path in ("/hello/x", "/hello/y", "/boom"):
+            self.fetch(path)
+        routes = {each["route"]: each for each in self.ask("routes.json")["routes"]}
+        hello, boom = routes["/hello/{name}"], routes["/boom"]
+        assert (hello["count"], hello["errors"], boom["errors"]) == (2, 0, 1)
+        assert hello["handler"].endswith("routes.Hello")
+        assert 0 < hello["p50"] <= hello["p99"] < 10
+        assert routes["/upload"]["count"] == 0
+
+    def test_routes_need_not_lead_to_handlers(self) -> None:
+        inner = web.Application([("/inner/calling", Calling)])
+        own = [("/function", answer), ("/answers", Answers()), ("/inner/.*", inner)]
+        self.app.add_handlers(".*", own)
+        assert self.fetch("/function").code == 204
+        routes = {each["route"]: each for each in self.ask("routes.json")["routes"]}
+        named = {route: routes[route]["handler"].rpartition(".")[2] for route in routes}
+        assert named["/function"] == "answer"
+        assert named["/answers"] == "Answers"
+        assert (named["/inner/.*"], named["/inner/calling"]) == ("Application", "Calling")
+        assert routes["/function"]["count"] == 1
+
+    def test_seconds_are_summed_up(self) -> None:
+        self.fetch("/hello/x")
+        self.fetch("/boom")
+        self.console.recorder.end_second(0.25)
+        second = self.ask("now.json")["seconds"][-1]
+        assert second["lag"] == 0.25
+        assert second["memory"] > 1024 * 1024
+        everything = self.ask("now.json")
+        assert sum(each["requests"] for each in everything["seconds"]) == 2
+        assert sum(each["errors"] for each in everything["seconds"]) == 1
+        assert everything["state"] == "ready"
+        assert self.ask(f"now.json?since={second['time'] + 60}")["seconds"] == []
+
+    def test_settings_say_where_they_are_from(self) -> None:
+        settings = {each["name"]: each for each in self.ask("settings.json")["settings"]}
+        port = settings["PORT"]
+        assert (port["value"], port["source"]) == ("8000", "default")
+        assert port["meaning"] == "Port to listen on, or 0 for any free port."
+
+    def test_lines_are_filtered(self) -> None:
+        log.info("One")
+        log.error("Two")
+        lines = self.ask("logs.json?level=WARNING")["lines"]
+        assert [line["message"] for line in lines] == ["Two"]
+        lines = self.ask("logs.json?text=ONE")["lines"]
+        assert [(line["message"], line["level"]) for line in lines] == [("One", "INFO")]
+
+    def test_line_knows_its_request(self) -> None:
+        token = correlation.set({"request_id": "abc"})
+        log.error("One")
+        correlation.reset(token)
+        assert self.ask("logs.json")["lines"][0]["request_id"] == "abc"
+
+    def test_level_is_changed_and_changed_back(self) -> None:
+        body = {"logger": "shop.orders", "level": "debug", "seconds": 60}
+        assert self.send("levels.json", "PUT", body)[0] == 200
+        assert log.getEffectiveLevel() == logging.DEBUG
+        levels = {each["logger"]: each for each in self.ask("levels.json")["loggers"]}
+        assert levels["shop.orders"]["level"] == "DEBUG"
+        assert 0 < levels["shop.orders"]["seconds_left"] <= 60
+        # Once more, as to go back to what was there before both.
+        self.send("levels.json", "PUT", {**body, "level": "ERROR", "seconds": 0.01})
+        self.run_async(lambda: self.until(lambda: log.level == logging.NOTSET))
+        assert self.console.changed_levels == {}
+
+    def test_stop_changes_levels_back(self) -> None:
+        body = {"logger": "shop.orders", "level": "ERROR", "seconds": 60}
+        self.send("levels.json", "PUT", body)
+        self.run_async(self.console.shutdown)
+        assert log.level == logging.NOTSET
+
+    def test_nonsense_changes_nothing(self) -> None:
+        good = {"logger": "root", "level": "INFO", "seconds": 60}
+        for wrong in (
+            {"logger": "never.heard.of"},
+            {"logger": 5},
+            {"level": "LOUD"},
+            {"level": None},
+            {"seconds": 0},
+            {"seconds": "60"},
+            {"seconds": True},
+            {"seconds": 1e99},
+        ):
+            assert self.send("levels.json", "PUT", {**good, **wrong})[0] == 400, wrong
+        assert self.send("levels.json", "PUT", [good])[0] == 400
+        assert self.console.changed_levels == {}
+
+    def test_work_shows_where_it_stands(self) -> None:
+        async def wait() -> None:
+            await asyncio.Event().wait()
+
+        async def start() -> None:
+            self.service.background("mail", wait)
+            await asyncio.sleep(0)
+
+        self.run_async(start)
+        shown = self.ask("work.json")
+        [mail] = shown["work"]
+        assert (mail["name"], mail["state"]) == ("mail", "running")
+        assert any("wait" in line for line in mail["stack"])
+        assert 0 < mail["seconds"] < 10
+        [task] = [task for task in shown["tasks"] if task["name"] == "mail"]
+        assert 0 <= task["at_least_seconds"] <= mail["seconds"]
+
+    def test_work_that_failed_does_not_run(self) -> None:
+        async def fail() -> None:
+            raise ValueError("no route")
+
+        async def start() -> None:
+            self.service.background("mail", fail)
+            await self.until(lambda: self.service.app.runtime.background.works[0].failures)
+
+        self.run_async(start)
+        [mail] = self.ask("work.json")["work"]
+        assert (mail["state"], mail["seconds"]) == ("failed", None)
+
+    async def test_age_of_a_task_counts_from_when_it_was_first_seen(self) -> None:
+        async def age() -> float:
+            base = f"http://127.0.0.1:{self.admin_port}/console"
+            answer = await self.http_client.fetch(f"{base}/work.json")
+            tasks = json.loads(answer.body)["tasks"]
+            [found] = [each for each in tasks if each["name"] == "forgotten"]
+            return float(found["at_least_seconds"])
+
+        task = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
+        first = await age()
+        self.console.tasks[task] -= 60
+        second = await age()
+        task.cancel()
+        assert 0 <= first < 10
+        assert 60 <= second < 70
+
+    def test_ended_tasks_are_not_kept(self) -> None:
+        async def run() -> None:
+            task = asyncio.create_task(asyncio.sleep(0))
+            self.console.note_new_tasks()
+            assert task in self.console.tasks
+            await task
+
+        self.run_async(run)
+        gc.collect()
+        assert all(not task.done() for task in self.console.tasks)
+
+    def test_exports_say_when_they_last_sent(self) -> None:
+        def shown() -> dict[str, Any]:
+            self.console._note_exports()
+            return {each["backend"]: each for each in self.ask("exports.json")["exports"]}
+
+        [exporter] = (each for each in self.app.runtime.features if isinstance(each, Exporter))
+        post = shown()["Post"]
+        assert (post["unit"], post["sent"], post["dropped"]) == ("parcels", 7, 1)
+        assert shown()["Post"]["last_sent"] == post["last_sent"] > 0
+        exporter.sent += 1
+        assert shown()["Post"]["last_sent"] > post["last_sent"]
+        pigeon = shown()["Pigeon"]
+        assert (pigeon["sent"], pigeon["last_sent"]) == (None, None)
+
+    def test_other_totals(self) -> None:
+        totals = {each["name"]: each["total"] for each in self.ask("exports.json")["totals"]}
+        assert (totals["parcels_sent"], totals["parcels_lost rain"]) == (7, 1)
+
+    def test_trace_of_a_request_is_linked_to_where_it_was_sampled(self) -> None:
+        self.console.trace_url = "http://a/{trace_id}"
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        ids: dict[str, str] = entry[7]
+        for flags, link in (("01", f"http://a/{'b' * 32}"), ("00", None)):
+            ids.update(trace_id="b" * 32, trace_flags=flags)
+            assert self.ask(f"requests/{entry[0]}.json")["trace_url"] == link
+        ids.pop("trace_flags")
+        assert self.ask(f"requests/{entry[0]}.json")["trace_url"] is None
+
+    def test_profile_is_a_tree_and_a_file(self) -> None:
+        assert self.fetch_admin("/console/profile.json").code == 404
+        code, body = self.send("profile.json", "POST", {"seconds": 0.2})
+        assert code == 200
+        assert body["samples"] > 0
+        assert body["tree"]["value"] >= body["samples"]
+        assert "MainThread" in [each["name"] for each in body["tree"]["children"]]
+        file = self.ask("profile.json")
+        assert file["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+        [main] = (each for each in file["profiles"] if each["name"] == "MainThread")
+        assert len(main["samples"]) == len(main["weights"])
+        frames = file["shared"]["frames"]
+        assert all(index < len(frames) for sample in main["samples"] for index in sample)
+
+    def test_one_profile_at_a_time_and_none_beyond_a_stop(self) -> None:
+        async def both() -> list[int]:
+            address = f"http://127.0.0.1:{self.admin_port}/console/profile.json"
+            options: dict[str, Any] = {"method": "POST", "headers": JSON, "raise_error": False}
+
+            async def sample() -> int:
+                answer = await self.http_client.fetch(address, body='{"seconds": 60}', **options)
+                return answer.code
+
+            first = asyncio.ensure_future(sample())
+            await self.until(lambda: self.console.profile)
+            second = await sample()
+            await self.console.shutdown()
+            return [await first, second]
+
+        assert self.run_async(both) == [200, 409]
+
+    def test_hostile_text_is_data(self) -> None:
+        path = "/" + HOSTILE.replace(" ", "%20")
+        self.raw(f"GET {path} HTTP/1.0\r\nUser-Agent: {HOSTILE}\r\n\r\n".encode())
+        self.raw(b"GET /\xff\xfe HTTP/1.0\r\nUser-Agent: \xff\r\n\r\n")
+        log.error("%s", HOSTILE)
+        # Past the logger: pytest captures what that is given, and xdist cannot pass this on.
+        self.console.tail.handle(
+            log.makeRecord(log.name, logging.ERROR, "a.py", 1, "%s \ud800", (HOSTILE,), None)
+        )
+        self.app.runtime.notify(Feature.background_failed, HOSTILE, ValueError(HOSTILE))
+        for view in ("requests", "errors", "logs", "now", "work"):
+            answer = self.fetch_admin(f"/console/{view}.json")
+            assert answer.headers["Content-Type"] == "application/json"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.body.isascii()
+            json.loads(answer.body)
+
+    def test_last_requests_are_kept(self) -> None:
+        self.fetch("/hello/first")
+        for number in range(REQUESTS):
+            self.fetch(f"/hello/{number}")
+        paths = [each["path"] for each in self.ask("requests.json")["requests"]]
+        assert len(paths) == REQUESTS
+        assert "/hello/first" not in paths
+
+
+class TestBlocked(ConsoleTest):
+    environ = {"LOOP_BLOCKED_SECONDS": "0.05"}  # noqa: RUF012
+
+    def test_request_that_blocked_the_loop_is_named_and_has_the_line(self) -> None:
+        self.fetch("/blocking/call/400", headers={"X-Request-ID": "abc"})
+        self.run_async(
+            lambda: self.until(lambda: any(each["route"] for each in self.console.blocked))
+        )
+        [blocked] = (each for each in self.ask("now.json")["blocked"] if each["route"])
+        assert (blocked["function"], blocked["request_id"]) == ("block", "abc")
+        assert blocked["file"].endswith("tests/chassis/routes.py")
+        [number] = (
+            each["number"]
+            for each in self.ask("requests.json")["requests"]
+            if each["ids"]["request_id"] == "abc"
+        )
+        [line] = (
+            each
+            for each in self.ask(f"requests/{number}.json")["logs"]
+            if each["logger"].endswith(".watch")
+        )
+        assert line["message"].startswith("The event loop was blocked for 0.")
+        assert "in block" in line["stack"]
+
+
+class TestBuild(ConsoleTest):
+    environ = {"BUILD_COMMIT": "abc123", "BUILD_TIME": "2030-01-31T12:00:00Z"}  # noqa: RUF012
+
+    def test_now_says_what_was_built_and_when(self) -> None:
+        now = self.ask("now.json")
+        assert (now["commit"], now["built"]) == ("abc123", 1896091200)
+
+
+def test_time_of_the_build_has_a_zone() -> None:
+    for wrong in ("yesterday", "2030-01-31", "2030-01-31T12:00:00"):
+        with pytest.raises(ValueError, match="BUILD_TIME: should be a time like 2030"):
+            read(Settings, {"BUILD_TIME": wrong})

@@ -1,0 +1,165 @@
+"""Background work: when it starts, what becomes of its exceptions, and how it ends."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from unittest import mock
+
+from tornado_chassis import background
+from tornado_chassis.application import Application
+from tornado_chassis.exchange import correlation
+from tornado_chassis.server import finish, start
+
+from .testing import ChassisTest, Recorder
+
+
+class TestBackground(ChassisTest):
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.recorder = Recorder()
+        self.recorder.record(app)
+        return app
+
+    def work(self, function: Callable[[], Awaitable[object]], **options: bool) -> None:
+        self.service.background("work", function, **options)
+
+    async def test_starts_once_the_service_is_ready(self) -> None:
+        states = []
+
+        async def work() -> None:
+            states.append(self.app.runtime.state)
+
+        await finish(self.service, self.io_loop.time())
+        self.app.runtime.state = "starting"
+        self.work(work)
+        await asyncio.sleep(0)
+        assert states == []
+        await start(self.service)
+        await self.until(lambda: states)
+        assert states == ["ready"]
+
+    async def test_what_is_added_later_starts_at_once(self) -> None:
+        done = asyncio.Event()
+
+        async def work() -> None:
+            done.set()
+
+        self.work(work)
+        await done.wait()
+
+    async def test_what_a_handler_starts_is_no_part_of_its_request(self) -> None:
+        seen: list[dict[str, str]] = []
+
+        async def work() -> None:
+            seen.append(dict(correlation.get()))
+
+        token = correlation.set({"request_id": "r1"})
+        self.work(work)
+        correlation.reset(token)
+        await self.until(lambda: seen)
+        assert seen == [{}]
+
+    def test_exception_is_logged_and_reported(self) -> None:
+        async def work() -> None:
+            raise ValueError("no queue")
+
+        async def run() -> None:
+            self.work(work)
+            (added,) = self.app.runtime.background.works
+            assert added.task
+            await asyncio.wait_for(added.task, 5)
+
+        with self.assertLogs(background.__name__, logging.ERROR) as logs:
+            self.run_async(run)
+        assert self.recorder.background == [("work", "no queue")]
+        assert "Background work work failed" in logs.output[0]
+        assert "ValueError: no queue" in logs.output[0]
+        (work_,) = self.app.runtime.background.works
+        assert (work_.state, work_.failures) == ("failed", 1)
+
+    async def test_starts_again_where_asked_with_growing_delays(self) -> None:
+        delays: list[float] = []
+        attempts = []
+
+        async def work() -> None:
+            attempts.append(1)
+            if len(attempts) < 10:
+                raise ValueError("no queue")
+
+        async def sleep(seconds: float) -> None:
+            delays.append(seconds)
+
+        with mock.patch("asyncio.sleep", sleep):
+            self.work(work, restart=True)
+            (added,) = self.app.runtime.background.works
+            assert added.task
+            await added.task
+        assert (added.state, added.failures) == ("ended", 9)
+        assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        assert len(self.recorder.background) == 9
+
+    async def test_delay_is_short_again_after_a_long_run(self) -> None:
+        delays: list[float] = []
+        clock = iter([0, 1, 1, 2, 2, 100, 100, 101, 101])
+
+        async def work() -> None:
+            if len(delays) < 4:
+                raise ValueError("no queue")
+
+        async def sleep(seconds: float) -> None:
+            delays.append(seconds)
+
+        with (
+            mock.patch("asyncio.sleep", sleep),
+            mock.patch.object(background, "monotonic", clock.__next__),
+        ):
+            self.work(work, restart=True)
+            (added,) = self.app.runtime.background.works
+            assert added.task
+            await added.task
+        assert delays == [1, 2, 1, 2]
+
+    async def test_is_cancelled_before_the_shutdown_callbacks(self) -> None:
+        ended = []
+        started = asyncio.Event()
+
+        async def work() -> None:
+            started.set()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("work")
+
+        async def close_pool() -> None:
+            ended.append("pool")
+
+        self.work(work)
+        self.service.on_shutdown.append(close_pool)
+        await started.wait()
+        await finish(self.service, self.io_loop.time() + 5)
+        assert ended == ["work", "pool"]
+        self.service.on_shutdown.clear()
+
+    def test_work_that_does_not_stop_holds_nothing(self) -> None:
+        released, started = asyncio.Event(), asyncio.Event()
+
+        async def stubborn() -> None:
+            started.set()
+            while not released.is_set():
+                try:
+                    await released.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def run() -> None:
+            self.work(stubborn)
+            await started.wait()
+            await self.app.runtime.background.stop(0.01)
+            released.set()
+            (work,) = self.app.runtime.background.works
+            assert work.task
+            await work.task
+
+        with self.assertLogs(background.__name__, logging.ERROR) as logs:
+            self.run_async(run)
+        assert "Background work work did not stop within 0.01 s" in logs.output[0]

@@ -1,0 +1,121 @@
+"""What is known of outgoing calls."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest
+from tornado.web import RequestHandler
+from tornado_chassis import client
+from tornado_chassis.application import Application
+from tornado_chassis.client import ReportingClient
+from tornado_chassis.exchange import correlation
+from tornado_chassis.feature import Call, Feature
+
+from .testing import ChassisTest, reserved_port
+
+
+class Calls(Feature):
+    def __init__(self) -> None:
+        self.seen: list[Call] = []
+        self.ids: list[str] = []
+
+    def call_ended(self, call: Call) -> None:
+        self.seen.append(call)
+        self.ids.append(correlation.get().get("request_id", ""))
+
+
+class Outward(RequestHandler):
+    """Calls another service."""
+
+    async def get(self, path: str) -> None:
+        url = f"http://{self.request.host}/{path}"
+        client = AsyncHTTPClient()
+        assert isinstance(client, ReportingClient)
+        # A second call waits for its turn, and is begun by what ends the first.
+        client.max_clients = 1
+        await client.fetch(url)
+
+
+class TestClient(ChassisTest):
+    def get_app(self) -> Application:
+        ReportingClient._servers.clear()
+        super().get_app()
+        self.calls = Calls()
+        app = self.observed_by(self.calls)
+        app.add_handlers(".*", [(r"/outward/(.*)", Outward)])
+        return app
+
+    def call(self, url: str, **kwargs: Any) -> Call:
+        async def fetch() -> None:
+            request = HTTPRequest(self.get_url(url) if url.startswith("/") else url, **kwargs)
+            with contextlib.suppress(HTTPError, OSError, ValueError):
+                await AsyncHTTPClient().fetch(request)
+
+        self.run_async(fetch)
+        (call,) = self.calls.seen
+        assert 0 < call.duration < 10
+        return call
+
+    def test_call(self) -> None:
+        call = self.call("/hello/a?secret")
+        expected = ("GET", "127.0.0.1", self.get_http_port(), "http", 200, "")
+        assert (
+            call.method,
+            call.server_address,
+            call.server_port,
+            call.scheme,
+            call.status,
+            call.error_type,
+        ) == expected
+
+    def test_errors(self) -> None:
+        call = self.call("/status/503")
+        assert (call.status, call.error_type) == (503, "503")
+
+    def test_client_error_is_an_error_of_the_call(self) -> None:
+        assert self.call("/nowhere").error_type == "404"
+        self.calls.seen.clear()
+        assert self.call("/status/400").error_type == "400"
+
+    def test_refused_connection(self) -> None:
+        with reserved_port() as port:
+            call = self.call(f"http://127.0.0.1:{port}/")
+        assert (call.status, call.error_type) == (0, "ConnectionRefusedError")
+        assert call.server_port == port
+
+    def test_timeout(self) -> None:
+        call = self.call("/slow", request_timeout=0.05)
+        assert (call.status, call.error_type) == (0, "HTTPTimeoutError")
+
+    def test_redirect_is_one_call(self) -> None:
+        assert self.call("/old").status == 200
+
+    def test_what_is_no_url(self) -> None:
+        for url in ("http://[", "gopher://a/"):
+            call = self.call(url)
+            assert (call.scheme != "gopher", call.status) == (True, 0)
+            self.calls.seen.clear()
+
+    def test_made_up_method(self) -> None:
+        call = self.call("/", method="BREW", allow_nonstandard_methods=True)
+        assert call.method == "_OTHER"
+
+    async def test_it_is_known_whose_call_it_was(self) -> None:
+        async def ask(name: str) -> None:
+            url = self.get_url("/outward/hello/a")
+            await self.http_client.fetch(url, headers={"X-Request-ID": name})
+
+        await asyncio.gather(ask("first"), ask("second"))
+        assert sorted(self.calls.ids) == ["first", "second"]
+
+    def test_servers_beyond_the_first_hundred_are_one(self) -> None:
+        ReportingClient._servers.update((f"{number}.test", 80) for number in range(99))
+        self.call("/")
+        self.calls.seen.clear()
+        with reserved_port() as port:
+            call = self.call(f"http://127.0.0.1:{port}/")
+        assert (call.server_address, call.server_port) == ("_OTHER", 0)
+        assert len(ReportingClient._servers) == client.MAX_SERVERS
+        self.calls.seen.clear()
+        assert self.call("/").server_port == self.get_http_port()

@@ -1,0 +1,199 @@
+"""What is counted beside the requests."""
+
+import gc
+import time
+from collections.abc import Mapping
+from time import perf_counter
+
+from tornado.httpserver import HTTPServer
+from tornado.websocket import WebSocketClientConnection
+from tornado_chassis.application import Application
+from tornado_chassis.connections import Server
+
+from .routes import Echo
+from .testing import ChassisTest, Recorder
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+
+
+class CountsTest(ChassisTest):
+    def totals(self, name: str) -> list[tuple[Mapping[str, str], float]]:
+        return [
+            (labels, total) for its, _, total, labels in self.app.runtime.totals() if its == name
+        ]
+
+    def total(self, name: str, label: str) -> float:
+        (total,) = [total for labels, total in self.totals(name) if label in labels.values()]
+        return total
+
+
+class TestRefusals(CountsTest):
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.recorder = Recorder()
+        self.recorder.record(app)
+        return app
+
+    def get_http_server(self) -> HTTPServer:
+        options = self.get_httpserver_options()
+        return Server(self._app, **options)
+
+    def get_httpserver_options(self) -> dict[str, object]:
+        limits = {"max_header_size": 2048, "idle_connection_timeout": 0.2, "body_timeout": 0.2}
+        return {**super().get_httpserver_options(), **limits}
+
+    def refused(self, request: bytes) -> str:
+        """The reason for which a request is refused, and which is logged without the request."""
+        self.raw(request)
+        self.run_async(lambda: self.until(lambda: self.recorder.rejected))
+        (reason,) = self.recorder.rejected
+        refused = [line for line in self.lines() if "Rejected a request: " in line]
+        assert len(refused) <= 1
+        assert "secret" not in self.output.getvalue()
+        assert self.totals("http_server_refused_requests") == [
+            ({"reason": each}, int(each == reason))
+            for each in ("malformed", "overload", "timeout", "too_large")
+        ]
+        return reason
+
+    def test_start_line(self) -> None:
+        assert self.refused(b"secret\r\n\r\n") == "malformed"
+
+    def test_header(self) -> None:
+        assert self.refused(b"GET / HTTP/1.1\r\nsecret\r\n\r\n") == "malformed"
+
+    def test_no_host(self) -> None:
+        assert self.refused(b"GET /secret HTTP/1.1\r\n\r\n") == "malformed"
+
+    def test_length(self) -> None:
+        assert self.refused(POST + b"Content-Length: secret\r\n\r\n") == "malformed"
+
+    def test_encoding(self) -> None:
+        assert self.refused(POST + b"Transfer-Encoding: secret\r\n\r\n") == "malformed"
+
+    def test_chunk(self) -> None:
+        assert self.refused(POST + b"Transfer-Encoding: chunked\r\n\r\nsecret\r\n") == "malformed"
+
+    def test_body_over_the_limit(self) -> None:
+        assert self.refused(POST + b"Content-Length: 999999\r\n\r\nsecret") == "too_large"
+
+    def test_chunks_over_the_limit(self) -> None:
+        body = b"Transfer-Encoding: chunked\r\n\r\n" + b"200\r\n" + b"x" * 512 + b"\r\n"
+        rest = (b"200\r\n" + b"x" * 512 + b"\r\n") * 3
+        assert self.refused(POST + body + rest) == "too_large"
+
+    def test_headers_over_the_limit(self) -> None:
+        assert self.refused(b"GET / HTTP/1.1\r\nsecret: " + b"x" * 9999) == "too_large"
+
+    def test_slow_body(self) -> None:
+        assert self.refused(POST + b"Content-Length: 9\r\n\r\nsecret") == "timeout"
+
+    def test_slow_headers(self) -> None:
+        assert self.refused(b"GET /secret HTTP/1.1\r\nHost: a\r\n") == "timeout"
+
+    def test_idle_connection_is_no_refusal(self) -> None:
+        self.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.raw(b"")
+        assert self.recorder.rejected == []
+
+    async def test_client_that_goes_away_is_no_refusal(self) -> None:
+        _, writer = await self.connect()
+        writer.write(POST + b"Content-Length: 9\r\n\r\nhalf")
+        await self.until(lambda: self.http_server._connections)
+        writer.close()
+        await self.until(lambda: not self.http_server._connections)
+        assert self.recorder.rejected == []
+
+    def test_each_refusal_is_counted(self) -> None:
+        for _ in range(2):
+            self.raw(b"GET / HTTP/1.1\r\n\r\n")
+        self.run_async(lambda: self.until(lambda: len(self.recorder.rejected) == 2))
+        assert self.total("http_server_refused_requests", "malformed") == 2
+
+    def test_answer_of_a_handler_is_no_refusal(self) -> None:
+        self.fetch("/nowhere")
+        self.fetch("/status/413")
+        assert self.recorder.rejected == []
+
+
+class TestWebSockets(CountsTest):
+    async def open(self) -> WebSocketClientConnection:
+        return await self.websocket()
+
+    async def test_open_websockets_and_their_messages(self) -> None:
+        first, second = await self.open(), await self.open()
+        await self.until(lambda: self.app.runtime.open_websockets == 2)
+        for message in ("one", b"two"):
+            await first.write_message(message, binary=isinstance(message, bytes))
+            assert await first.read_message() == message
+        assert self.totals("websocket_messages") == [
+            ({"direction": "received"}, 2),
+            ({"direction": "sent"}, 2),
+        ]
+        first.close()
+        await self.until(lambda: self.app.runtime.open_websockets == 1)
+        second.close()
+        await self.until(lambda: self.app.runtime.open_websockets == 0)
+
+    def test_close_codes(self) -> None:
+        async def talk() -> None:
+            for code in codes:
+                client = await self.open()
+                client.close(code, "why" if code else None)
+                await client.read_message()
+            await self.until(lambda: len(Echo.closed) == len(codes))
+
+        codes = (1000, 1001, 1001, 1014, 3000, 4321, 4999, None)
+        Echo.closed.clear()
+        self.run_async(talk)
+        assert self.totals("websocket_closes") == [
+            ({"code": "1000"}, 1),
+            ({"code": "1001"}, 2),
+            ({"code": "1014"}, 1),
+            ({"code": "3xxx"}, 1),
+            ({"code": "4xxx"}, 2),
+            ({"code": "none"}, 1),
+        ]
+        # The handler sees them, too.
+        assert Echo.closed == [(code, "why" if code else None) for code in codes]
+
+    async def test_lost_connection_and_failing_handler(self) -> None:
+        lost = await self.open()
+        assert lost.protocol
+        assert lost.protocol.stream
+        lost.protocol.stream.close()
+        failing = await self.open()
+        await failing.write_message("boom")
+        assert await failing.read_message() is None
+        await self.until(lambda: self.totals("websocket_closes") == [({"code": "none"}, 2)])
+        assert self.app.runtime.open_websockets == 0
+
+
+class TestGarbageCollection(CountsTest):
+    def test_pauses(self) -> None:
+        def pauses() -> dict[str, float]:
+            totals = self.totals("python_gc_pause_seconds")
+            return {labels["generation"]: total for labels, total in totals}
+
+        # No other collection, which could come between two readings of the clock.
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for generation in (0, 0, 2):
+            before = pauses()
+            # A time that is no pause.
+            time.sleep(0.01)
+            started = perf_counter()
+            gc.collect(generation)
+            passed = perf_counter() - started
+            after, name = pauses(), str(generation)
+            assert before[name] < after[name] <= before[name] + passed
+            assert {**after, name: 0} == {**before, name: 0}
+
+    def test_nothing_is_left_behind(self) -> None:
+        def callbacks() -> list[str]:
+            return [each for each in map(str, gc.callbacks) if "GarbageCollection" in each]
+
+        assert len(callbacks()) == 1
+        for observer in self.app.runtime.features:
+            self.run_async(observer.shutdown)
+        assert callbacks() == []

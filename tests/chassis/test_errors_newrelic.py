@@ -1,0 +1,443 @@
+"""What is reported to New Relic, and what is not, as logged by the agent's developer mode."""
+
+import ast
+import asyncio
+import contextlib
+import http.client
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.websocket import websocket_connect
+from tornado_chassis.errors.newrelic import MAX_WAITING
+
+from .settings import SERVICE, VERSION
+from .testing import ChassisTest, Process, inherited, process
+
+FEATURES = "logs stub prometheus newrelic probes console"
+LICENSE_KEY = "0123456789abcdef" * 2 + "FFFFNRAL"
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+HEADERS = {
+    "Authorization": "Basic s3cret",
+    "Cookie": "session=s3cret",
+    "Referer": "http://other.example/?token=s3cret",
+    "User-Agent": "s3cret",
+    "X-Request-ID": "caller.1",
+    "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01",
+}
+
+MAIN = """
+import sys
+
+from tornado_chassis.settings import newrelic
+from tests.chassis import stand_in
+
+
+def initialize(license_key, app_name):
+    print("imported:", "tornado" in sys.modules)
+    sys.exit()
+
+
+newrelic._initialize = initialize
+stand_in.main()
+"""
+CHILD = """
+import asyncio
+import atexit
+
+from tornado_chassis import process
+from tests.chassis.settings import Settings
+
+settings = process.configure([], Settings)
+
+import newrelic.core.agent as core
+from tornado.httpclient import AsyncHTTPClient
+from tornado.web import RequestHandler
+
+from tornado_chassis import server
+from tornado_chassis.errors import newrelic
+from tests.chassis.routes import Slow, make_service
+
+# A busy machine may need longer for the last harvest than a stop would wait.
+newrelic.SHUTDOWN_SECONDS = server.FLUSH_SECONDS = 20.0
+
+
+class Probe(RequestHandler):
+    is_probe = True
+
+    def get(self):
+        raise ValueError("in a probe")
+
+
+class Callback(RequestHandler):
+    def get(self):
+        asyncio.get_running_loop().call_soon(self.fail)
+
+    def fail(self):
+        raise ValueError("in a callback")
+
+
+class Outgoing(RequestHandler):
+    async def get(self):
+        await AsyncHTTPClient().fetch(f"http://{self.request.host}/hello/out?token=s3cret")
+
+
+# With OpenTelemetry, the agent would connect at once, and perhaps before the errors below.
+agent = core.Agent
+activate, agent.activate_application = agent.activate_application, lambda *args, **kwargs: None
+service = make_service(settings)
+own = [("/probe", Probe), ("/callback", Callback), ("/outgoing", Outgoing)]
+service.app.add_handlers(".*", own)
+[feature] = [each for each in service.app.runtime.features if isinstance(each, newrelic.NewRelic)]
+for number in range(newrelic.MAX_WAITING + 5):
+    try:
+        raise LookupError(f"early {number}")
+    except LookupError as error:
+        feature.report(error, {})
+agent.activate_application = activate
+
+
+async def refresh():
+    await Slow.entered.wait()
+    raise ValueError("in background work")
+
+
+async def announce():
+    while not feature._application.active:
+        await asyncio.sleep(0.01)
+    print("connected", flush=True)
+    await Slow.entered.wait()
+    print("slow", flush=True)
+
+
+service.background("refresh prices", refresh)
+service.background("announce", announce)
+process.run(service)
+[export] = feature.exports()
+print("given to the agent:", export.sent, "dropped:", export.dropped)
+# Anything sent after the drain would be too late.
+atexit.unregister(core.agent_instance()._atexit_shutdown)
+"""
+INITIALIZED = """
+import logging
+
+from tornado_chassis import process
+from tests.chassis.settings import Settings
+
+process.configure([], Settings)
+
+import newrelic.agent
+
+logging.basicConfig(level="INFO")
+logging.getLogger("newrelic.core").info("connecting")
+logging.getLogger("newrelic.core").warning("license is wrong")
+utilization = newrelic.agent.global_settings().utilization
+print("asks clouds:", utilization.detect_aws, utilization.detect_azure, utilization.detect_gcp)
+"""
+
+Event = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+
+
+class Reports:
+    """What the agent would have sent."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        #: Everything that the service printed.
+        self.output = ""
+
+    def payloads(self, method: str) -> list[Any]:
+        found = []
+        text = self.log.read_text() if self.log.exists() else ""
+        for entry in text.split("=" * 78 + "\n"):
+            head, _, data = entry.partition("\nDATA: ")
+            if data and f"'method': '{method}'" in head:
+                found.append(ast.literal_eval(data.strip()))
+        return found
+
+    def transactions(self) -> list[Event]:
+        """Intrinsic, own and the agent's attributes of each transaction."""
+        return [event for payload in self.payloads("analytic_event_data") for event in payload[2]]
+
+    def errors(self) -> list[Event]:
+        """Intrinsic, own and the agent's attributes of each error."""
+        return [event for payload in self.payloads("error_event_data") for event in payload[2]]
+
+    def error(self, message: str) -> Event:
+        (found,) = [event for event in self.errors() if event[0]["error.message"] == message]
+        return found
+
+    def metrics(self) -> dict[str, list[float]]:
+        """Count, total and so on of each metric that belongs to no transaction."""
+        ((_, _, _, metrics),) = self.payloads("metric_data")
+        return {metric["name"]: data for metric, data in metrics if not metric["scope"]}
+
+
+def request(port: int, method: str, path: str, body: str | None = None) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+        client.request(method, path, body, HEADERS)
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+            client.getresponse().read()
+
+
+async def talk(port: int) -> None:
+    websocket = await websocket_connect(f"ws://127.0.0.1:{port}/ws")
+    await websocket.write_message("boom")
+    assert await websocket.read_message() is None
+
+
+def arguments(code: str, **environ: str) -> dict[str, Any]:
+    """How to run a program in a process of its own, and so with an agent of its own."""
+    foreign = {name: value for name, value in inherited().items() if "NEW_RELIC" not in name}
+    return {
+        "args": [sys.executable, "-c", code],
+        "env": {
+            **foreign,
+            "FEATURES": FEATURES,
+            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
+            **environ,
+        },
+        "stderr": subprocess.STDOUT,
+    }
+
+
+def run(code: str, **environ: str) -> tuple[int, str]:
+    """Exit status and output of a program."""
+    done = subprocess.run(
+        **arguments(code, **environ), stdout=subprocess.PIPE, text=True, timeout=15, check=False
+    )
+    return done.returncode, done.stdout
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[tuple[Process, Reports]]:
+    """A connected service."""
+    reports = Reports(directory / "audit.log")
+    environ = {
+        "NEW_RELIC_DEVELOPER_MODE": "true",
+        "NEW_RELIC_AUDIT_LOG": str(reports.log),
+        "ENVIRONMENT": "test",
+        "PORT": "0",
+        "ADMIN_PORT": "0",
+        "DRAIN_DELAY_SECONDS": "0",
+    }
+    log = directory / "log"
+    with log.open("wb") as output:
+        child = subprocess.Popen(**arguments(CHILD, **environ), stdout=output)
+    service = Process(child, log)
+    try:
+        service.wait_for_output("connected\n")
+        yield service, reports
+    finally:
+        child.kill()
+        child.wait()
+
+
+def stop(service: Process) -> None:
+    service.process.terminate()
+    assert service.wait() == 0, service.output()
+
+
+@pytest.fixture(scope="module")
+def reports() -> Iterator[Reports]:
+    """From a service that served one request of each kind, and was then stopped."""
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as (service, reports):
+        port = service.port
+        for path in ("/hello/one", "/hello/two", "/nowhere", "/else/where", "/status/403"):
+            request(port, "GET", f"{path}?token=s3cret")
+        for path in ("/boom", "/status/503", "/flushed", "/finished", "/probe", "/callback"):
+            request(port, "GET", f"{path}?token=s3cret")
+        request(port, "POST", "/", "s3cret")
+        request(port, "GET", "/outgoing")
+        asyncio.run(talk(port))
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            service.wait_for_output("slow\n")
+        stop(service)
+        reports.output = service.output()
+        yield reports
+
+
+def test_transactions_are_named_after_routes(reports: Reports) -> None:
+    names = Counter(intrinsics["name"] for intrinsics, _, _ in reports.transactions())
+    assert names == {
+        "WebTransaction/Tornado/GET /hello/{name}": 3,
+        "WebTransaction/Tornado/GET unmatched": 2,
+        "WebTransaction/Tornado/GET /status/{1}": 2,
+        "WebTransaction/Tornado/GET /boom": 1,
+        "WebTransaction/Tornado/GET /flushed": 1,
+        "WebTransaction/Tornado/GET /finished": 1,
+        "WebTransaction/Tornado/GET /callback": 1,
+        "WebTransaction/Tornado/POST /": 1,
+        "WebTransaction/Tornado/GET /outgoing": 1,
+        "WebTransaction/Tornado/GET /ws": 1,
+        "WebTransaction/Tornado/GET /slow": 1,
+    }
+
+
+def test_transactions_have_their_status(reports: Reports) -> None:
+    statuses = {
+        (attributes["request.uri"], attributes["http.statusCode"])
+        for _, _, attributes in reports.transactions()
+    }
+    assert {("/hello/one", 200), ("/nowhere", 404), ("/boom", 500), ("/ws", 101)} <= statuses
+    assert ("/slow", 499) in statuses
+
+
+def test_each_error_is_reported_once(reports: Reports) -> None:
+    messages = [intrinsics["error.message"] for intrinsics, _, _ in reports.errors()]
+    assert sorted(message for message in messages if not message.startswith("early")) == [
+        "HTTP 503: Service Unavailable",
+        "after finish",
+        "after flush",
+        "boom",
+        "boom in a message",
+        "in a callback",
+        "in a probe",
+        "in background work",
+    ]
+
+
+def test_errors_are_counted(reports: Reports) -> None:
+    # Those of the test above, and the early ones, of which five found no room.
+    assert f"given to the agent: {8 + MAX_WAITING} dropped: 5\n" in reports.output
+
+
+def test_background_work_is_reported_by_name(reports: Reports) -> None:
+    intrinsics, own, _ = reports.error("in background work")
+    assert intrinsics["error.class"] == "builtins:ValueError"
+    assert own["background.work"] == "refresh prices"
+
+
+def test_error_has_its_transaction_and_ids(reports: Reports) -> None:
+    intrinsics, own, _ = reports.error("boom")
+    assert intrinsics["error.class"] == "builtins:ValueError"
+    assert intrinsics["transactionName"] == "WebTransaction/Tornado/GET /boom"
+    assert intrinsics["traceId"] == TRACE_ID
+    assert own["request_id"] == "caller.1"
+    assert own["http.route"] == "/boom"
+
+
+def test_error_after_the_end_has_its_ids_too(reports: Reports) -> None:
+    intrinsics, own, _ = reports.error("after finish")
+    assert intrinsics["transactionName"] is None
+    assert (own["request_id"], own["http.route"]) == ("caller.1", "/finished")
+
+
+def test_stack_traces_are_sent(reports: Reports) -> None:
+    traces = [trace for payload in reports.payloads("error_data") for trace in payload[1]]
+    assert traces
+    assert all("in <module>" in str(trace[4]["stack_trace"]) for trace in traces)
+
+
+def test_calls_to_other_services_are_measured(reports: Reports) -> None:
+    (name,) = [name for name in reports.metrics() if name.endswith("/tornado/GET")]
+    assert name.startswith("External/127.0.0.1:")
+
+
+def test_nothing_secret_is_sent(reports: Reports) -> None:
+    assert "s3cret" not in reports.log.read_text()
+
+
+def test_logs_are_not_sent(reports: Reports) -> None:
+    assert reports.payloads("log_event_data") == []
+
+
+def test_errors_wait_until_the_agent_is_connected(reports: Reports) -> None:
+    early = [event for event in reports.errors() if event[0]["error.message"].startswith("early")]
+    numbers = sorted(int(intrinsics["error.message"].split()[1]) for intrinsics, _, _ in early)
+    assert numbers == list(range(5, MAX_WAITING + 5))
+    assert all(own["occurred"].endswith("+00:00") for _, own, _ in early)
+    assert reports.output.count("Not connected to New Relic") == 1
+
+
+def test_waiting_errors_are_sent_by_a_stop(tmp_path: Path) -> None:
+    with running(tmp_path) as (service, reports):
+        stop(service)
+    assert len(reports.errors()) == MAX_WAITING
+
+
+def test_service_is_described(reports: Reports) -> None:
+    (((connect,),),) = [reports.payloads("connect")]
+    assert connect["app_name"] == [SERVICE]
+    assert connect["labels"] == [{"label_type": "Environment", "label_value": "test"}]
+    assert connect["metadata"]["NEW_RELIC_METADATA_SERVICE_VERSION"] == VERSION
+
+
+def test_stop_ends_the_session(reports: Reports) -> None:
+    assert len(reports.payloads("shutdown")) == 1
+
+
+def test_agent_is_initialised_before_tornado_is_imported() -> None:
+    assert run(MAIN) == (0, "imported: False\n")
+
+
+def test_no_cloud_is_asked_and_warnings_of_the_agent_are_logged() -> None:
+    _, output = run(INITIALIZED)
+    assert "asks clouds: False False False\n" in output
+    assert "license is wrong" in output
+    assert "connecting" not in output
+
+
+def test_agent_has_a_file_and_a_log_of_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "newrelic.ini"
+    config.write_text("[newrelic]\nutilization.detect_aws = true\n")
+    _, output = run(INITIALIZED, NEW_RELIC_CONFIG_FILE=str(config), NEW_RELIC_LOG="/dev/null")
+    assert "asks clouds: True False False\n" in output
+    assert "license is wrong" not in output
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"NEW_RELIC_PORT": "https"}, {"NEW_RELIC_CONFIG_FILE": "/nowhere/newrelic.ini"}],
+    ids=lambda environ: next(iter(environ)),
+)
+def test_setting_that_the_agent_rejects(environ: dict[str, str]) -> None:
+    status, output = run(INITIALIZED, **environ)
+    assert status == 78
+    assert output.startswith("Invalid settings:\n  NEW_RELIC_*: ")
+    assert "Traceback" not in output
+
+
+def test_malformed_license_key() -> None:
+    with process(FEATURES=FEATURES, NEW_RELIC_LICENSE_KEY="s3cret") as service:
+        assert service.wait() == 78
+        assert "NEW_RELIC_LICENSE_KEY: should be 40 letters" in service.output()
+        assert "s3cret" not in service.output()
+
+
+def test_stop_does_not_wait_for_a_silent_collector() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = {
+            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
+            "FEATURES": FEATURES,
+            "NEW_RELIC_HOST": "127.0.0.1",
+            "NEW_RELIC_PORT": str(silent.getsockname()[1]),
+        }
+        with process(**environ) as service:
+            service.wait_until_listening()
+            request(service.port, "GET", "/")
+            stop(service)
+
+
+class TestIdle(ChassisTest):
+    features = FEATURES
+
+    def test_without_a_license_key_nothing_happens(self) -> None:
+        assert self.fetch("/boom").code == 500
+        assert not any(thread.name.startswith("NR-") for thread in threading.enumerate())
+        assert "newrelic.agent" not in sys.modules
+        assert None in [each.sent for each in self.app.runtime.exports()]
+
+
+def test_without_a_license_key_one_line_says_so() -> None:
+    with process(FEATURES=FEATURES) as service:
+        service.wait_for_output("is running")
+        assert service.output().count("NEW_RELIC_LICENSE_KEY") == 1

@@ -1,0 +1,278 @@
+"""What is reported to Sentry about an error, and what is not."""
+
+import asyncio
+import gzip
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest import mock
+
+import pytest
+import sentry_sdk
+from tornado.httpclient import HTTPResponse
+from tornado.ioloop import IOLoop
+from tornado.web import RequestHandler
+from tornado_chassis.application import Application
+from tornado_chassis.errors.sentry import Sentry as Feature
+from tornado_chassis.exchange import correlation
+from tornado_chassis.service import Service
+from tornado_chassis.settings import read
+
+from .settings import SERVICE, VERSION, Settings
+from .testing import ChassisTest, process, reserved_port
+
+SECRETS = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
+
+
+class Sentry(ThreadingHTTPServer):
+    """Accepts envelopes as Sentry does, and keeps their events."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Ingest)
+        self.events: list[dict[str, Any]] = []
+        self.text = ""
+        self.status = 200
+        self.dsn = f"http://key@127.0.0.1:{self.server_port}/1"
+
+
+class Ingest(BaseHTTPRequestHandler):
+    server: Sentry
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        self.server.text += body.decode()
+        _, *items = body.split(b"\n")
+        for header, payload in zip(items[::2], items[1::2], strict=False):
+            if json.loads(header)["type"] == "event":
+                self.server.events.append(json.loads(payload))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def listening() -> Iterator[Sentry]:
+    server = Sentry()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Ids(RequestHandler):
+    """Fails with the ids of its request as the message."""
+
+    def post(self) -> None:
+        raise LookupError(json.dumps(dict(correlation.get())))
+
+
+class Order(RequestHandler):
+    """Fails with something in a local variable that nobody else may see."""
+
+    def post(self) -> None:
+        order = self.request.body.decode()
+        raise LookupError(f"order of {len(order)} characters")
+
+
+class SentryTest(ChassisTest):
+    def setUp(self) -> None:
+        listener = listening()
+        self.sentry = listener.__enter__()
+        self.addCleanup(listener.__exit__, None, None, None)
+        self.environ = {"SENTRY_DSN": self.sentry.dsn, "ENVIRONMENT": "testing"}
+        super().setUp()
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        app.add_handlers(".*", [(r"/ids", Ids), (r"/order", Order)])
+        return app
+
+    def tearDown(self) -> None:
+        super().tearDown()
+        sentry_sdk.get_global_scope().set_client(None)
+
+    def events(self) -> list[dict[str, Any]]:
+        sentry_sdk.flush()
+        return self.sentry.events
+
+    def one(self) -> dict[str, Any]:
+        (event,) = self.events()
+        return event
+
+    def exception(self, event: dict[str, Any]) -> tuple[str, str]:
+        last = event["exception"]["values"][-1]
+        return last["type"], last["value"]
+
+
+class TestSentry(SentryTest):
+    def test_unhandled_exception(self) -> None:
+        response = self.fetch("/boom")
+        event = self.one()
+        assert self.exception(event) == ("ValueError", "boom")
+        assert event["transaction"] == "GET /boom"
+        assert event["request"]["method"] == "GET"
+        assert event["request"]["url"] == self.get_url("/boom")
+        assert event["release"] == f"{SERVICE}@{VERSION}"
+        assert event["environment"] == "testing"
+        assert event["tags"]["http.route"] == "/boom"
+        assert event["tags"]["request_id"] == response.headers["X-Request-ID"]
+
+    def post_secrets(self) -> HTTPResponse:
+        path = "/ids?token=hidden"
+        return self.fetch(path, method="POST", headers=SECRETS, body="password=hidden")
+
+    def test_all_ids_of_the_request_are_reported(self) -> None:
+        self.post_secrets()
+        event = self.one()
+        ids = json.loads(self.exception(event)[1])
+        assert ids["request_id"]
+        assert {name: event["tags"][name] for name in ids} == ids
+        ids.pop("request_id")
+        trace = event["contexts"]["trace"]
+        assert {name: trace[name] for name in ids} == ids
+
+    def test_secrets_are_not_reported(self) -> None:
+        self.post_secrets()
+        assert self.one()["request"]["url"] == self.get_url("/ids")
+        assert "hidden" not in self.sentry.text
+
+    def test_local_variables_are_not_reported(self) -> None:
+        self.fetch("/order", method="POST", body="hidden")
+        assert self.exception(self.one()) == ("LookupError", "order of 6 characters")
+        assert "hidden" not in self.sentry.text
+
+    def test_http_error_of_500_and_up(self) -> None:
+        self.fetch("/status/503")
+        assert self.exception(self.one())[0] == "HTTPError"
+
+    def test_http_error_below_500_is_not_reported(self) -> None:
+        self.fetch("/status/404")
+        self.fetch("/nowhere")
+        assert self.events() == []
+
+    def test_exception_after_flush_and_after_finish(self) -> None:
+        self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        self.fetch("/finished")
+        reported = [self.exception(event)[1] for event in self.events()]
+        assert reported == ["after flush", "after finish"]
+
+    async def test_exception_in_a_websocket_message(self) -> None:
+        socket = await self.websocket()
+        await socket.write_message("boom")
+        assert await socket.read_message() is None
+        socket.close()
+        assert self.exception(self.one()) == ("ValueError", "boom in a message")
+
+    def test_client_that_goes_away_is_not_an_error(self) -> None:
+        self.leave()
+        assert self.events() == []
+
+    async def test_exception_outside_of_a_request(self) -> None:
+        def fail() -> None:
+            raise ValueError("in a callback")
+
+        IOLoop.current().add_callback(fail)
+        await asyncio.sleep(0.01)
+        logging.getLogger("asyncio").error("no exception here")
+        assert self.exception(self.one()) == ("ValueError", "in a callback")
+
+    def test_errors_are_counted_as_sent_or_dropped(self) -> None:
+        def exported() -> tuple[int | None, int | None]:
+            [export] = (
+                export for export in self.app.runtime.exports() if export.backend == "Sentry"
+            )
+            return export.sent, export.dropped
+
+        self.fetch("/boom")
+        self.one()
+        assert exported() == (1, 0)
+        self.sentry.status = 500
+        self.fetch("/boom")
+        sentry_sdk.flush()
+        assert exported() == (1, 1)
+
+    def test_stop_sends_what_is_left(self) -> None:
+        self.fetch("/boom")
+        for feature in self.app.runtime.features:
+            self.run_async(feature.shutdown)
+        assert len(self.sentry.events) == 1
+
+
+class TestBackgroundWork(SentryTest):
+    def make_service(self) -> Service:
+        async def refresh() -> None:
+            raise ValueError("no prices")
+
+        service = super().make_service()
+        service.background("refresh prices", refresh)
+        return service
+
+    def test_exception_is_reported_with_the_name_of_the_work(self) -> None:
+        self.run_async(lambda: asyncio.sleep(0))
+        event = self.one()
+        assert self.exception(event) == ("ValueError", "no prices")
+        assert event["transaction"] == "refresh prices"
+        assert event["transaction_info"] == {"source": "task"}
+
+
+class TestEarlyError(SentryTest):
+    def setUp(self) -> None:
+        with mock.patch.object(Feature, "startup"):
+            super().setUp()
+
+    def test_error_before_the_sdk_is_loaded(self) -> None:
+        assert not sentry_sdk.is_initialized()
+        self.fetch("/boom")
+        assert self.exception(self.one()) == ("ValueError", "boom")
+
+
+class TestWithoutDsn(ChassisTest):
+    def test_nothing_is_reported(self) -> None:
+        assert not sentry_sdk.is_initialized()
+        assert self.fetch("/boom").code == 500
+        logging.getLogger("asyncio").error("failed", exc_info=ValueError())
+        assert None in [each.sent for each in self.app.runtime.exports()]
+
+
+@pytest.mark.parametrize(
+    "dsn", ["nonsense", "http://127.0.0.1/1", "ftp://key@127.0.0.1/1", "http://key@a:b/1"]
+)
+def test_malformed_dsn_is_rejected(dsn: str) -> None:
+    with pytest.raises(ValueError, match="should look like https://key@host/project-number"):
+        read(Settings, {"SENTRY_DSN": dsn})
+
+
+def test_dsn_is_not_in_the_repr() -> None:
+    assert "hidden" not in repr(read(Settings, {"SENTRY_DSN": "http://hidden@127.0.0.1/1"}))
+
+
+def test_reports_that_cannot_be_sent_are_logged_once_a_minute() -> None:
+    with reserved_port() as port, process(SENTRY_DSN=f"http://key@127.0.0.1:{port}/1") as service:
+        service.wait_until_listening()
+        for _ in range(3):
+            with service.get("/boom") as connection:
+                assert connection.recv(4096)
+        service.process.terminate()
+        assert service.wait() == 0
+        assert service.output().count("Connection refused") == 1
+
+
+def test_service_stops_while_sentry_is_down() -> None:
+    with reserved_port() as port, process(SENTRY_DSN=f"http://key@127.0.0.1:{port}/1") as service:
+        service.wait_for_output("is running")
+        service.process.terminate()
+        assert service.wait() == 0

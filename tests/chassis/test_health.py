@@ -1,0 +1,376 @@
+"""Probes: what they answer, to whom, and what they never wait for."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any, Literal
+
+import pytest
+from tornado.httpclient import HTTPResponse
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import PathMatches
+from tornado.web import RequestHandler
+from tornado_chassis.application import Application
+from tornado_chassis.health import Degraded, Health
+from tornado_chassis.health.checks import results
+from tornado_chassis.service import Service
+from tornado_chassis.settings import read
+from tornado_chassis.testing import UNWATCHED
+
+from .settings import SERVICE, VERSION, Settings
+from .testing import ChassisTest, process
+
+
+class TestProbes(ChassisTest):
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.health = self.service.health
+        return app
+
+    def status(self, response: HTTPResponse) -> tuple[int, str]:
+        return response.code, json.loads(response.body)["status"]
+
+    def test_all_pass_without_checks(self) -> None:
+        for path in ("/livez", "/readyz", "/health"):
+            response = self.fetch(path)
+            assert self.status(response) == (200, "pass")
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["Content-Type"] == "application/health+json"
+
+    def test_head_is_answered(self) -> None:
+        for path in ("/livez", "/readyz", "/health"):
+            response = self.fetch(path, method="HEAD")
+            assert response.code == 200
+            assert int(response.headers["Content-Length"]) > 0
+
+    def test_report_follows_the_draft(self) -> None:
+        async def ping() -> int:
+            return 42
+
+        self.health.add("database:connections", ping, component_type="datastore")
+        report = json.loads(self.fetch_admin("/health").body)
+        (check,) = report.pop("checks")["database:connections"]
+        assert report == {
+            "status": "pass",
+            "version": VERSION.partition(".")[0],
+            "releaseId": VERSION,
+            "serviceId": SERVICE,
+        }
+        assert check.pop("time").endswith("+00:00")
+        assert check == {"componentType": "datastore", "status": "pass", "observedValue": 42}
+
+    def test_check_without_a_value_shows_its_duration(self) -> None:
+        async def ping() -> None:
+            await asyncio.sleep(0.02)
+
+        self.health.add("database", ping)
+        started = perf_counter()
+        report = json.loads(self.fetch_admin("/health").body)
+        (check,) = report["checks"]["database"]
+        assert check["observedUnit"] == "ms"
+        assert 10 <= check["observedValue"] <= 1000 * (perf_counter() - started)
+
+    def test_failing_check(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("no route to db.internal")
+
+        self.health.add("database", ping)
+        assert self.status(self.fetch("/livez")) == (200, "pass")
+        assert self.status(self.fetch("/readyz")) == (503, "fail")
+        assert self.status(self.fetch("/health")) == (503, "fail")
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (503, "fail")
+        output = json.loads(report.body)["checks"]["database"][0]["output"]
+        assert output == "ConnectionError: no route to db.internal"
+
+    def test_long_reason_is_cut(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("x" * 5000)
+
+        self.health.add("database", ping)
+        (check,) = json.loads(self.fetch_admin("/health").body)["checks"]["database"]
+        assert len(check["output"]) == 1000
+
+    def test_value_that_is_no_json_is_shown_as_text(self) -> None:
+        circle: list[object] = []
+        circle.append(circle)
+        values = {
+            "time": datetime(2030, 1, 31, tzinfo=UTC),
+            "nan": float("nan"),
+            "deep": {"at": datetime(2030, 1, 31, tzinfo=UTC)},
+            "circle": circle,
+            "key": {(1, 2): 3},
+        }
+
+        def check(name: str) -> None:
+            async def ping() -> object:
+                return values[name]
+
+            self.health.add(name, ping)
+
+        for name in values:
+            check(name)
+        for path in ("/readyz", "/health"):
+            assert self.status(self.fetch(path)) == (200, "pass")
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (200, "pass")
+        checks = json.loads(report.body, parse_constant=self.fail)["checks"]
+        assert {name: check["observedValue"] for name, (check,) in checks.items()} == {
+            "time": "2030-01-31 00:00:00+00:00",
+            "nan": "nan",
+            "deep": {"at": "2030-01-31 00:00:00+00:00"},
+            "circle": "[[...]]",
+            "key": "{(1, 2): 3}",
+        }
+
+    def test_check_whose_value_or_exception_has_no_text_fails(self) -> None:
+        class BrokenError(Exception):
+            def __str__(self) -> str:
+                raise ValueError("no text")
+
+        async def value() -> object:
+            return BrokenError()
+
+        async def error() -> None:
+            raise BrokenError
+
+        self.health.add("value", value)
+        self.health.add("error", error)
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (503, "fail")
+        checks = json.loads(report.body)["checks"]
+        assert checks["value"][0]["output"] == "ValueError: no text"
+        assert checks["error"][0]["output"] == "BrokenError"
+
+    def test_changes_of_state_are_logged_once(self) -> None:
+        gone = ConnectionError("no route")
+        errors = [None, gone, gone, Degraded("slow"), Degraded("slower"), None, None]
+
+        async def ping() -> None:
+            if error := errors.pop(0):
+                raise error
+
+        self.health.add("database", ping, ttl=0)
+        with self.assertLogs(logger="tornado_chassis", level="DEBUG") as logs:
+            for status in (200, 503, 503, 200, 200, 200, 200):
+                assert self.fetch("/readyz").code == status
+        changes = [
+            (record.levelname, record.getMessage())
+            for record in logs.records
+            if "Check " in record.getMessage()
+        ]
+        assert changes == [
+            ("WARNING", "Check database: fail: ConnectionError: no route"),
+            ("WARNING", "Check database: warn: Degraded: slow"),
+            ("INFO", "Check database: pass"),
+        ]
+        assert not [record for record in logs.records if record.levelname == "ERROR"]
+
+    def test_reason_is_withheld_on_the_main_port(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("no route to db.internal")
+
+        self.health.add("database", ping)
+        response = self.fetch("/health")
+        assert b"internal" not in response.body + self.fetch("/readyz").body
+        (check,) = json.loads(response.body)["checks"]["database"]
+        assert set(check) == {"componentType", "status", "time"}
+
+    def test_degraded_is_a_warning_and_still_ready(self) -> None:
+        async def ping() -> None:
+            raise Degraded("replica lags")
+
+        self.health.add("database", ping)
+        assert self.status(self.fetch("/health")) == (200, "warn")
+        assert self.status(self.fetch("/readyz")) == (200, "warn")
+
+    def test_hanging_check_fails_and_delays_no_other_probe(self) -> None:
+        released = asyncio.Event()
+
+        async def hang() -> None:
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    if released.is_set():  # set at the end of the test
+                        raise
+
+        self.health.add("database", hang, timeout=0.01)
+        assert self.status(self.fetch("/livez")) == (200, "pass")
+        report = self.fetch_admin("/health")
+        assert self.status(report) == (503, "fail")
+        output = json.loads(report.body)["checks"]["database"][0]["output"]
+        assert output == "no answer within 0.01 s"
+        released.set()
+
+    def test_cancelled_check_fails(self) -> None:
+        async def cancelled() -> None:
+            raise asyncio.CancelledError
+
+        self.health.add("database", cancelled)
+        assert self.status(self.fetch("/readyz")) == (503, "fail")
+
+    async def test_checks_run_concurrently_and_once_for_all_callers(self) -> None:
+        asked = []
+        both = asyncio.Event()
+
+        def check(name: str) -> None:
+            async def ping() -> None:
+                asked.append(name)
+                if len(asked) == 2:
+                    both.set()
+                await both.wait()
+
+            self.health.add(name, ping)
+
+        check("a")
+        check("b")
+        connections = [await self.connect() for _ in range(10)]
+        for _, writer in connections:
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
+        assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 10
+        assert sorted(asked) == ["a", "b"]
+
+    def test_result_is_kept_for_its_ttl(self) -> None:
+        asked = []
+
+        async def kept() -> None:
+            asked.append("kept")
+
+        async def not_kept() -> None:
+            asked.append("not kept")
+
+        self.health.add("kept", kept, ttl=3600)
+        self.health.add("not kept", not_kept, ttl=0)
+        self.fetch("/readyz")
+        self.fetch("/readyz")
+        assert sorted(asked) == ["kept", "not kept", "not kept"]
+
+    async def test_client_that_goes_away_does_not_cancel_the_check(self) -> None:
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            entered.set()
+            await release.wait()
+
+        self.health.add("slow", slow)
+        _, gone = await self.connect()
+        gone.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        await entered.wait()
+        reader, writer = await self.connect()
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        gone.close()
+        await self.until(lambda: self.app.runtime.in_flight == 1)
+        release.set()
+        assert b" 200 " in await reader.readline()
+        writer.close()
+
+    async def test_caller_that_is_cancelled_does_not_cancel_the_check(self) -> None:
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            entered.set()
+            await release.wait()
+
+        self.health.add("slow", slow)
+        cancelled, other = (asyncio.create_task(results(self.health)) for _ in range(2))
+        await entered.wait()
+        cancelled.cancel()
+        await asyncio.wait({cancelled})
+        release.set()
+        assert (await other)["slow"]["status"] == "pass"
+
+    def test_readiness_shows_whether_it_is_starting_or_draining(self) -> None:
+        states: list[Literal["starting", "draining"]] = ["starting", "draining"]
+        for state in states:
+            self.app.runtime.state = state
+            response = self.fetch("/readyz")
+            assert response.code == 503
+            assert json.loads(response.body) == {"status": "fail", "output": state}
+            assert self.fetch("/livez").code == 200
+            report = self.fetch_admin("/health")
+            assert self.status(report) == (503, "fail")
+            assert json.loads(report.body)["output"] == state
+
+    def test_admin_port_answers_livez_and_readyz(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("no route to db.internal")
+
+        for path in ("/livez", "/readyz"):
+            for method in ("GET", "HEAD"):
+                response = self.fetch_admin(path, method=method)
+                assert response.code == 200
+                assert response.headers["Cache-Control"] == "no-store"
+                assert response.headers["Content-Type"] == "application/health+json"
+            assert self.status(self.fetch_admin(path)) == (200, "pass")
+        self.health.add("database", ping)
+        assert self.status(self.fetch_admin("/readyz")) == (503, "fail")
+        assert self.status(self.fetch_admin("/livez")) == (200, "pass")
+        self.app.runtime.state = "draining"
+        assert json.loads(self.fetch_admin("/readyz").body)["output"] == "draining"
+        assert self.status(self.fetch_admin("/livez")) == (200, "pass")
+
+
+class TestNoProbes(ChassisTest):
+    """Health checks where nothing asks for them."""
+
+    features = "logs"
+
+    def test_a_check_is_added_and_nothing_runs_it(self) -> None:
+        asked = []
+
+        async def ping() -> None:
+            asked.append("database")
+
+        self.service.health.add("database", ping)
+        for path in ("/livez", "/readyz", "/health", "/hello/a"):
+            assert self.fetch(path).code == (200 if path == "/hello/a" else 404)
+        assert asked == []
+        assert "database" in self.run_async(lambda: results(self.service.health))
+        assert asked == ["database"]
+
+
+class Compared(PathMatches):
+    """Counts the requests that it is compared with."""
+
+    count = 0
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        Compared.count += 1
+        return super().match(request)
+
+
+class TestRoutes(ChassisTest):
+    def make_service(self) -> Service:
+        routes = [(Compared(rf"/own/{number}"), RequestHandler) for number in range(10)]
+        return Service(read(Settings, UNWATCHED | self.environ), routes)
+
+    def test_probes_are_not_compared_with_the_routes_of_the_service(self) -> None:
+        Compared.count = 0
+        for path in ("/livez", "/readyz", "/health"):
+            assert self.fetch(path).code == 200
+        assert Compared.count == 0
+        self.fetch("/own/9")
+        assert Compared.count == 10
+
+
+def test_a_check_must_be_async() -> None:
+    with pytest.raises(TypeError, match="must be an async function"):
+        Health().add("database", lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_readyz_is_503_while_draining() -> None:
+    with process(DRAIN_DELAY_SECONDS="60") as service:
+        service.wait_for_output("is running")
+        url = f"http://127.0.0.1:{service.port}/readyz"
+        service.process.terminate()
+        service.wait_for_output("Draining")
+        with pytest.raises(urllib.error.HTTPError) as draining:
+            urllib.request.urlopen(url, timeout=5)
+        with draining.value as answer:
+            assert answer.code == 503
+            assert json.load(answer)["output"] == "draining"

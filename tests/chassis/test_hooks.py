@@ -1,0 +1,250 @@
+"""Whatever a team's hook raises: the request ends once, and everything else goes on."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.websocket import WebSocketHandler
+from tornado_chassis import limits, server
+from tornado_chassis.application import Application
+from tornado_chassis.connections import Server
+from tornado_chassis.exchange import Exchange
+from tornado_chassis.service import Service
+from tornado_chassis.settings import read
+from tornado_chassis.testing import UNWATCHED
+
+from .routes import ROUTES
+from .settings import Settings
+from .testing import ChassisTest
+
+NEXT = b"GET /hello/next HTTP/1.1\r\nHost: a\r\n\r\n"
+GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+CUT_OFF = POST.removesuffix(b"dy")
+HANDSHAKE = (
+    b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://b\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Protocol: chat\r\n\r\n"
+)
+#: A message, a ping, a pong and the end, masked with zeros.
+FRAMES = b"".join(
+    bytes((0x80 | opcode, 0x82, 0, 0, 0, 0)) + data
+    for opcode, data in ((1, b"hi"), (9, b"hi"), (10, b"hi"), (8, b"\x03\xe8"))
+)
+
+
+class Custom(BaseException):
+    """What `except Exception` does not catch."""
+
+
+ERRORS = (ValueError, StopIteration, HTTPError, Custom, asyncio.CancelledError)
+
+
+class Plain(RequestHandler):
+    def get(self) -> None:
+        self.finish("plain")
+
+    def post(self) -> None:
+        self.finish("posted")
+
+
+class Refusing(RequestHandler):
+    def get(self) -> None:
+        raise HTTPError(409, "a conflict")
+
+
+class Waiting(RequestHandler):
+    request_timeout = 0.001
+
+    async def get(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Patient(Waiting):
+    request_timeout = 60.0
+
+
+class Flushing(RequestHandler):
+    async def get(self) -> None:
+        self.write("half of it")
+        await self.flush()
+
+
+@stream_request_body
+class Upload(RequestHandler):
+    def data_received(self, chunk: bytes) -> None:
+        pass
+
+    def post(self) -> None:
+        self.finish("uploaded")
+
+
+class Socket(WebSocketHandler):
+    def check_origin(self, origin: str) -> bool:
+        return True
+
+    def on_message(self, message: str | bytes) -> None:
+        self.write_message(message)
+
+
+class Case(NamedTuple):
+    """A hook, and the request that calls it."""
+
+    base: type[RequestHandler]
+    request: bytes
+    hooks: str
+
+
+CASES = [
+    Case(Plain, GET, "initialize set_default_headers clear prepare get decode_argument"),
+    Case(Plain, GET, "compute_etag set_etag_header check_etag_header set_header"),
+    Case(Plain, GET, "write flush finish _log on_finish _execute"),
+    Case(Plain, POST, "check_xsrf_cookie prepare post on_finish"),
+    Case(Refusing, GET, "send_error write_error log_exception clear set_status on_finish finish"),
+    Case(Waiting, GET, "send_error write_error log_exception clear set_status on_finish finish"),
+    Case(Flushing, GET, "write flush finish on_finish"),
+    Case(Patient, GET, "on_connection_close"),
+    Case(Upload, POST, "initialize prepare data_received post on_finish"),
+    Case(Upload, CUT_OFF, "on_connection_close on_finish"),
+    Case(Socket, HANDSHAKE, "initialize prepare get check_origin select_subprotocol open"),
+    Case(Socket, HANDSHAKE, "get_compression_options get_websocket_protocol on_finish"),
+    Case(Socket, HANDSHAKE, "on_message on_ping on_pong on_close on_connection_close"),
+    Case(Socket, HANDSHAKE, "on_ws_connection_close"),
+]
+KINDS = {GET: "get", POST: "post", CUT_OFF: "cut", HANDSHAKE: "handshake"}
+#: What the handler may await.
+ASYNCHRONOUS = {
+    "prepare",
+    "get",
+    "post",
+    "data_received",
+    "open",
+    "on_message",
+    "on_ping",
+    "on_pong",
+}
+
+
+def failing(base: type[Any], hook: str, error: type[BaseException], *, later: bool) -> type[Any]:
+    def fail(self: object, *args: object, **kwargs: object) -> None:
+        raise error
+
+    async def fail_later(self: object, *args: object, **kwargs: object) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    return type(f"Failing{base.__name__}", (base,), {hook: fail_later if later else fail})
+
+
+def cases() -> Iterator[tuple[str, bytes, type[Any]]]:
+    """Path, request and handler for each way in which a hook can fail."""
+    for base, request, hooks in CASES:
+        for hook in hooks.split():
+            for error in ERRORS:
+                for later in (False, True) if hook in ASYNCHRONOUS else (False,):
+                    kind = KINDS[request]
+                    way = f"{error.__name__}{'/later' if later else ''}"
+                    path = f"/{base.__name__}/{kind}/{hook}/{way}"
+                    yield path, request, failing(base, hook, error, later=later)
+
+
+class HooksTest(ChassisTest):
+    environ = {"DRAIN_DELAY_SECONDS": "0"}  # noqa: RUF012
+
+    def setUp(self) -> None:
+        sweep = mock.patch.object(limits, "SWEEP_SECONDS", 0.001)
+        sweep.start()
+        self.addCleanup(sweep.stop)
+        super().setUp()
+        # A thousand stack traces help nobody.
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+
+    def make_service(self) -> Service:
+        own = [(path, handler) for path, _, handler in cases()]
+        settings = read(Settings, UNWATCHED | self.environ)
+        service = Service(settings, [*ROUTES, *own, ("/waiting", Waiting), ("/patient", Patient)])
+        service.app.settings["xsrf_cookies"] = True
+        return service
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.started: list[Exchange] = []
+        self.ended: list[Exchange] = []
+        app.runtime._hooks["request_started"].append(self.started.append)
+        app.runtime._hooks["request_ended"].append(self.ended.append)
+        return app
+
+    async def ask(self, path: str, request: bytes) -> str:
+        """Sends the request, then another one on the same connection; what is wrong with it."""
+        reader, writer = await self.connect()
+        is_left = request is CUT_OFF or "on_connection_close" in path
+        try:
+            async with asyncio.timeout(2):
+                if request is HANDSHAKE:
+                    writer.write(request % path.encode() + FRAMES)
+                    if b" 101 " in await reader.readline():
+                        await reader.read()
+                elif is_left:
+                    writer.write(request % path.encode())
+                    await self.until(lambda: self.started)
+                else:
+                    writer.write(request % path.encode() + NEXT)
+                    answers = await reader.readuntil(b'"next"}')
+                    if answers.count(b"HTTP/1.1 ") != 2:
+                        return f"answered {answers!r}"
+        except asyncio.IncompleteReadError:
+            pass  # It was closed instead.
+        except TimeoutError:
+            return "neither answers nor closes"
+        finally:
+            writer.close()
+        return ""
+
+    async def fault(self, path: str, request: bytes) -> str:
+        """What is wrong after a hook has failed; empty if nothing is."""
+        app = self.app
+        fault = await self.ask(path, request)
+        try:
+            async with asyncio.timeout(2):
+                await self.until(lambda: all(each.route != path for each in app.runtime.exchanges))
+        except TimeoutError:
+            return f"{fault} and stays in flight"
+        if fault:
+            return fault
+        ended = [each for each in self.ended if each.route == path]
+        if ended != [each for each in self.started if each.route == path] or len(ended) != 1:
+            return f"ended {len(ended)} times"
+        if not (ended[0].status and ended[0].duration):
+            return "has no status or duration"
+        if app.runtime.body_bytes or app.runtime.websocket_bytes or len(app.runtime.websockets):
+            return "still holds memory"
+        other = await self.http_client.fetch(self.get_url("/hello/other"), raise_error=False)
+        waiting = await self.http_client.fetch(self.get_url("/waiting"), raise_error=False)
+        if (other.code, waiting.code) != (200, 503):
+            return f"others are answered {other.code} and {waiting.code}"
+        return ""
+
+    def test_request_ends_once_and_others_are_served(self) -> None:
+        faults = {}
+        for path, request, _ in cases():
+            self.started.clear()
+            self.ended.clear()
+            if fault := self.run_async(partial(self.fault, path, request)):
+                faults[path] = fault
+        assert faults == {}
+        self.run_async(self.stopped)
+
+    async def stopped(self) -> None:
+        """Nothing is left that a stop would have to wait for, or to close."""
+        running = [each for each in asyncio.all_tasks() if "_execute" in repr(each)]
+        assert running == []
+        assert isinstance(self.http_server, Server)
+        with mock.patch.object(server, "finish"), mock.patch.object(server, "_bounded") as closed:
+            await server.drain(self.http_server, self.service, asyncio.Future())
+        assert not self.http_server.is_open()
+        assert closed.await_count == 1

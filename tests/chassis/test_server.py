@@ -1,0 +1,687 @@
+"""Listening, draining and stopping, in this process and as a process of its own."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketHandler, websocket_connect
+from tornado_chassis import connections, server
+from tornado_chassis.connections import RETRY_SECONDS
+from tornado_chassis.server import serve
+from tornado_chassis.settings import read
+from tornado_chassis.testing import UNWATCHED, until
+
+from .routes import Big, Slow, make_service
+from .settings import Settings
+from .testing import Recorder, inherited, process, reserved_port
+
+REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class Service:
+    """The service in this process, stopped by a signal to this process."""
+
+    def __init__(self, **environ: str) -> None:
+        self.reserved = contextlib.ExitStack()
+        self.port = self.reserved.enter_context(reserved_port())
+        address = {"PORT": str(self.port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
+        settings = read(Settings, {**UNWATCHED, **address, "DRAIN_DELAY_SECONDS": "0", **environ})
+        self.service = make_service(settings)
+        self.app = self.service.app
+        self.task = asyncio.create_task(serve(self.service))
+        self.writers: list[asyncio.StreamWriter] = []
+        self.is_terminated = False
+
+    async def request(self, path: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Sends a request on a connection of its own, which stays open."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.append(writer)
+        writer.write(REQUEST % path)
+        return reader, writer
+
+    async def idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection on which a request has been answered."""
+        reader, writer = await self.request(b"/")
+        await reader.readuntil(b"}")
+        return reader, writer
+
+    async def slow(self) -> asyncio.StreamReader:
+        """Sends a request for `/slow`, and waits until it is in flight."""
+        reader, _ = await self.request(b"/slow")
+        await Slow.entered.wait()
+        return reader
+
+    async def stops_listening(self) -> None:
+        """Begins the stop, and waits until no new connection is taken."""
+        self.terminate()
+        while True:
+            with contextlib.suppress(ConnectionResetError):
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except ConnectionRefusedError:
+                    return
+                writer.close()
+                await writer.wait_closed()
+
+    async def enters(self, state: str) -> None:
+        await until(lambda: self.app.runtime.state == state)
+
+    def terminate(self) -> None:
+        self.is_terminated = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def stopped(self) -> None:
+        with self.reserved:
+            await asyncio.wait_for(self.task, 10)
+
+    async def close(self) -> None:
+        """Stops the service if it still runs, without the grace for connections that are open."""
+        for writer in self.writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        # A second signal would end the tests.
+        if not self.task.done() and not self.is_terminated:
+            self.terminate()
+        await self.stopped()
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Stopping leaves the signals to the system, which would end the tests."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.fixture
+def short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle connection makes room at once."""
+    monkeypatch.setattr(connections, "MIN_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "RETRY_SECONDS", 0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(**environ: str) -> AsyncIterator[Service]:
+    service = Service(**environ)
+    await service.enters("ready")
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+async def test_request_in_flight_is_answered() -> None:
+    async with running() as service:
+        reader = await service.slow()
+        await service.stops_listening()
+        assert service.app.runtime.state == "draining"
+        Slow.release.set()
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"slow")
+        await service.stopped()
+
+
+async def test_accepts_during_the_delay() -> None:
+    async with running(DRAIN_DELAY_SECONDS="0.1") as service:
+        service.terminate()
+        await service.enters("draining")
+        reader, _ = await service.request(b"/")
+        assert b"200 OK" in await reader.readline()
+        await service.stopped()
+
+
+async def test_body_that_still_arrives_is_waited_for() -> None:
+    async with running() as service:
+        reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 9\r\nA:")
+        writer.write(b"half-")
+        await until(lambda: service.app.runtime.in_flight == 1)
+        await service.stops_listening()
+        # Longer than silence is allowed to be.
+        await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
+        writer.write(b"rest")
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        await service.stopped()
+
+
+async def test_connection_that_waits_in_the_kernel_is_answered() -> None:
+    settings = read(Settings, {**UNWATCHED, "PORT": "0"})
+    listening = server.listen(make_service(settings).endpoints[0], settings)
+    (address,) = [each.getsockname() for each in listening._listening]
+    with socket.create_connection(address) as connection:
+        connection.sendall(REQUEST % b"/")
+        # Without giving way to the loop, which therefore has not accepted it.
+        listening.stop()
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        answer = await asyncio.wait_for(loop.sock_recv(connection, 65536), 5)
+    assert b" 200 OK" in answer
+    await listening.close_all_connections()
+
+
+async def test_websocket_that_does_not_read_does_not_hold_the_stop() -> None:
+    async with running() as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(HANDSHAKE)
+            await until(lambda: service.app.runtime.open_websockets == 1)
+            (websocket,) = service.app.runtime.websockets
+            while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
+                websocket.write_message("x" * 65536)
+                await asyncio.sleep(0)
+            service.terminate()
+            await service.stopped()
+
+
+async def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(MAX_CONNECTIONS="2") as service:
+        idle = [await service.idle() for _ in range(2)]
+        assert "paused" not in caplog.text, "nobody waits yet"
+        late = [await service.request(b"/hello/late") for _ in range(2)]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(late[0][0].readline(), 0.1)
+        for _, writer in idle:
+            writer.close()
+        for reader, _ in late:
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+    reasons = [line for line in caplog.messages if "paused" in line]
+    assert reasons == ["Accepting connections paused: MAX_CONNECTIONS=2 reached"]
+
+
+@pytest.mark.usefixtures("short_of_patience")
+async def test_longest_idle_connection_makes_room(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(MAX_CONNECTIONS="2") as service:
+        idle = [await service.idle() for _ in range(2)]
+        (first, _), (second, to_second) = idle
+        late, _ = await service.request(b"/hello/late")
+        assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+        assert await asyncio.wait_for(first.read(), 5) == b""
+        to_second.write(REQUEST % b"/")
+        assert b" 200 " in await asyncio.wait_for(second.readline(), 5)
+    reasons = [line for line in caplog.messages if line.startswith("Closing")]
+    assert reasons == ["Closing idle connections: MAX_CONNECTIONS=2 reached"]
+
+
+@pytest.mark.usefixtures("short_of_patience")
+async def test_connection_in_use_makes_room_once_it_is_idle() -> None:
+    async with running(MAX_CONNECTIONS="1") as service:
+        slow = await service.slow()
+        late, _ = await service.request(b"/")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(late.readline(), 0.1)
+        Slow.release.set()
+        assert (await asyncio.wait_for(slow.read(), 5)).endswith(b"slow")
+        assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+
+
+class Lines(RequestHandler):
+    """Goes on with a protocol of its own."""
+
+    async def get(self) -> None:
+        stream = self.detach()
+        await stream.write(b"ready\n")
+        line = await stream.read_until_regex(rb"\n")
+        await stream.write(line)
+
+
+@pytest.mark.usefixtures("short_of_patience")
+async def test_detached_connection_is_not_closed_as_idle() -> None:
+    async with running(MAX_CONNECTIONS="1") as service:
+        service.app.add_handlers(".*", [(r"/lines", Lines)])
+        reader, writer = await service.request(b"/lines")
+        assert await asyncio.wait_for(reader.readline(), 5) == b"ready\n"
+        late, _ = await service.request(b"/")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(late.readline(), 0.1)
+        writer.write(b"still here\n")
+        assert await asyncio.wait_for(reader.readline(), 5) == b"still here\n"
+
+
+async def test_websocket_is_a_connection() -> None:
+    async with running(MAX_CONNECTIONS="1") as service:
+        client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+        reader, _ = await service.request(b"/")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.readline(), 0.1)
+        client.close()
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+
+
+async def test_kernel_does_not_hold_back_what_is_small() -> None:
+    async with running() as service:
+        client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+        (websocket,) = service.app.runtime.websockets
+        connection = websocket.ws_connection.stream.socket  # type: ignore[union-attr]
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.close()
+
+
+def test_process_out_of_descriptors_accepts_again_later() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has prlimit")
+    import resource
+
+    with process(MAX_CONNECTIONS="1000") as service, contextlib.ExitStack() as stack:
+        service.wait_until_listening()
+        _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (48, hard))
+        connections = [stack.enter_context(service.connect()) for _ in range(80)]
+        service.wait_for_output("Too many open files")
+        lines = len(service.output().splitlines())
+        # It tries again meanwhile.
+        time.sleep(1.5 * RETRY_SECONDS)
+        assert len(service.output().splitlines()) == lines
+        for connection in connections[:60]:
+            connection.close()
+        connections[-1].sendall(REQUEST % b"/")
+        assert b" 200 " in connections[-1].recv(1024)
+        service.process.terminate()
+        assert service.wait() == 0
+
+
+async def test_stopping_is_set_when_a_stop_begins() -> None:
+    async with running() as service:
+        await service.slow()
+        assert not service.service.stopping.is_set()
+        service.terminate()
+        await asyncio.wait_for(service.service.stopping.wait(), 5)
+        assert service.app.runtime.in_flight == 1
+        Slow.release.set()
+        await service.stopped()
+
+
+async def test_open_connections_close_after_their_next_answer() -> None:
+    async with running() as service:
+        reader, writer = await service.idle()
+        # Holds the drain at the point where it waits for requests.
+        await service.slow()
+        await service.stops_listening()
+        writer.write(REQUEST % b"/hello/x")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert b"200 OK" in answer
+        assert b"\r\nConnection: close\r\n" in answer
+        Slow.release.set()
+        await service.stopped()
+
+
+@pytest.mark.parametrize("delay", ["0", "0.1"])
+async def test_idle_connection_has_a_moment_to_send(delay: str) -> None:
+    async with running(DRAIN_DELAY_SECONDS=delay) as service:
+        reader, writer = await service.idle()
+        await service.stops_listening()
+        writer.write(REQUEST % b"/hello/x")
+        assert b"200 OK" in await asyncio.wait_for(reader.read(), 5)
+        await service.stopped()
+
+
+async def test_idle_connection_does_not_hold_the_stop() -> None:
+    async with running() as service:
+        reader, _ = await service.idle()
+        service.terminate()
+        await service.stopped()
+        assert await reader.read() == b""
+
+
+async def test_answer_that_is_still_being_read_arrives_whole() -> None:
+    async with running() as service:
+        reader, _ = await service.request(b"/big")
+        await reader.readuntil(b"\r\n\r\n")
+        await service.stops_listening()
+        # Longer than silence is allowed to be.
+        await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
+        assert len(await reader.readexactly(Big.SIZE)) == Big.SIZE
+        await service.stopped()
+
+
+async def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(DRAIN_TIMEOUT_SECONDS="0.05") as service:
+        reader = await service.slow()
+        service.terminate()
+        await service.stopped()
+        assert await reader.read() == b""
+    assert "Closing 1 request: GET /slow, 0 s old" in caplog.messages
+
+
+async def test_websocket_is_closed_with_1001_in_a_stop() -> None:
+    async with running() as service:
+        websocket = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+        assert service.app.runtime.in_flight == 0
+        service.terminate()
+        assert await websocket.read_message() is None
+        assert websocket.close_code == 1001
+        websocket.close()
+        await service.stopped()
+
+
+class Unclosable(WebSocketHandler):
+    """A WebSocket of the team that fails whenever it is closed."""
+
+    error: BaseException
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("fails"), asyncio.CancelledError()], ids=repr)
+async def test_websocket_whose_close_raises_does_not_break_off_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(Unclosable, "error", error, raising=False)
+    calls = []
+    async with running() as service:
+        service.app.add_handlers(".*", [(r"/unclosable", Unclosable)])
+
+        async def stop() -> None:
+            calls.append("stop")
+
+        service.service.on_shutdown.append(stop)
+        url = f"ws://127.0.0.1:{service.port}"
+        bad, good = [await websocket_connect(url + path) for path in ("/unclosable", "/ws")]
+        service.terminate()
+        async with asyncio.timeout(5):
+            assert await good.read_message() is None
+            assert await bad.read_message() is None
+        assert (good.close_code, bad.close_code) == (1001, None)
+        for websocket in (good, bad):
+            websocket.close()
+        await service.stopped()
+    assert calls == ["stop"]
+    assert "Unclosable.close failed while stopping" in caplog.text
+
+
+async def test_websocket_that_opens_during_the_stop_is_closed_too() -> None:
+    async with running() as service:
+        reader, writer = await service.idle()
+        await service.slow()
+        await service.stops_listening()
+        writer.write(HANDSHAKE)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nConnection: Upgrade\r\n" in head
+        Slow.release.set()
+        assert await asyncio.wait_for(reader.read(), 5) == b"\x88\x0c\x03\xe9Going away"
+        await service.stopped()
+
+
+async def test_callbacks_run_in_order_and_in_reverse(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
+    calls = []
+
+    async def start_first() -> None:
+        calls.append("start first")
+
+    async def start_second() -> None:
+        calls.append("start second")
+
+    async def stop_first() -> None:
+        calls.append("stop first")
+
+    async def hang() -> None:
+        await asyncio.sleep(3600)
+
+    async def fail() -> None:
+        raise ValueError("fails")
+
+    def not_async() -> None:
+        calls.append("not async")
+
+    service = Service(DRAIN_TIMEOUT_SECONDS="0")
+    service.service.on_startup += [start_first, start_second]
+    service.service.on_shutdown += [stop_first, hang, fail, not_async]  # type: ignore[list-item]
+    await service.enters("ready")
+    service.terminate()
+    await service.stopped()
+    assert calls == ["start first", "start second", "not async", "stop first"]
+    output = "\n".join(caplog.messages)
+    assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", output)
+    assert re.search(r"\bfail\b.* failed while stopping", output)
+    assert re.search(r"\bnot_async\b.* failed while stopping", output)
+
+
+async def test_failure_to_start_ends_the_service() -> None:
+    async def fail() -> None:
+        raise ValueError("no database")
+
+    service = Service(DRAIN_DELAY_SECONDS="60")
+    service.service.on_startup.append(fail)
+    with pytest.raises(ValueError, match="no database"):
+        await service.stopped()
+
+
+async def test_signal_during_the_start_stops() -> None:
+    starting = asyncio.Event()
+
+    async def hang() -> None:
+        starting.set()
+        await asyncio.sleep(3600)
+
+    service = Service(DRAIN_DELAY_SECONDS="60")
+    service.service.on_startup.append(hang)
+    await starting.wait()
+    service.terminate()
+    await service.stopped()
+
+
+async def test_body_over_the_limit_is_rejected_before_it_is_sent() -> None:
+    async with running() as service:
+        reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: 1048577\r\nA:")
+        assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+
+
+async def test_headers_over_the_limit_are_rejected() -> None:
+    async with running() as service:
+        reader, _ = await service.request(b"/ HTTP/1.1\r\nA: %s\r\nB:" % (b"x" * 33 * 1024))
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ("idle_connection_timeout", b""),
+        ("body_timeout", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"),
+    ],
+)
+async def test_connection_that_says_nothing_more_is_closed(
+    monkeypatch: pytest.MonkeyPatch, limit: str, sent: bytes
+) -> None:
+    assert 0 < connections.LIMITS[limit] <= 75
+    monkeypatch.setitem(connections.LIMITS, limit, 0.05)
+    async with running() as service:
+        reader, writer = await service.idle()
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_CHECKS", 1e6)
+    async with running() as service:
+        reader, writer = await service.idle()
+        await asyncio.sleep(0.01)  # It is looked at many times meanwhile.
+        writer.write(REQUEST % b"/")
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+
+
+async def test_connection_that_is_in_use_is_not_closed_as_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(connections.LIMITS, "idle_connection_timeout", 0.05)
+    async with running() as service:
+        client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+        slow = await service.slow()
+        idle, _ = await service.request(b"/")
+        # This one is closed, though the others have said nothing for longer.
+        assert await asyncio.wait_for(idle.read(), 5)
+        Slow.release.set()
+        assert b" 200 " in await asyncio.wait_for(slow.readline(), 5)
+        await client.write_message("still here")
+        assert await client.read_message() == "still here"
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "client"),
+    [
+        ("", "192.0.2.7", "http 127.0.0.1"),
+        ("127.0.0.1", "192.0.2.7", "https 192.0.2.7"),
+        # What is to the left of the client's address, the client has made up.
+        ("127.0.0.0/8", "203.0.113.9, 192.0.2.7", "https 192.0.2.7"),
+        ("127.0.0.1,10.0.0.0/8", "192.0.2.7,10.1.1.1 , 10.2.2.2", "https 192.0.2.7"),
+        ("127.0.0.1,10.0.0.0/8", "192.0.2.7\r\nX-Forwarded-For: 10.1.1.1", "https 192.0.2.7"),
+        ("127.0.0.1,10.0.0.0/8", "nobody, 10.1.1.1", "https 10.1.1.1"),
+        ("127.0.0.1", "", "https 127.0.0.1"),
+        # The peer is none of these.
+        ("10.0.0.0/8,::1", "10.0.0.1", "http 127.0.0.1"),
+    ],
+)
+async def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
+    trusted: str, forwarded: str, client: str
+) -> None:
+    recorder = Recorder()
+    async with running(TRUSTED_PROXIES=trusted) as service:
+        recorder.record(service.app)
+        head = f"/ HTTP/1.1\r\nX-Forwarded-For: {forwarded}\r\nX-Forwarded-Proto: https\r\nA:"
+        reader, writer = await service.request(head.encode())
+        await reader.readuntil(b"}")
+        # On the same connection, of another client.
+        writer.write(REQUEST % b"/")
+        await reader.readuntil(b"}")
+    requests = [each.request for each in recorder.ended]
+    clients = [f"{each.protocol} {each.remote_ip}" for each in requests]
+    assert clients == [client, "http 127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "scheme"), [("https, http", "http"), ("http,https", "https"), ("gopher", "http")]
+)
+async def test_scheme_is_the_one_that_the_nearest_proxy_received(
+    forwarded: str, scheme: str
+) -> None:
+    recorder = Recorder()
+    async with running(TRUSTED_PROXIES="127.0.0.1") as service:
+        recorder.record(service.app)
+        head = f"/ HTTP/1.1\r\nX-Forwarded-Proto: {forwarded}\r\nA:"
+        reader, _ = await service.request(head.encode())
+        await reader.readuntil(b"}")
+    assert [each.request.protocol for each in recorder.ended] == [scheme]
+
+
+async def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
+    async with running(TRUSTED_PROXIES="127.0.0.1") as service:
+        reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
+        writer.write(b"body")
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        _, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
+        writer.write(b"bo")
+        await until(lambda: service.app.runtime.in_flight == 1)
+        writer.close()
+        await until(lambda: service.app.runtime.in_flight == 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_ends_with_status_0(number: signal.Signals) -> None:
+    with process() as service:
+        service.wait_until_listening()
+        service.process.send_signal(number)
+        assert service.wait() == 0, service.output()
+
+
+def test_stop_says_what_it_waits_for() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        with service.get("/slow"):
+            service.process.send_signal(signal.SIGINT)
+            service.wait_for_output("Waiting up to 20 s for 1 request: GET /slow, 0 s old. Ctrl-C")
+            service.process.send_signal(signal.SIGINT)
+            assert service.wait() == 128 + signal.SIGINT
+
+
+def test_stop_says_which_requests_are_the_oldest() -> None:
+    with process() as service, contextlib.ExitStack() as stack:
+        service.wait_until_listening()
+        for path in ("/slow", "/stubborn", "/thread", "/slow"):
+            stack.enter_context(service.get(path))
+            service.fetch("/")  # once it is answered, the one before has been received
+        service.process.terminate()
+        service.wait_for_output("; and 1 more")
+        ages = "GET /slow, N s old; GET /stubborn, N s old; GET /thread, N s old; and 1 more"
+        assert f"for 4 requests: {ages}" in re.sub(r"\d+ s old", "N s old", service.output())
+
+
+def test_second_signal_ends_a_process_whose_loop_is_stuck() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        with service.get("/stuck"):
+            service.wait_for_output("Stuck")
+            service.process.terminate()
+            while service.process.poll() is None:  # a signal may overtake another
+                service.process.terminate()
+                time.sleep(0.1)
+            assert service.wait() == 128 + signal.SIGTERM
+
+
+def test_second_signal_ends_the_process_at_once() -> None:
+    with process(DRAIN_DELAY_SECONDS="60") as service:
+        service.wait_until_listening()
+        service.process.terminate()
+        service.wait_for_output("Draining")
+        service.process.terminate()
+        assert service.wait() == 128 + signal.SIGTERM
+
+
+def test_signal_before_there_is_anything_to_drain() -> None:
+    code = (
+        "import os, signal\n"
+        "from tornado_chassis import process, settings\n"
+        "from tornado_chassis.settings.server import ServerSettings\n"
+        "settings.load = lambda kind: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "process.configure([], ServerSettings)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=inherited(), timeout=30, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "no.such.host.invalid"])
+def test_impossible_host_is_reported(host: str) -> None:
+    with process(HOST=host) as service:
+        assert service.wait() == 69
+        assert f"Cannot listen on {host} port 0: " in service.output()
+        assert "Traceback" not in service.output()
+
+
+def test_port_in_use_is_reported() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        with process(PORT=port) as service:
+            assert service.wait() == 69
+            assert f"Cannot listen on 127.0.0.1 port {port}: " in service.output()
+            assert "Traceback" not in service.output()
+
+
+def test_processes_can_share_a_port() -> None:
+    with process(REUSE_PORT="true") as first:
+        first.wait_for_output("is running")
+        with process(REUSE_PORT="true", PORT=str(first.port)) as second:
+            second.wait_for_output("is running")
+            first.process.terminate()
+            assert first.wait() == 0
+            with socket.create_connection(("127.0.0.1", first.port)) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert connection.recv(1024).startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,526 @@
+"""What is a team's stays a team's: names, classes, connections and targets of routes."""
+
+import asyncio
+import gc
+import json
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import pytest
+from tornado import web
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    HTTPServerRequest,
+    ResponseStartLine,
+)
+from tornado.routing import Router
+from tornado.testing import bind_unused_port
+from tornado.web import FallbackHandler, RequestHandler, StaticFileHandler, stream_request_body
+from tornado.websocket import WebSocketHandler
+from tornado_chassis import limits, server
+from tornado_chassis.application import Application, _name_routes
+from tornado_chassis.service import Service
+from tornado_chassis.settings import read
+from tornado_chassis.testing import UNWATCHED
+
+from .routes import ROUTES, Slow
+from .settings import Settings
+from .testing import ChassisTest, Recorder
+
+
+class Kind(type):
+    """A metaclass that wants a keyword."""
+
+    def __new__(cls, name: str, bases: Any, namespace: Any, *, label: str) -> "Kind":
+        made = super().__new__(cls, name, bases, namespace)
+        made.label = label
+        return made
+
+    def __init__(cls, name: str, bases: Any, namespace: Any, *, label: str) -> None:
+        super().__init__(name, bases, namespace)
+
+    label: str
+
+
+class Named(RequestHandler, metaclass=Kind, label="one"):
+    LIMITS: ClassVar[dict[type, int]] = {}
+
+    def initialize(self) -> None:
+        self.hold, self.drop, self.time_out, self._task = 1, 2, 3, 4
+        self.exchange, self.route, self.outgoing, self._application = 5, 6, 7, 8
+
+    def get(self) -> None:
+        own = self.hold, self.drop, self.time_out, self._task
+        theirs = self.exchange, self.route, self.outgoing, self._application
+        limit = self.LIMITS[type(self)]
+        self.finish({"own": [*own, *theirs], "label": type(self).label, "limit": limit})
+
+
+Named.LIMITS[Named] = 7
+
+
+class NamedSocket(WebSocketHandler):
+    """An echo whose own names are those that a chassis could use."""
+
+    hold = drop = time_out = _task = "mine"
+    sockets: ClassVar[list[WebSocketHandler]] = []
+
+    def open(self) -> None:
+        assert type(self) is NamedSocket
+        self._hold = self._drop = self._handler = self._read = self._write = "mine"
+        self.sockets.append(self)
+
+    def on_message(self, message: str | bytes) -> None:
+        if message == "all":
+            for each in self.sockets:
+                each.write_message("to all")
+        else:
+            self.write_message(self.hold + self._hold)
+
+
+class Broadcast(RequestHandler):
+    def get(self) -> None:
+        for each in NamedSocket.sockets:
+            each.write_message("to all")
+
+
+class Impatient(RequestHandler):
+    """Says how long it may take in a way that is none."""
+
+    values: ClassVar[list[Any]] = ["5", -1, float("nan"), object()]
+
+    def initialize(self, value: object) -> None:
+        self.request_timeout = value
+
+    async def get(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Late(RequestHandler):
+    """Goes on after it was given up."""
+
+    request_timeout = 0.001
+    release: asyncio.Event
+
+    async def get(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await Late.release.wait()
+        self.request.connection.write_headers(  # type: ignore[union-attr]
+            ResponseStartLine("", 200, "OK"), HTTPHeaders(), b"too late"
+        )
+        self.request.connection.write(b"too late")  # type: ignore[union-attr]
+        self.request.connection.finish()  # type: ignore[union-attr]
+
+
+class Pieces(RequestHandler):
+    async def get(self) -> None:
+        while True:
+            self.write("x" * 65536)
+            await self.flush()
+
+
+class OwnCallback(RequestHandler):
+    left = 0
+
+    async def get(self, on: str) -> None:
+        connection: Any = self.request.connection
+        target = connection.stream if on == "stream" else connection
+        gone = asyncio.Event()
+        target.set_close_callback(gone.set)
+        Slow.entered.set()
+        await gone.wait()
+        OwnCallback.left += 1
+
+
+class Reach(RequestHandler):
+    """Uses what Tornado's own connection has."""
+
+    def get(self) -> None:
+        connection: Any = self.request.connection
+        tornados = connection._connection
+        names = [name for name in dir(tornados) if not name.startswith("_")]
+        connection.no_keep_alive = connection.set_max_body_size(7) is None
+        missing = [name for name in names if not hasattr(connection, name)]
+        has_set = tornados.no_keep_alive, tornados._max_body_size == 7
+        self.finish({"missing": missing, "has set": has_set})
+
+
+@stream_request_body
+class Upload(RequestHandler):
+    def data_received(self, chunk: bytes) -> None:
+        pass
+
+    def post(self) -> None:
+        self.finish("uploaded")
+
+
+class Answer(HTTPMessageDelegate):
+    """A delegate that answers with what it was sent, or fails at a stage."""
+
+    def __init__(self, connection: Any, stage: str = "") -> None:
+        self.connection, self.stage, self.body = connection, stage, b""
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        self.reach("headers")
+
+    def data_received(self, data: bytes) -> None:
+        self.reach("data")
+        self.body += data
+
+    def finish(self) -> None:
+        self.reach("finish")
+        head = HTTPHeaders({"Content-Length": str(len(self.body))})
+        self.connection.write_headers(ResponseStartLine("", 200, "OK"), head, self.body)
+        self.connection.finish()
+
+    def reach(self, stage: str) -> None:
+        if stage == self.stage:
+            raise ValueError(stage)
+
+
+class Answers(HTTPServerConnectionDelegate):
+    def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
+        return Answer(request_conn)
+
+
+class Stages(Router):
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
+        stage = request.path.rpartition("/")[2]
+        if stage == "find":
+            raise ValueError("find")
+        return Answer(request.connection, stage)
+
+
+def function(request: HTTPServerRequest) -> None:
+    if request.arguments.get("fail"):
+        raise ValueError("function")
+    connection: Any = request.connection
+    head = HTTPHeaders({"Content-Length": "2"})
+    connection.write_headers(ResponseStartLine("", 200, "OK"), head, b"ok")
+    connection.finish()
+
+
+def silent(request: HTTPServerRequest) -> None:
+    """Never answers."""
+
+
+class Failing(RequestHandler):
+    def get(self) -> None:
+        raise ValueError("inside")
+
+
+class Silent(RequestHandler):
+    def get(self) -> None:
+        raise ValueError("inside")
+
+    def send_error(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError("no error page")
+
+
+class Unmade(RequestHandler):
+    def initialize(self) -> None:
+        raise LookupError("no pool")
+
+
+class TeamTest(ChassisTest):
+    def make_service(self) -> Service:
+        Slow.entered, Slow.release, Late.release = (asyncio.Event() for _ in range(3))
+        NamedSocket.sockets.clear()
+        inner = [("/inner/failing", Failing), ("/inner/silent", Silent), (r"/inner/hello", Named)]
+        self.directory = tempfile.TemporaryDirectory()
+        self.addCleanup(self.directory.cleanup)
+        own = [
+            *((f"/impatient/{n}", Impatient, {"value": v}) for n, v in enumerate(Impatient.values)),
+            ("/named", Named),
+            ("/socket", NamedSocket),
+            ("/broadcast", Broadcast),
+            ("/late", Late),
+            ("/pieces", Pieces),
+            ("/callback/(.*)", OwnCallback),
+            ("/reach", Reach),
+            ("/upload", Upload),
+            ("/unmade", Unmade),
+            ("/files/(?P<path>.*)", StaticFileHandler, {"path": self.directory.name}),
+            ("/function", function),
+            ("/silent", silent),
+            ("/answers", Answers()),
+            ("/stages/.*", Stages()),
+            ("/inner/.*", web.Application(inner)),
+            ("/fallback/.*", FallbackHandler, {"fallback": web.Application(self.moved(inner))}),
+        ]
+        settings = read(Settings, UNWATCHED | self.environ)
+        return Service(settings, [*own, *ROUTES])
+
+    @staticmethod
+    def moved(rules: list[Any]) -> list[Any]:
+        return [(path.replace("inner", "fallback"), target) for path, target in rules]
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.recorder = Recorder()
+        self.recorder.record(app)
+        return app
+
+    def one(self) -> tuple[str, int]:
+        """Route and status of the one request that there was."""
+        (ended,) = self.recorder.ended
+        assert self.recorder.started == [ended]
+        assert not self.app.runtime.exchanges
+        assert self.app.runtime.body_bytes == 0
+        return ended.route, ended.status
+
+    def until_one(self) -> tuple[str, int]:
+        self.run_async(lambda: self.until(lambda: self.recorder.ended))
+        return self.one()
+
+    def leave(self, path: str = "/pieces") -> None:
+        """Reads the first bytes, and goes away."""
+
+        async def leave() -> None:
+            reader, writer = await self.connect()
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\nx" if "files" in path else b"xxx")
+            # With a reset, as a browser's tab would.
+            reset = struct.pack("ii", 1, 0)
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            writer.close()
+            await self.until(lambda: self.recorder.ended)
+
+        self.run_async(leave)
+
+
+class TestNames(TeamTest):
+    def test_names_and_classes_are_what_a_team_wrote(self) -> None:
+        answer = json.loads(self.fetch("/named").body)
+        assert answer == {"own": [1, 2, 3, 4, 5, 6, 7, 8], "label": "one", "limit": 7}
+
+    async def test_names_of_a_websocket_are_its_own(self) -> None:
+        client = await self.websocket("/socket")
+        await client.write_message("hello")
+        answer = await client.read_message()
+        client.close()
+        assert answer == "minemine"
+
+    def test_nothing_is_kept_for_each_class(self) -> None:
+        made = type("Made", (Impatient,), {"request_timeout": "soon"})
+        kept = weakref.ref(made)
+        self.app.wildcard_router.add_rules([("/made", made, {"value": "soon"})])
+        _name_routes(self.app.default_router)
+        del made
+        with mock.patch.object(limits.Limits, "_seconds", return_value=0.0):
+            assert self.fetch("/made").code == 503
+        del self.app.wildcard_router.rules[-1]
+        self.recorder.clear()
+        gc.collect()
+        assert kept() is None
+
+    async def test_closed_websockets_are_not_kept(self) -> None:
+        for _ in range(3):
+            client = await self.websocket()
+            client.close()
+            assert await client.read_message() is None
+        await self.until(lambda: not self.app.runtime.websockets)
+
+
+class TestTimes(TeamTest):
+    environ = {"REQUEST_TIMEOUT_SECONDS": "0.01"}  # noqa: RUF012
+
+    def test_time_out_that_is_none_is_the_default_for_its_handler_and_no_other(self) -> None:
+        with self.assertLogs(limits.log, "ERROR") as logs:
+            for number, _ in enumerate(Impatient.values):
+                assert self.fetch(f"/impatient/{number}").code == 503
+            assert self.fetch("/slow").code == 503
+        assert len(logs.output) == 1
+        assert "Impatient" in logs.output[0]
+
+    async def test_what_is_written_after_the_end_reaches_nobody(self) -> None:
+        reader, writer = await self.connect()
+        writer.write(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"</html>")
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await Slow.entered.wait()
+        Late.release.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        Slow.release.set()
+        answer = await reader.readuntil(b"slow")
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Type")
+
+
+class TestConnections(TeamTest):
+    def test_client_that_leaves_during_a_flush_is_no_failure(self) -> None:
+        self.leave()
+        assert self.one() == ("/pieces", 499)
+        assert self.recorder.failed == []
+
+    def test_client_that_leaves_during_a_file_is_no_failure(self) -> None:
+        Path(self.directory.name, "large").write_bytes(b"x" * 16_000_000)
+        self.leave("/files/large")
+        assert self.one() == ("/files/{path}", 499)
+        assert self.recorder.failed == []
+
+    def test_close_callback_of_a_team_s_own_is_called(self) -> None:
+        for on in ("connection", "stream"):
+            self.recorder.clear()
+            OwnCallback.left = 0
+            Slow.entered.clear()
+
+            async def leave(on: str = on) -> None:
+                _, writer = await self.connect()
+                writer.write(f"GET /callback/{on} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                await Slow.entered.wait()
+                writer.close()
+                await self.until(lambda: OwnCallback.left)
+
+            self.run_async(leave)
+            assert self.until_one() == ("/callback/{1}", 499)
+
+    def test_handlers_reach_all_that_is_public_of_tornado_s_own(self) -> None:
+        answer = json.loads(self.fetch("/reach").body)
+        assert answer == {"missing": [], "has set": [True, True]}
+
+    def test_body_that_is_malformed_is_a_400_and_not_the_client_s_leave(self) -> None:
+        for body in (b"zz\r\n", b"2\r\nokXX", b"2\r\nok\r\n0\r\nXX", b"9" * 99):
+            self.recorder.clear()
+            head = b"POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            self.raw(head + body)
+            assert self.one() == ("/upload", 400)
+
+    def test_body_that_does_not_come_in_time_is_a_408(self) -> None:
+        self.http_server.conn_params.body_timeout = 0.01
+        self.raw(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+        assert self.one() == ("/upload", 408)
+
+    def test_websocket_of_another_client_that_has_closed_is_a_failure(self) -> None:
+        async def talk() -> None:
+            gone = await self.websocket("/socket")
+            gone.close()
+            await gone.read_message()
+            await self.until(lambda: not self.app.runtime.websockets)
+            here = await self.websocket("/socket")
+            await here.write_message("all")
+            assert await here.read_message() is None
+
+        self.run_async(talk)
+        assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
+        self.recorder.clear()
+        assert self.fetch("/broadcast").code == 500
+        assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
+
+
+class TestTargets(TeamTest):
+    environ = {"MAX_REQUESTS_IN_FLIGHT": "4"}  # noqa: RUF012
+
+    def test_each_target_of_a_route_is_observed(self) -> None:
+        for path, route in (
+            ("/function", "/function"),
+            ("/answers", "/answers"),
+            ("/stages/none", "/stages/.*"),
+            ("/inner/hello", "/inner/hello"),
+            ("/fallback/hello", "/fallback/.*"),
+        ):
+            self.recorder.clear()
+            answer = self.fetch(path, headers={"X-Request-ID": "r1"})
+            assert (answer.code, answer.headers["X-Request-ID"]) == (200, "r1")
+            assert self.one() == (route, 200)
+
+    def test_what_a_target_raises_is_reported_without_the_query(self) -> None:
+        for path in (
+            "/function?fail=1&",
+            *(f"/stages/{stage}?" for stage in ("find", "headers", "data", "finish")),
+            "/inner/failing?",
+            "/fallback/failing?",
+        ):
+            self.recorder.clear()
+            with self.assertLogs(level="INFO") as logs:
+                method, body = ("POST", "x") if "data" in path else ("GET", None)
+                answer = self.fetch(f"{path}token=secret", method=method, body=body)
+            assert answer.code == 500, path
+            assert self.one()[1] == 500
+            assert [type(each) for each in self.recorder.failed] == [ValueError], path
+            # Without a log of its own, a service has Tornado's access log, which has it.
+            own = [each for each in logs.records if each.name != "tornado.access"]
+            assert not [each for each in own if "secret" in each.getMessage()], path
+
+    def test_handler_within_a_fallback_that_does_not_answer_is_answered_for(self) -> None:
+        for path in ("/inner/silent", "/fallback/silent"):
+            assert self.fetch(path).code == 500
+        assert not self.app.runtime.exchanges
+
+    def test_form_that_is_malformed_is_the_client_s_mistake(self) -> None:
+        form = {"Content-Type": "multipart/form-data"}
+        assert self.fetch("/function", method="POST", headers=form, body="-").code == 400
+        assert self.recorder.failed == []
+
+    def test_target_that_does_not_answer_is_waited_for_by_a_stop(self) -> None:
+        async def stop() -> None:
+            _, writer = await self.connect()
+            writer.write(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
+            await self.until(lambda: self.app.runtime.in_flight)
+            assert server._in_flight(self.app.runtime).startswith("1 request: GET /silent")
+            writer.close()
+
+        self.run_async(stop)
+        assert self.until_one() == ("/silent", 499)
+
+
+class TestForgery(TeamTest):
+    """With `xsrf_cookies`, what no handler of the team's answers stays what it is."""
+
+    environ = {"MAX_REQUESTS_IN_FLIGHT": "1"}  # noqa: RUF012
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        app.settings["xsrf_cookies"] = True
+        return app
+
+    def test_statuses(self) -> None:
+        async def ask() -> list[int]:
+            async def post(path: str) -> int:
+                url = self.get_url(path)
+                answer = await self.http_client.fetch(
+                    url, method="POST", body="", raise_error=False
+                )
+                return answer.code
+
+            statuses = [await post("/nowhere"), await post("/unmade"), await post("/hello/x")]
+            async with self.busy():
+                statuses.append(await post("/hello/x"))
+            return statuses
+
+        assert self.run_async(ask) == [404, 500, 403, 503]
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+class TestHttps(TeamTest):
+    def test_answers_and_certificates_are_those_of_the_connection(self) -> None:
+        made = Path(self.directory.name, "made.pem")
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+        command += f" -keyout {made} -out {made}"
+        subprocess.run(command.split(), check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made)
+        listening, port = bind_unused_port()
+        https = HTTPServer(self.app, ssl_options=context)
+        https.add_socket(listening)
+        answer = self.fetch(f"https://127.0.0.1:{port}/hello/x", validate_cert=False)
+        assert (answer.code, answer.body) == (200, b'{"hello": "x"}')
+        assert self.one() == ("/hello/{name}", 200)
+        request = self.recorder.ended[0].request
+        assert request.protocol == "https"
+        https.stop()

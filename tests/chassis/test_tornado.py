@@ -1,0 +1,73 @@
+"""The names of Tornado that the chassis uses although they are not documented.
+
+Its requirement of Tornado is bounded because of them. A release that drops one fails here, by name.
+"""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+import tornado_chassis
+from tornado import http1connection, httpserver, iostream, web, websocket
+
+NAMES = [
+    (web, "_HandlerDelegate"),
+    (web.RequestHandler, "_auto_finish"),
+    (web.RequestHandler, "_execute"),
+    (web.RequestHandler, "_finished"),
+    (web.RequestHandler, "_headers"),
+    (web.RequestHandler, "_reason"),
+    (web.RequestHandler, "_status_code"),
+    (web.RequestHandler, "_write_buffer"),
+    (web, "_stream_request_body"),
+    (web, "_body_future"),
+    (httpserver.HTTPServer, "_connections"),
+    (http1connection.HTTP1Connection, "_body_timeout"),
+    (http1connection.HTTP1Connection, "_disconnect_on_finish"),
+    (http1connection.HTTP1Connection, "_max_body_size"),
+    (http1connection.HTTP1Connection, "_read_finished"),
+    (iostream.BaseIOStream, "_close_callback"),
+    (iostream.BaseIOStream, "_read_buffer"),
+    (iostream.BaseIOStream, "_read_regex"),
+    (iostream.IOStream, "_write_buffer"),
+    (websocket.WebSocketProtocol13, "_abort"),
+    (websocket.WebSocketProtocol13, "_fragmented_message_buffer"),
+    (websocket.WebSocketProtocol13, "_read_bytes"),
+]
+# Of the standard library.
+OTHERS = {
+    "_current_frames",
+    "_exit",
+    "_getframe",
+    "_make",
+    "_asdict",
+    "_replace",
+    "_run",
+    "_context",
+}
+
+
+@pytest.mark.parametrize(("owner", "name"), NAMES, ids=lambda each: getattr(each, "__name__", each))
+def test_name_is_there(owner: object, name: str) -> None:
+    text = inspect.getsource(owner)  # type: ignore[arg-type]
+    bases = getattr(owner, "__mro__", (owner,))[1:-1]
+    text += "".join(inspect.getsource(base) for base in bases)
+    assert hasattr(owner, name) or f".{name}" in text
+
+
+def test_these_are_all() -> None:
+    used, own = set(), set()
+    for path in Path(tornado_chassis.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+                is_of_itself = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                if not node.attr.startswith("__") and not is_of_itself:
+                    used.add(node.attr)
+                if is_of_itself and isinstance(node.ctx, ast.Store):
+                    own.add(node.attr)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own.add(node.name)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                own.add(node.target.id)
+    assert used - own - OTHERS - {name for _, name in NAMES} == set()

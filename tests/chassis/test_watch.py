@@ -1,0 +1,187 @@
+"""What is logged and reported where something blocks the event loop."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+import pytest
+from tornado_chassis import watch
+from tornado_chassis.application import Application
+from tornado_chassis.feature import Incident
+from tornado_chassis.watch import Watch, is_own
+
+from . import routes
+from .testing import ChassisTest, Process, Recorder, process
+
+LIMIT = 0.05
+
+
+def frame_of(module: str, file: str = "a.py") -> FrameType:
+    """The frame of a function in a module of this name."""
+    namespace: dict[str, Any] = {"__name__": module}
+    exec(compile("import sys\ndef here(): return sys._getframe()", file, "exec"), namespace)
+    frame: FrameType = namespace["here"]()
+    return frame
+
+
+class WatchTest(ChassisTest):
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.recorder = Recorder()
+        self.recorder.record(app)
+        (self.watch,) = [each for each in app.runtime.features if isinstance(each, Watch)]
+        return app
+
+    def incident(self, path: str) -> Incident:
+        self.fetch(path, headers={"X-Request-ID": "abc"})
+
+        def of_request() -> list[Incident]:
+            # The machine itself may have held the loop, too.
+            return [each for each in self.recorder.blocked if each.request_id]
+
+        self.run_async(lambda: self.until(of_request))
+        (incident,) = of_request()
+        return incident
+
+
+class TestWatch(WatchTest):
+    environ = {"LOOP_BLOCKED_SECONDS": str(LIMIT)}  # noqa: RUF012
+
+    def test_where_most_of_the_time_went(self) -> None:
+        incident = self.incident("/blocking/call/400")
+        line = routes.block.__code__.co_firstlineno + 1
+        assert incident.place == f"{routes.__file__}:{line} in block"
+        assert incident.route == "/blocking/{1}/{2}"
+        assert incident.request_id == "abc"
+        assert incident.duration > LIMIT
+        assert abs(time.time() - incident.time) < 60
+        assert "in get\n    block(seconds)" in incident.stack
+        assert incident.stack.endswith("in block\n    time.sleep(seconds)\n")
+
+    def test_computation(self) -> None:
+        incident = self.incident("/blocking/compute/400")
+        assert incident.function == "compute"
+        assert incident.route == "/blocking/{1}/{2}"
+
+    def test_task_that_a_handler_started(self) -> None:
+        assert self.incident("/blocking/task/400").function == "block"
+
+    def test_service_s_own_code_is_named_rather_than_what_it_calls(self) -> None:
+        self.watch._package = "tornado.web"
+        assert self.incident("/blocking/call/400").function == "_execute"
+
+    def test_own_code_is_what_is_imported_from_its_package(self) -> None:
+        names = (
+            "tests.chassis",
+            "tests.chassis.routes",
+            "tests.chassis_too",
+            watch.__name__,
+            "json",
+        )
+        own = [name for name in names if is_own(frame_of(name), "tests.chassis")]
+        assert own == ["tests.chassis", "tests.chassis.routes"]
+
+    def test_library_in_a_directory_called_as_the_service_is_not_its_own_code(self) -> None:
+        library = frame_of("library", "/orders/.venv/lib/python3/site-packages/library.py")
+        assert not is_own(library, "orders")
+        assert is_own(frame_of("orders.app", "/elsewhere/app.py"), "orders")
+        # It is on every stack, and blocks nothing itself.
+        assert not is_own(frame_of("orders.__main__", "/elsewhere/__main__.py"), "orders")
+
+    def test_what_no_request_runs(self) -> None:
+        async def blocking() -> None:
+            await asyncio.sleep(LIMIT)
+            routes.block(0.4)
+
+        def found() -> list[Incident]:
+            return [each for each in self.recorder.blocked if each.function == "block"]
+
+        self.run_async(blocking)
+        self.run_async(lambda: self.until(found))
+        (incident,) = found()
+        assert (incident.route, incident.request_id) == ("", "")
+
+    def test_total(self) -> None:
+        ((name, _, before),) = self.watch.totals()
+        assert (name, before) == ("event_loop_blocked_seconds", 0)
+        self.incident("/blocking/call/400")
+        ((_, _, after),) = self.watch.totals()
+        assert after >= sum(each.duration for each in self.recorder.blocked) > LIMIT
+
+    def test_it_is_logged_once_with_its_stack(self) -> None:
+        with self.assertLogs(watch.log) as logs:
+            self.incident("/blocking/call/400")
+        (record,) = [record for record in logs.records if "abc" in str(vars(record))]
+        assert record.levelname == "WARNING"
+        assert record.getMessage().startswith("The event loop was blocked for 0.")
+        assert "in block" in str(record.stack_info)
+
+    def test_what_hangs_is_logged_before_it_is_over(self) -> None:
+        with mock.patch.object(watch, "HANGS_SECONDS", 0.1), self.assertLogs(watch.log) as logs:
+            self.incident("/blocking/call/600")
+        first, last = [record for record in logs.records if "abc" in str(vars(record))]
+        assert first.levelname == "WARNING"
+        assert "The event loop has been blocked so far for 0." in first.getMessage()
+        assert last.levelname == "INFO"
+
+    def test_thread_ends_with_the_service(self) -> None:
+        assert self.watch._thread.is_alive()
+        self.run_async(self.watch.shutdown)
+        assert not self.watch._thread.is_alive()
+
+
+class TestOff(WatchTest):
+    environ = {"LOOP_BLOCKED_SECONDS": "0"}  # noqa: RUF012
+
+    def test_there_is_no_thread(self) -> None:
+        assert not self.watch._thread.is_alive()
+        assert list(self.watch.totals()) == []
+
+
+def incidents(running: Process) -> list[str]:
+    return [line for line in running.output().splitlines() if "The event loop was blocked" in line]
+
+
+def test_process_in_development_is_watched_by_default() -> None:
+    with process(LOOP_BLOCKED_SECONDS="") as running:
+        running.wait_until_listening()
+        running.fetch("/blocking/call/400")
+        running.wait_for_output("The event loop was blocked for ")
+        running.process.terminate()
+        assert running.wait() == 0
+        assert [line for line in incidents(running) if "routes.py" in line and "in block" in line]
+
+
+def test_process_elsewhere_may_block_for_longer() -> None:
+    with process(LOOP_BLOCKED_SECONDS="", ENVIRONMENT="production") as running:
+        running.wait_until_listening()
+        running.fetch("/blocking/call/300")
+        running.process.terminate()
+        assert running.wait() == 0
+        assert incidents(running) == []
+
+
+def test_process_that_was_stopped_has_blocked_nothing() -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no such signals")
+    with process(LOOP_BLOCKED_SECONDS=str(LIMIT), ENVIRONMENT="x") as running:
+        running.wait_until_listening()
+        running.fetch("/")
+        for _ in range(2):
+            os.kill(running.pid, signal.SIGSTOP)
+            time.sleep(20 * LIMIT)
+            os.kill(running.pid, signal.SIGCONT)
+            running.fetch("/")
+        running.process.terminate()
+        assert running.wait() == 0
+        # A busy machine may have held the loop, too, but not for as long as a stop.
+        blocked = [
+            float(re.findall(r"blocked for ([\d.]+) s", line)[0]) for line in incidents(running)
+        ]
+        assert max(blocked, default=0.0) < 10 * LIMIT

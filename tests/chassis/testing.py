@@ -1,0 +1,239 @@
+"""The service of `routes`, for the tests of the chassis: in this process, and as one of its own."""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import tornado_chassis
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado_chassis.application import Application
+from tornado_chassis.exchange import Exchange
+from tornado_chassis.feature import Feature, Incident
+from tornado_chassis.handlers import NotFound
+from tornado_chassis.service import Service
+from tornado_chassis.testing import UNWATCHED, ServiceTest
+
+from . import routes
+from .routes import ROUTES, Slow
+from .settings import DEFAULT, Settings
+
+# For child processes: the sources, and not what may be installed of them.
+SOURCES = [str(Path(__file__).parents[2]), str(Path(tornado_chassis.__file__).parents[1])]
+STAND_IN = "tests.chassis.stand_in"
+
+
+class Recorder(Feature):
+    """Keeps what it is notified of."""
+
+    def __init__(self) -> None:
+        self.rejected: list[str] = []
+        self.started: list[Exchange] = []
+        self.failed: list[BaseException] = []
+        self.ended: list[Exchange] = []
+        self.background: list[tuple[str, str]] = []
+        self.blocked: list[Incident] = []
+
+    def clear(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def request_rejected(self, reason: str) -> None:
+        self.rejected.append(reason)
+
+    def request_started(self, exchange: Exchange) -> None:
+        self.started.append(exchange)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        self.failed.append(error)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        self.ended.append(exchange)
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        self.background.append((name, str(error)))
+
+    def loop_blocked(self, incident: Incident) -> None:
+        self.blocked.append(incident)
+
+    def record(self, app: Application) -> None:
+        """Is notified, after the features, of what happens in this application."""
+        for name in vars(Recorder).keys() & app.runtime._hooks.keys():
+            app.runtime._hooks[name].append(getattr(self, name))
+
+
+class ChassisTest(ServiceTest):
+    """Serves `routes.make_service`, with the settings and the features of the test alone."""
+
+    #: Names of `settings.FEATURES`.
+    features = DEFAULT
+
+    def settings(self) -> Settings:
+        names = self.features
+
+        class Chosen(Settings):
+            def features(self) -> list[Feature]:
+                return self.make(names)
+
+        return self.read(Chosen)
+
+    def make_service(self) -> Service:
+        return routes.make_service(self.settings())
+
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_body_size": 1024}
+
+    def _callTestMethod(self, method: Callable[[], Any]) -> None:  # noqa: N802 (unittest's name)
+        """Runs an async test on the loop that the service runs on."""
+        if inspect.iscoroutinefunction(method):
+            self.run_async(method)
+        else:
+            super()._callTestMethod(method)
+
+    def observed_by(self, *features: Feature) -> Application:
+        """The same application with further features, in place of the one before."""
+        self.app = self.service.app = Application(
+            ROUTES, [*self.app.runtime.features, *features], default_handler_class=NotFound
+        )
+        return self.app
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of one's own, for what an HTTP client would not send."""
+        return await asyncio.open_connection("127.0.0.1", self.get_http_port())
+
+    async def websocket(self, path: str = "/ws") -> WebSocketClientConnection:
+        return await websocket_connect(self.get_url(path).replace("http", "ws", 1))
+
+    @contextlib.asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """A block with `/slow` in flight, which is answered at its end or when `Slow` is let go."""
+        slow = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
+        await Slow.entered.wait()
+        yield
+        Slow.release.set()
+        await slow
+
+    def raw(self, request: bytes) -> bytes:
+        """Sends bytes, and returns all that comes back until the service closes."""
+
+        async def exchange() -> bytes:
+            reader, writer = await self.connect()
+            writer.write(request)
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+        return self.run_async(exchange)
+
+    def leave(self) -> None:
+        """Asks for `/slow`, goes away before the answer, and lets it try to answer."""
+
+        async def leave() -> None:
+            _, writer = await self.connect()
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            await Slow.entered.wait()
+            writer.close()
+            await self.until(lambda: not self.app.runtime.in_flight)
+            Slow.release.set()
+            await asyncio.sleep(0.01)
+
+        self.run_async(leave)
+
+
+class Process:
+    """The service as a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._log = log
+
+    @property
+    def port(self) -> int:
+        """The port of the first address that it says it listens on."""
+        listening = re.search(r"Listening on http://127\.0\.0\.1:(\d+)", self.output())
+        assert listening, self.output()
+        return int(listening[1])
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def fetch(self, path: str) -> bytes:
+        """The body of the answer to a request."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            body: bytes = response.read()
+        return body
+
+    def wait_until_listening(self) -> None:
+        # By what it says: on the port, another process might answer.
+        self.wait_for_output(" is running in ")
+
+    def wait_for_output(self, text: str, timeout: float = 30) -> None:
+        deadline = time.monotonic() + timeout
+        while text not in self.output():
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def get(self, path: str) -> socket.socket:
+        """Sends a request on a connection of its own."""
+        connection = self.connect()
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        return connection
+
+    def wait(self, timeout: float = 30) -> int:
+        """The exit status."""
+        return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
+    """Runs a module with these settings until the end of the block, on a free port."""
+    defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", **UNWATCHED}
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory, "log")
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env={**inherited(), **defaults, **environ},
+                cwd=directory,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield Process(child, log)
+        finally:
+            child.kill()
+            child.wait()
+
+
+def inherited() -> dict[str, str]:
+    """The environment of a child process: without settings of the service, but with `SOURCES`."""
+    settings = {"FEATURES", *(each.name.upper() for each in fields(Settings))}
+    kept = {name: value for name, value in os.environ.items() if name not in settings}
+    return {**kept, "PYTHONPATH": os.pathsep.join(SOURCES)}
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody is given meanwhile but who asks for it and
+    sets SO_REUSEPORT."""
+    with socket.socket() as reserved:
+        if sys.platform != "win32":
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]

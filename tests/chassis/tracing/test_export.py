@@ -1,0 +1,448 @@
+"""What becomes of spans while the backend fails."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from unittest import mock
+
+import pytest
+from tornado.httpclient import HTTPClient
+from tornado_chassis.settings import read
+from tornado_chassis.tracing import export
+from tornado_chassis.tracing.export import Sender
+from tornado_chassis.tracing.otlp import Otlp
+from tornado_chassis.tracing.spans import Backend, Span
+from tornado_chassis.tracing.zipkin import Backend as Zipkin
+
+from ..settings import Settings, SettingsOfZipkin
+from ..testing import process, reserved_port
+from .receiver import dripping, hanging, receiving, sipping, unanswering
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Log(logging.Handler):
+    """The sender's log, to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._changed:
+            self.lines.append(record.getMessage())
+            self._changed.notify_all()
+
+    def wait_for(self, text: str) -> None:
+        with self._changed:
+            logged = self._changed.wait_for(lambda: any(text in line for line in self.lines), 10)
+        assert logged, self.lines
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setattr(export, "BATCH_SECONDS", 0.001)
+    monkeypatch.setattr(export, "FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr(export, "MAX_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(export, "STOP_SECONDS", 10.0)
+    handler = Log()
+    export.log.setLevel(logging.INFO)
+    export.log.addHandler(handler)
+    yield handler
+    export.log.removeHandler(handler)
+
+
+OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
+ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
+
+
+def make_sender(url: str, timeout: float = 10.0, backend: Backend = OTLP) -> Sender:
+    return Sender("span", url, backend.headers, timeout, backend.body)
+
+
+def start_sender(url: str, timeout: float = 10.0, backend: Backend = OTLP) -> Sender:
+    sender = make_sender(url, timeout, backend)
+    sender.start()
+    return sender
+
+
+def make_span(name: str, sender: Sender, backend: Backend = OTLP) -> Span:
+    return Span(name, "INTERNAL", TRACE, "", 1, "", partial(sender.put, backend.encode))
+
+
+@pytest.fixture
+def refusing_port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+def end(sender: Sender, name: str = "work", spans: int = 1) -> None:
+    """Ends spans."""
+    for _ in range(spans):
+        make_span(name, sender).end()
+
+
+def stop(sender: Sender) -> None:
+    asyncio.run(sender.stop())
+
+
+def test_spans_are_sent_in_batches() -> None:
+    with receiving() as receiver:
+        sender = make_sender(receiver.url)
+        end(sender, spans=export.BATCH + 44)
+        sender.start()
+        stop(sender)
+        assert [len(request.spans) for request in receiver.requests] == [export.BATCH, 44]
+    assert (sender.sent, sender.dropped) == (export.BATCH + 44, 0)
+
+
+def test_full_batch_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "BATCH_SECONDS", 3600.0)
+    with receiving() as receiver:
+        sender = start_sender(receiver.url)
+        end(sender, spans=export.BATCH)
+        receiver.wait_for(spans=export.BATCH)
+        stop(sender)
+
+
+def test_spans_arrive_when_a_backend_that_refused_comes_back(log: Log, refusing_port: int) -> None:
+    sender = start_sender(f"http://127.0.0.1:{refusing_port}")
+    end(sender)
+    log.wait_for("failed: [Errno")
+    end(sender)
+    with receiving(refusing_port) as receiver:
+        receiver.wait_for(spans=2)
+        stop(sender)
+    assert sender.sent == 2
+    failed, works = log.lines
+    assert failed.startswith(f"Span export to http://127.0.0.1:{refusing_port} failed: [Errno")
+    assert works == f"Span export to http://127.0.0.1:{refusing_port} works again"
+
+
+def test_wait_between_attempts_doubles_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "FIRST_DELAY_SECONDS", 1.0)
+    monkeypatch.setattr(export, "MAX_DELAY_SECONDS", 4.0)
+    waits: list[float] = []
+    with receiving() as receiver:
+        receiver.statuses.extend([503] * 5)
+        sender = make_sender(receiver.url)
+        monkeypatch.setattr(sender._stopping, "wait", waits.append)
+        sender.start()
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    ratios = [wait / limit for wait, limit in zip(waits, [1, 2, 4, 4, 4], strict=True)]
+    assert all(0.5 <= ratio <= 1 for ratio in ratios)
+    # Jittered: instances that fail together must not all try again together.
+    assert len(set(ratios)) == 5
+
+
+def test_stop_tries_once_more(
+    log: Log, monkeypatch: pytest.MonkeyPatch, refusing_port: int
+) -> None:
+    monkeypatch.setattr(export, "FIRST_DELAY_SECONDS", 3600.0)
+    sender = start_sender(f"http://127.0.0.1:{refusing_port}")
+    end(sender)
+    log.wait_for("failed")
+    with receiving(refusing_port) as receiver:
+        stop(sender)
+        assert len(receiver.spans) == 1
+
+
+def test_stop_does_not_wait_for_a_backend_that_refuses(log: Log, refusing_port: int) -> None:
+    sender = start_sender(f"http://127.0.0.1:{refusing_port}")
+    end(sender, spans=3)
+    stop(sender)
+    assert sender.dropped == 3
+    assert log.lines[-1].startswith("3 spans were lost")
+    assert not sender._thread.is_alive()
+
+
+def test_stop_does_not_wait_for_a_backend_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "STOP_SECONDS", 0.01)
+    with hanging() as url:
+        sender = start_sender(url)
+        end(sender, spans=3)
+        stop(sender)
+        assert sender._thread.is_alive()
+    assert sender.dropped == 3
+
+
+def test_stop_that_is_cut_short_counts_what_it_loses(log: Log) -> None:
+    async def stop_and_cancel(sender: Sender) -> None:
+        task = asyncio.create_task(sender.stop())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+
+    with hanging() as url:
+        sender = start_sender(url, timeout=0.5)
+        end(sender)
+        asyncio.run(stop_and_cancel(sender))
+    assert sender.dropped == 1
+    assert "1 spans were lost: they could not be sent before the stop" in log.lines
+
+
+def test_backend_that_hangs_is_tried_again(log: Log, refusing_port: int) -> None:
+    with hanging(refusing_port) as url:
+        sender = start_sender(url, timeout=0.01)
+        end(sender)
+        log.wait_for("failed: timed out")
+    with receiving(refusing_port) as receiver:
+        receiver.wait_for(spans=1)
+        stop(sender)
+
+
+def test_backend_that_answers_a_byte_at_a_time_is_given_up(log: Log) -> None:
+    with dripping() as url:
+        sender = start_sender(url, timeout=0.2)
+        end(sender)
+        log.wait_for("failed: timed out")
+        stop(sender)
+    assert sender.dropped == 1
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Has each name resolve to these."""
+    kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    found = [(*kind, address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found.copy())
+
+
+def test_backend_with_many_addresses_that_do_not_answer_is_given_up(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unanswering() as address:
+        resolve_to(monkeypatch, *[address] * 100)
+        sender = start_sender("http://collector.invalid", timeout=0.5)
+        end(sender)
+        log.wait_for("failed: timed out")
+        stop(sender)
+    assert sender.dropped == 1
+
+
+def test_address_that_does_not_answer_leaves_time_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with unanswering() as address, receiving() as receiver:
+        resolve_to(monkeypatch, address, ("127.0.0.1", receiver.server_port))
+        sender = start_sender("http://collector.invalid", timeout=2)
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, len(receiver.requests)) == (1, 1)
+
+
+def test_backend_that_reads_nothing_is_given_up(log: Log) -> None:
+    with hanging() as url:
+        sender = start_sender(url, timeout=0.2)
+        # More than the buffers of a socket take.
+        end(sender, name="n" * 100_000, spans=100)
+        log.wait_for("failed: timed out")
+        stop(sender)
+
+
+def test_backend_that_reads_a_little_at_a_time_is_given_up(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "QUEUE_CHARACTERS", 100_000_000)
+    with sipping() as url:
+        sender = make_sender(url, timeout=1)
+        end(sender, name="n" * 100_000, spans=100)
+        sender.start()
+        log.wait_for("failed: timed out")
+        stop(sender)
+
+
+def test_batch_that_cannot_be_put_together_harms_no_other(log: Log) -> None:
+    with receiving() as receiver:
+        sender = make_sender(receiver.url)
+        with mock.patch.object(sender, "_body", side_effect=[ValueError]):
+            sender.start()
+            end(sender)
+            log.wait_for("Could not send 1 spans")
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 1)
+
+
+def test_backend_that_does_not_resolve(log: Log) -> None:
+    with mock.patch("socket.getaddrinfo", side_effect=OSError("no such name")):
+        sender = start_sender("http://nowhere.invalid:9999")
+        end(sender)
+        log.wait_for("failed: no such name")
+        stop(sender)
+    assert sender.dropped == 1
+
+
+def test_backend_with_an_impossible_name(log: Log) -> None:
+    sender = start_sender(f"http://{'a' * 64}.invalid/v1?key=hidden")
+    end(sender)
+    log.wait_for(f"Span export to http://{'a' * 64}.invalid failed: ")
+    stop(sender)
+    assert "hidden" not in "".join(log.lines)
+
+
+def test_exporter_that_never_started_can_be_stopped() -> None:
+    stop(make_sender("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_refusal_that_may_pass_is_no_loss(status: int, log: Log) -> None:
+    with receiving() as receiver:
+        receiver.statuses.extend([status] * 3)
+        sender = start_sender(receiver.url)
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 0)
+    failed, works = log.lines
+    assert failed.startswith(f"Span export to {receiver.url} failed: {status} ")
+    assert works == f"Span export to {receiver.url} works again"
+
+
+def test_refusal_for_good_is_a_failure_and_what_follows_is_sent(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.statuses.append(400)
+        sender = start_sender(receiver.url)
+        end(sender, spans=2)
+        receiver.wait_for(refused=1, spans=0)
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 2)
+    assert any("failed: 400 Bad Request" in line for line in log.lines)
+
+
+def test_batch_that_breaks_the_backend_is_given_up() -> None:
+    with receiving() as receiver:
+        receiver.statuses.extend([500] * export.MAX_REFUSALS)
+        sender = start_sender(receiver.url)
+        end(sender)
+        receiver.wait_for(refused=export.MAX_REFUSALS, spans=0)
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 1)
+
+
+def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "QUEUE_CHARACTERS", 10_000)
+    with receiving() as receiver:
+        sender = make_sender(receiver.url)
+        end(sender, name="n" * 1000, spans=100)
+        assert 0 < len(sender._queue) < 15
+        assert sender.dropped == 100 - len(sender._queue)
+        sender.start()
+        receiver.wait_for(spans=len(sender._queue))
+        stop(sender)
+        assert sender._size == 0
+    assert sender.sent + sender.dropped == 100
+
+
+def test_connection_closed_while_idle_is_no_trouble(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.hangs_up = True
+        sender = start_sender(receiver.url)
+        for spans in (1, 2, 3):
+            end(sender)
+            receiver.wait_for(spans)
+        stop(sender)
+    assert log.lines == []
+
+
+def test_connection_is_kept() -> None:
+    with receiving() as receiver:
+        sender = start_sender(receiver.url)
+        for spans in (1, 2, 3):
+            end(sender)
+            receiver.wait_for(spans)
+        stop(sender)
+        assert receiver.connections == 1
+
+
+def test_answer_without_end_is_cut_off(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "ANSWER_BYTES", 1)
+    with receiving() as receiver:
+        sender = start_sender(receiver.url)
+        for spans in (1, 2):
+            end(sender)
+            receiver.wait_for(spans)
+        stop(sender)
+        assert receiver.connections == 2
+    assert log.lines == []
+
+
+def test_https(log: Log) -> None:
+    with receiving() as receiver:
+        sender = start_sender(receiver.url.replace("http", "https"))
+        end(sender)
+        log.wait_for("failed: [SSL")
+        stop(sender)
+
+
+def test_span_that_cannot_be_encoded_harms_no_other(log: Log) -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise ValueError("no word")
+
+    with receiving() as receiver:
+        sender = start_sender(receiver.url)
+        span = make_span("mute", sender)
+        span.set_attribute("what", Mute())
+        span.end()
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 1)
+    assert log.lines == ["Could not encode a span"]
+
+
+@pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda backend: backend.name)
+def test_text_that_is_no_unicode_harms_no_other(backend: Backend, log: Log) -> None:
+    pair, alone, escaped = "\U0001f600", "\ud83d", "\\ud83d"
+    with receiving() as receiver:
+        sender = start_sender(receiver.url, backend=backend)
+        span = make_span(f"{alone}a{pair}{escaped}{alone}", sender, backend)
+        span.scope, span.scope_version = f"library{alone}", f"1{alone}"
+        span.set_attribute(f"key {alone}", f"{alone}{pair} \udc00")
+        span.record_exception(ValueError(f"{alone}{alone}"))
+        span.end()
+        make_span("work", sender, backend).end()
+        receiver.wait_for(spans=2)
+        stop(sender)
+        odd, _ = receiver.spans
+        assert (odd.scope, odd.scope_version) == ("library\ufffd", "1\ufffd")
+        assert odd.name == f"\ufffda{pair}{escaped}\ufffd"
+        assert odd.attributes["key \ufffd"] == f"\ufffd{pair} \ufffd"
+        # As a backend has to that keeps it as UTF-8.
+        str(odd).encode()
+    assert log.lines == []
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve"])
+def test_service_starts_serves_and_stops_without_its_backend(
+    fault: str, refusing_port: int
+) -> None:
+    with hanging() as hung:
+        url = {
+            "refuses": f"http://127.0.0.1:{refusing_port}",
+            "hangs": hung,
+            "does not resolve": "http://nowhere.invalid:9999",
+        }[fault]
+        with process(FEATURES="logs jaeger", OTEL_EXPORTER_OTLP_ENDPOINT=url) as service:
+            service.wait_until_listening()
+            client = HTTPClient()
+            assert client.fetch(f"http://127.0.0.1:{service.port}/hello/x").code == 200
+            client.close()
+            os.kill(service.pid, signal.SIGTERM)
+            assert service.wait() == 0
+            assert "spans were lost" in service.output()
+            assert "Traceback" not in service.output()

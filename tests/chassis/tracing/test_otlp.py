@@ -1,0 +1,157 @@
+"""OTLP over HTTP, as OpenTelemetry specifies it."""
+
+import gzip
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from tornado_chassis.settings import read
+from tornado_chassis.tracing.otel import ApiSpan as Span
+from tornado_chassis.tracing.otlp import Otlp
+
+from ..settings import SERVICE, VERSION, Settings
+from ..testing import process
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+
+
+def make_backend(**environ: str) -> Otlp:
+    return Otlp(read(Settings, environ), {"service.name": "shop"})
+
+
+def encode(span: Span) -> dict[str, Any]:
+    """The span, out of a request made of it."""
+    backend = make_backend()
+    body = json.loads(backend.body([backend.encode(span)]))
+    ((resource, scopes),) = (part.values() for part in body["resourceSpans"])
+    assert resource == {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]}
+    ((scope, spans),) = (part.values() for part in scopes)
+    assert scope == {"name": SERVICE}
+    (encoded,) = spans
+    return dict(encoded)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "traces_endpoint", "url"),
+    [
+        ("http://a:4318", "", "http://a:4318/v1/traces"),
+        ("http://a:4318/", "", "http://a:4318/v1/traces"),
+        ("http://a/under/here/", "", "http://a/under/here/v1/traces"),
+        ("http://a", "http://b/as/it/is", "http://b/as/it/is"),
+        ("HTTP://a", "", "http://a/v1/traces"),
+        ("", "https://b/?tenant=c", "https://b/?tenant=c"),
+        ("", "", ""),
+    ],
+)
+def test_url(endpoint: str, traces_endpoint: str, url: str) -> None:
+    backend = make_backend(
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=traces_endpoint
+    )
+    assert backend.url == url
+
+
+def test_headers_timeout_and_compression() -> None:
+    backend = make_backend(
+        OTEL_EXPORTER_OTLP_HEADERS="api-key=a%20b, x-tenant = c=d,",
+        OTEL_EXPORTER_OTLP_TIMEOUT="2500",
+        OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+    )
+    assert backend.headers == {
+        "Content-Type": "application/json",
+        "Content-Encoding": "gzip",
+        "User-Agent": f"{SERVICE}/{VERSION}",
+        "api-key": "a b",
+        "x-tenant": "c=d",
+    }
+    assert backend.timeout == 2.5
+    assert json.loads(gzip.decompress(backend.body([])))["resourceSpans"][0]["scopeSpans"] == []
+    assert "Content-Encoding" not in make_backend().headers
+
+
+def test_span() -> None:
+    span = Span('a "name" \n ü', "SERVER", TRACE, PARENT, 3, "a=b", lambda span: None)
+    span.started = 1_700_000_000_123_456_789
+    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
+    span.add_link(trace.SpanContext(1, 2, False), {"why": "retry"})
+    span.set_status(trace.StatusCode.ERROR, "out of stock")
+    span.set_attribute("items", 3)
+    span.end(1_700_000_000_300_000_000)
+    assert encode(span) == {
+        "traceId": TRACE,
+        "spanId": span.span_id,
+        "parentSpanId": PARENT,
+        "traceState": "a=b",
+        "flags": 3,
+        "name": 'a "name" \n ü',
+        "kind": 2,
+        "startTimeUnixNano": "1700000000123456789",
+        "endTimeUnixNano": "1700000000300000000",
+        "attributes": [{"key": "items", "value": {"intValue": "3"}}],
+        "events": [
+            {
+                "timeUnixNano": "1700000000200000000",
+                "name": "paid",
+                "attributes": [{"key": "by", "value": {"stringValue": "card"}}],
+            }
+        ],
+        "links": [
+            {
+                "traceId": f"{1:032x}",
+                "spanId": f"{2:016x}",
+                "attributes": [{"key": "why", "value": {"stringValue": "retry"}}],
+            }
+        ],
+        "status": {"code": 2, "message": "out of stock"},
+    }
+
+
+def test_spans_are_grouped_by_the_library_that_made_them() -> None:
+    spans = [Span("work", "INTERNAL", TRACE, "", 1) for _ in range(3)]
+    spans[1].scope, spans[1].scope_version = "library", "1"
+    spans[2].scope, spans[2].scope_version = "library", "2"
+    backend = make_backend()
+    body = json.loads(backend.body([backend.encode(span) for span in spans]))
+    assert [each["scope"] for each in body["resourceSpans"][0]["scopeSpans"]] == [
+        {"name": SERVICE},
+        {"name": "library", "version": "1"},
+        {"name": "library", "version": "2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        ("ü\x1b", {"stringValue": "ü\x1b"}),
+        (True, {"boolValue": True}),
+        (-7, {"intValue": "-7"}),
+        (HTTPStatus.OK, {"intValue": "200"}),
+        (1 << 63, {"stringValue": "9223372036854775808"}),
+        (1.5, {"doubleValue": 1.5}),
+        (float("nan"), {"stringValue": "nan"}),
+        (float("-inf"), {"stringValue": "-inf"}),
+        (["a", 1], {"arrayValue": {"values": [{"stringValue": "a"}, {"intValue": "1"}]}}),
+        ((), {"arrayValue": {"values": []}}),
+        ({"a": 1}, {"kvlistValue": {"values": [{"key": "a", "value": {"intValue": "1"}}]}}),
+        (None, {"stringValue": "None"}),
+    ],
+)
+def test_values(value: Any, encoded: dict[str, Any]) -> None:
+    span = Span("", "INTERNAL", TRACE, "", 1, "", lambda span: None)
+    span.set_attribute("key", value)
+    assert encode(span)["attributes"] == [{"key": "key", "value": encoded}]
+
+
+def test_invalid_settings_are_reported_and_secrets_are_not() -> None:
+    wrong = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://user:hidden@collector",
+        "OTEL_EXPORTER_OTLP_HEADERS": "key=hidden%0A",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": str(10**16),
+    }
+    with process(FEATURES="jaeger", **wrong) as service:
+        assert service.wait() == 78
+        assert all(f"  {setting}: " in service.output() for setting in wrong)
+        assert "hidden" not in service.output()

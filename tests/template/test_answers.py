@@ -1,0 +1,377 @@
+"""What a person may type: it arrives unchanged in every file, or is refused with a way out."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import chdir, redirect_stderr
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import jinja2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from . import combinations
+from .conftest import Generate
+from .project import TEMPLATE, git, render
+from .test_render import files, ruff, syntax
+
+NASTY = [
+    'Bob "X" Smith, Inc.',
+    "O'Brien",
+    "\"\"\" + ''' + ```",
+    "C:\\temp\\new",
+    "ends in a backslash\\",
+    "{ } {% raw %} %} }} %s ${HOME} $(id) `id` !r:>10 =1+1",
+    "🎉 \U0001d4b3 e\u0301",
+    "שלום \u202e\u0645\u0631\u062d\u0628\u0627",
+    "<b>&amp;</b> # [x](y) | * _ <!--",
+    "x" * 300,
+]
+TAGS = ("{{", "{#", "# {%")
+
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=300)
+lines = texts.filter(lambda text: text.strip() == text != "" and not any(map(text.count, TAGS)))
+emails = st.from_regex(
+    r"[a-z.'+!#$%&*/=?^`|~-]{1,20}@[a-z0-9]{1,9}(\.[a-z0-9]{2,9})?", fullmatch=True
+)
+licences = st.sampled_from(combinations.choices()["license"])
+slugs = st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,9}){0,2}", fullmatch=True)
+anything = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("{}#% \n\x1b\\\"'@-")))
+
+slow = settings(
+    max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("answers")
+
+
+@slow
+@given(
+    name=lines,
+    description=lines,
+    author=lines,
+    email=emails,
+    licence=licences,
+)
+def test_text_arrives_unchanged(
+    workplace: Path, name: str, description: str, author: str, email: str, licence: str
+) -> None:
+    answers = {
+        "project_name": name,
+        "project_slug": "my-service",
+        "description": description,
+        "author_name": author,
+        "author_email": email,
+        "license": licence,
+    }
+    project = made(workplace, answers)
+    assert [problem for path in files(project) for problem in syntax(path, project)] == []
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    metadata = tomllib.loads(text)["project"]
+    assert metadata["description"] == description
+    assert metadata["authors"] == [{"name": author, "email": email}]
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# {name}\n\n{description}\n")
+    if licence != "Apache-2.0":  # Apache's is the same for everybody
+        assert f"Copyright (c) {author}" in (project / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", NASTY, ids=lambda text: text[:9].encode("ascii", "replace"))
+def test_metadata_is_what_was_answered(generate: Generate, tmp_path: Path, text: str) -> None:
+    project = generate(project_name=text, project_slug="a-b", description=text, author_name=text)
+    project.uv("build", "--quiet", "--wheel", f"--out-dir={tmp_path}")
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        [path] = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = archive.read(path).decode()
+    fields = dict(line.split(": ", 1) for line in metadata.split("\n\n")[0].splitlines())
+    assert fields["Name"] == "a-b"
+    assert fields["Summary"] == text
+    assert fields["Author-email"] == f"{text} <you@example.com>"
+    assert f"# {text}\n\n{text}\n" in metadata
+
+
+@slow
+@given(slug=st.one_of(slugs, st.just("a"), st.just("a-" * 15 + "bb")))
+def test_slug_gives_a_tidy_project_or_another_slug(workplace: Path, slug: str) -> None:
+    if message := refusal({"project_slug": slug}):
+        assert f'project_slug: "{slug}" ' in message
+        [slug] = re.findall(r"Try: (.*)", message)
+    project = made(workplace, {"project_slug": slug})
+    assert project.name == slug
+    assert (project / "src" / slug.replace("-", "_") / "app.py").is_file()
+    # Names of any length leave imports in order and lines within bounds.
+    assert list(ruff(project)) == []
+
+
+@pytest.mark.parametrize(
+    "slug",
+    [
+        "",
+        "class",
+        "json",
+        "telnetlib",
+        "tornado",
+        "prometheus-client",
+        "opentelemetry",
+        "con",
+        "com1",
+        "tests",
+        "My Service",
+        "my_service",
+        "a/b",
+        "..",
+        "a\\b",
+        "-a",
+        "a--b",
+        "3d",
+        "é",
+        "\uff41",
+        "a\n",
+        "a" * 33,
+    ],
+    ids=repr,
+)
+def test_slug_is_refused_for_one_that_is_not(slug: str) -> None:
+    message = refusal({"project_slug": slug})
+    assert f"project_slug: {json.dumps(slug, ensure_ascii=False)} " in message
+    [better] = re.findall(r"Try: (.*)", message)
+    assert refusal({"project_slug": better}) == ""
+
+
+def test_no_slug_is_the_name_of_what_is_installed(generate: Generate) -> None:
+    """The names of each dependency's distribution and modules, in every combination."""
+    for answers in combinations.each_choice():
+        project = generate(**answers)
+        project.sync()
+        pyproject = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))
+        declared = [*pyproject["project"]["dependencies"], *pyproject["dependency-groups"]["dev"]]
+        names = {re.split(r"[\[<>=!~; ]", each)[0] for each in declared}
+        code = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
+        for module, distributions in json.loads(project.run(project.python, "-c", code)).items():
+            if names & set(distributions) and not module.startswith("_"):
+                names.add(module.lower().replace("_", "-"))
+        for name in names:
+            assert refusal({"project_slug": name}), name
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "project_name": anything,
+            "project_slug": anything,
+            "description": anything,
+            "author_name": anything,
+            "author_email": anything,
+        }
+    )
+)
+@settings(deadline=None, max_examples=200)
+def test_suggestions_are_accepted(answers: dict[str, str]) -> None:
+    message = refusal(answers)
+    if not message:
+        return
+    command = shlex.split(message.rstrip().rpartition("\n\n  ")[2])
+    # Before that is how to start it, which depends on this environment.
+    command = command[command.index("--no-input") - 1 :]
+    assert Path(command[0]).name == "cookiecutter"
+    assert command[1:5] == ["--no-input", "--output-dir", "/out", "/template"]
+    again = dict(each.split("=", 1) for each in command[5:])
+    assert again.keys() == {*answers, "chassis"}
+    assert refusal(again) == ""
+    for field, answer in answers.items():
+        if f"\n  {field}: " not in message:
+            assert again[field] == answer
+
+
+def test_all_problems_are_reported_at_once_with_the_command_to_run_again(tmp_path: Path) -> None:
+    answers = {
+        "project_name": "Two\nlines",
+        "project_slug": "Class",
+        "author_email": "nobody",
+        "description": 'It\'s "fine"',
+        "metrics": "none",
+    }
+    done = cookiecutter(
+        "--no-input", *(f"{key}={value}" for key, value in answers.items()), home=tmp_path
+    )
+    assert done.returncode == 1
+    message = done.stdout.partition("Traceback")[0]
+    assert message.startswith("Nothing was generated, because of these answers:\n")
+    for field in ("project_name", "project_slug", "author_email"):
+        assert f"\n  {field}: {json.dumps(answers[field])} " in message
+    assert "\n  description: " not in message
+    assert list(tmp_path.glob("out/*")) == []
+
+    as_shown(message, home=tmp_path)
+    project = tmp_path / "out" / "class-service"
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["description"] == answers["description"]
+    assert not (project / "docs" / "metrics.md").exists()
+
+
+def test_answer_in_utf_8_is_understood_where_the_locale_is_not(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = cookiecutter("--no-input", "author_name=Zoë", home=tmp_path, environ=ascii_only)
+    assert done.returncode == 1
+    assert (
+        '  author_name: "Zoë" was typed in UTF-8, but the locale is not UTF-8: set PYTHONUTF8=1.\n'
+        "      Try: Zoë\n"
+    ) in done.stdout
+    assert command_of(done.stdout).startswith("PYTHONUTF8=1 ")
+    as_shown(done.stdout, home=tmp_path, environ=ascii_only)
+    [project] = (tmp_path / "out").iterdir()
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["authors"][0]["name"] == "Zoë"
+
+
+def test_enter_alone_gives_a_good_service(tmp_path: Path) -> None:
+    done = cookiecutter(home=tmp_path, typed="\n" * 20)
+    assert done.returncode == 0, done.stdout
+    [project] = (tmp_path / "out").iterdir()
+    assert f"Made the service {project.name} in {project}\n" in done.stdout
+    assert list(ruff(project)) == []
+
+
+def test_slug_that_is_proposed_begins_with_a_letter(tmp_path: Path) -> None:
+    done = cookiecutter("--no-input", "project_name=3D Printer!", home=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert [project.name for project in (tmp_path / "out").iterdir()] == ["service-3d-printer"]
+
+
+def test_next_steps_are_commands_that_work(tmp_path: Path) -> None:
+    """Here uv is in the virtual environment of cookiecutter, and nowhere on the PATH."""
+    done = cookiecutter("--no-input", home=tmp_path, environ={"PATH": "/usr/bin:/bin"})
+    uv = Path(sys.executable).with_name("uv")
+    assert done.stdout.endswith(
+        f"Run it:   cd my-service && {uv} run my-service\n"
+        f"Test it:  {uv} run pytest\n"
+        "Keep it:  git init && git add --all && git commit\n"
+    )
+    on_path = {"PATH": f"{uv.parent}:/usr/bin:/bin"}
+    git(tmp_path, "init", "--quiet")
+    done = cookiecutter("--no-input", "project_slug=other", home=tmp_path, environ=on_path)
+    assert done.stdout.endswith("Run it:   cd other && uv run other\nTest it:  uv run pytest\n")
+
+
+def test_command_after_uvx_is_one_of_uvx(tmp_path: Path) -> None:
+    """What it runs is on the PATH until it ends."""
+    uv = Path(sys.executable).with_name("uv")
+    environ = {"UV": str(uv), "PATH": "/usr/bin:/bin"}
+    done = cookiecutter("--no-input", "project_slug=json", home=tmp_path, environ=environ)
+    assert f"\n  {uv} tool run cookiecutter --no-input " in done.stdout
+    environ["PATH"] = f"{uv.parent}:/usr/bin:/bin"
+    done = cookiecutter("--no-input", "project_slug=json", home=tmp_path, environ=environ)
+    assert "\n  uvx cookiecutter --no-input " in done.stdout
+
+
+def test_typed_answers_are_not_executed(tmp_path: Path) -> None:
+    proof = tmp_path / "executed"
+    call = f"__import__('pathlib').Path('{proof}').touch()"
+    typed = [
+        f'"; {call} #',
+        "typed-service",
+        f'""" + {call} + """',
+        f"'''); {call} #",
+        "o'brien@example.com",
+    ]
+    done = cookiecutter(home=tmp_path, typed="\n".join(typed) + "\n" * 20)
+    assert done.returncode == 0, done.stdout
+    project = tmp_path / "out" / "typed-service"
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    metadata = tomllib.loads(text)["project"]
+    assert metadata["description"] == typed[2]
+    assert metadata["authors"] == [{"name": typed[3], "email": typed[4]}]
+    assert f"# {typed[0]}\n" in (project / "README.md").read_text(encoding="utf-8")
+
+    template = "{{ cycler.__init__.__globals__.os.mkdir('" + str(proof) + "') }}"
+    done = cookiecutter(home=tmp_path, typed=f"{template}\nother-service" + "\n" * 20)
+    assert done.returncode == 1
+    assert "  project_name: " in done.stdout
+    assert not proof.exists()
+
+
+def made(workplace: Path, answers: Mapping[str, str]) -> Path:
+    number = len(list(workplace.iterdir()))
+    return render(workplace / str(number), workplace / "home", answers)
+
+
+def refusal(answers: Mapping[str, str]) -> str:
+    """What the hook says to these answers; empty where it accepts them. Others are right."""
+    right = {
+        "project_name": "My Service",
+        "project_slug": "my-service",
+        "description": "A Tornado service.",
+        "author_name": "Your Name",
+        "author_email": "you@example.com",
+        "chassis": "copy",
+    }
+    context = {**right, **answers, "_template": "/template", "_output_dir": "/out"}
+    source = (TEMPLATE / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
+    options = json.loads((TEMPLATE / "cookiecutter.json").read_text())["_jinja2_env_vars"]
+    rendered = jinja2.Environment(**options).from_string(source).render(cookiecutter=context)
+    errors = TextIOWrapper(BytesIO(), encoding="utf-8", errors="backslashreplace")
+    with redirect_stderr(errors):
+        try:
+            with TemporaryDirectory() as project, chdir(project):
+                exec(compile(rendered, "pre_gen_project.py", "exec"), {})
+        except SystemExit as end:
+            errors.flush()
+            return errors.buffer.getvalue().decode() if end.code == 1 else str(end)
+    return ""
+
+
+def cookiecutter(
+    *argv: str,
+    home: Path,
+    typed: str = "",
+    environ: Mapping[str, str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Runs the command with the template and a directory for its output."""
+    (home / "out").mkdir(exist_ok=True)
+    program = Path(sys.executable).with_name("cookiecutter")
+    argv = (str(program), "--output-dir", str(home / "out"), str(TEMPLATE), *argv)
+    return run(argv, home, environ, typed)
+
+
+def command_of(message: str) -> str:
+    """The one command that a message shows."""
+    [command] = re.findall(r"^  (.*\b(?:cookiecutter|cruft) .*)", message, re.MULTILINE)
+    return str(command)
+
+
+def as_shown(message: str, *, home: Path, environ: Mapping[str, str] | None = None) -> str:
+    """What the command that a message shows prints, run as a person would paste it."""
+    done = run(["/bin/sh", "-ec", command_of(message)], home, environ)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def run(
+    argv: Sequence[str], home: Path, environ: Mapping[str, str] | None, typed: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    # Nothing of the environment that the tests run in is on the PATH.
+    own = {"PATH": "/usr/bin:/bin", "HOME": str(home), "NO_COLOR": "1"}
+    return subprocess.run(
+        argv,
+        cwd=home,
+        env={**os.environ, **own, **(environ or {})},
+        input=typed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )

@@ -1,0 +1,104 @@
+"""Each command of `benchmarks`, with the smallest numbers: that it works, not what it measures."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..backends import NotInstalled
+from .project import TEMPLATE, interpreters
+
+SECONDS = 600
+NEWEST_HERE = "{}.{}".format(*max(interpreters()))
+# What must stand in the first column of the table.
+ROWS = {
+    "run": ["bare", "none", "all live, 1 % errors"],
+    "instructions": ["bare", "all live"],
+    "half_load": ["bare", "none", "all live"],
+    "start": ["bare", "none", "all live", "by hand", "fastapi"],
+    "memory": ["bare", "all idle", "all live"],
+    "exposition": ["500 series", "5000 series"],
+    "saturated": ["32 connections", "256 connections"],
+    "processes": ["one", "two"],
+    "generation": [
+        "cookiecutter, empty template",
+        "cookiecutter, our files without content, hooks that do nothing",
+        "cookiecutter, ours",
+        "from nothing to green tests",
+    ],
+    "soak": [
+        "requests",
+        "requests that fail",
+        "clients that leave before the answer",
+        "uploads",
+        "WebSockets",
+        "their messages",
+        "dropped, or still in flight",
+    ],
+    "faults": [
+        f"{backend} {manner}"
+        for backend, fails in (("statsd", []), ("newrelic", ["fails"]))
+        for manner in ("answers", "refuses", "hangs", "does not resolve", *fails)
+    ],
+}
+OPTIONS = {
+    "run": ["--only", "none", "all live, 1 % errors"],
+    "instructions": ["--only", "all live", f"--python={NEWEST_HERE}"],
+    "faults": ["--only", "statsd", "newrelic"],
+}
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    if not shutil.which("wrk"):
+        raise NotInstalled("wrk")
+    if not shutil.which("valgrind"):
+        raise NotInstalled("valgrind")
+    if not shutil.which("openssl"):
+        raise NotInstalled("newrelic")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("command", ROWS)
+def test_command_makes_a_table(command: str, tmp_path: Path) -> None:
+    assert measure(tmp_path, command, *OPTIONS.get(command, [])) == ROWS[command]
+    results = json.loads((tmp_path / f"{command}.json").read_text(encoding="utf-8"))
+    assert results.keys() == {"machine", "results"}
+    assert (tmp_path / "run.svg").exists() == (command == "run")
+
+
+def test_too_many_instructions_are_an_error() -> None:
+    from benchmarks import instructions
+
+    def results(version: str, live: int) -> instructions.Results:
+        return {
+            "bare": {version: [{"instructions": 1000}]},
+            "all live": {version: [{"instructions": live}]},
+        }
+
+    instructions.check(results("3.12", 1020), bound=1.02)
+    instructions.check(results("3.11", 1030), bound=1.02)
+    with pytest.raises(SystemExit, match=r"1\.030 of bare's with Python 3\.12"):
+        instructions.check(results("3.12", 1030), bound=1.02)
+
+
+def measure(directory: Path, command: str, *options: str) -> list[str]:
+    """The first column of the table that a command makes."""
+    argv = [sys.executable, "-m", "benchmarks", command, "--quick", f"--output={directory}"]
+    done = subprocess.run(
+        [*argv, *options],
+        cwd=TEMPLATE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    table = (directory / f"{command}.md").read_text(encoding="utf-8")
+    assert table in done.stdout
+    return [line.split("|")[1].strip() for line in table.splitlines()[2:] if "|" in line]

@@ -1,0 +1,299 @@
+"""A project that was made by `cruft create` becomes any other by `cruft update`.
+
+It does so after the first week of its team, of whose edits nothing is lost.
+"""
+
+import difflib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+
+import cruft
+import pytest
+
+from . import combinations
+from .edits import RENAMED, SETTINGS, WEEK, Team, renamed
+from .project import SOURCE, TEMPLATE, Project, git, interpreter, reference, render
+from .test_answers import run
+from .test_render import teams
+from .test_sameness import digest
+
+Change = tuple[str, str, str]
+
+
+def transitions() -> list[tuple[combinations.Answers, combinations.Answers]]:
+    """From one of the sample to another, so that each answer becomes each other of its prompt."""
+    # A source of the package is asked for once only, and has a test of its own.
+    sample = [each for each in combinations.sample() if each["chassis"] == "copy"]
+    missing = {
+        (prompt, old, new)
+        for prompt, values in combinations.choices().items()
+        for old, new in permutations(values, 2)
+        if prompt != "chassis"
+    }
+    candidates = list(permutations(sample, 2))
+    chosen = []
+    while missing:
+        best = max(candidates, key=lambda each: len(missing & changes(*each)))
+        if not missing & changes(*best):  # nor do any two of the sample
+            every = [each | {"chassis": "copy"} for each in combinations.every()]
+            candidates = list(permutations(every, 2))
+            continue
+        missing -= changes(*best)
+        chosen.append(best)
+    return chosen
+
+
+def changes(before: combinations.Answers, after: combinations.Answers) -> set[Change]:
+    return {(prompt, before[prompt], after[prompt]) for prompt in before}
+
+
+TRANSITIONS = [
+    pytest.param(
+        before,
+        after,
+        id=f"{combinations.name(before)} to {combinations.name(after)}",
+        marks=pytest.mark.full if number else (),
+    )
+    for number, (before, after) in enumerate(transitions())
+]
+# Each step changes the answers of the one before.
+LIFE = [
+    {"metrics": "prometheus", "tracing": "stub", "error_tracking": "sentry"},
+    {"metrics": "statsd", "tracing": "jaeger", "error_tracking": "newrelic"},
+    {"metrics": "none", "tracing": "none", "error_tracking": "none", "health": "none"},
+    {"logging": "none", "console": "none", "deployment": "none"},
+    {"health": "probes", "tracing": "zipkin", "metrics": "prometheus", "deployment": "docker"},
+]
+# The releases that have the chassis as a package of its own: before, updates took more than that.
+RELEASES = [
+    tag
+    for tag in git(TEMPLATE, "tag", "--list", "--sort=-version:refname").split()[:2]
+    if git(TEMPLATE, "ls-tree", "--name-only", tag, f"{SOURCE.name}/src/tornado_chassis")
+]
+
+
+@pytest.mark.parametrize(("before", "after"), TRANSITIONS)
+def test_project_becomes_what_a_fresh_one_is(
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: combinations.Answers,
+    after: combinations.Answers,
+) -> None:
+    project = created(repository, tmp_path, monkeypatch, before)
+    Team(project).make(*WEEK)
+    commit(project, "Our first week")
+    update(project, after)
+    fresh = render(tmp_path / "fresh", tmp_path / "home", after, repository)
+    Team(fresh).make(*WEEK)
+    report = lost(project, fresh)
+    assert not report, report
+
+
+@pytest.mark.full
+def test_suite_passes_after_each_change_of_mind(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = created(repository, tmp_path, monkeypatch, reference(**LIFE[0]))
+    Team(path).make(*WEEK)
+    commit(path, "Our first week")
+    project = Project(path, {}, tmp_path / "venv", interpreter())
+    for answers in LIFE:
+        update(path, answers)
+        project.uv("lock", "--quiet")
+        check(project)
+        commit(path, "Updated")
+
+
+@pytest.mark.full
+def test_chassis_becomes_a_package_and_a_copy_again(
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wheel: Callable[[], str],
+) -> None:
+    # cruft leaves private values to the template: it is a house standard that sets this one.
+    template = tmp_path / "template"
+    shutil.copytree(repository, template)
+    prompts = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
+    prompts["__chassis_source"] = wheel()
+    (template / "cookiecutter.json").write_text(json.dumps(prompts), encoding="utf-8")
+    commit(template, "Our wheels")
+    answers = reference(tracing="jaeger")
+    path = created(template, tmp_path, monkeypatch, answers)
+    Team(path).make(*WEEK)
+    commit(path, "Our first week")
+    kept = {each: (path / each).read_bytes() for each in teams(path)}
+    project = Project(path, answers, tmp_path / "venv", interpreter())
+    for chassis in ("package", "copy"):
+        update(path, {"chassis": chassis})
+        assert (path / "src" / "tornado_chassis").exists() == (chassis == "copy")
+        assert {each: (path / each).read_bytes() for each in teams(path)} == kept
+        project.uv("lock", "--quiet")
+        check(project)
+        with project.start(**SETTINGS) as service:
+            assert service.get("/")[0] == 200
+            assert service.terminate() == 0
+        commit(path, chassis)
+
+
+def test_package_needs_the_address_of_a_wheel(tmp_path: Path) -> None:
+    answers = {"chassis": "package", "project_slug": "my-service"}
+    source = "https://packages.example.com/tornado_chassis-{version}-py3-none-any.whl"
+    for more, expected in (
+        ({}, '  chassis: "package" needs the address of a wheel of tornado-chassis'),
+        # Between releases there is no wheel of this version.
+        ({"__chassis_source": source}, "let __chassis_source name one wheel,\nwithout {version}."),
+    ):
+        config = tmp_path / "answers.yaml"
+        config.write_text(json.dumps({"default_context": answers | more}))
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        program = Path(sys.executable).with_name("cookiecutter")
+        options = ["--no-input", "--config-file", str(config), "--output-dir", str(out)]
+        done = run([str(program), *options, str(TEMPLATE)], tmp_path, {})
+        assert done.returncode == 1
+        assert "Nothing was generated" in done.stdout
+        assert expected in done.stdout
+        assert list(out.iterdir()) == []
+
+
+def test_released_package_is_asked_for_by_its_version(tmp_path: Path, repository: Path) -> None:
+    template = tmp_path / "template"
+    shutil.copytree(repository, template)
+    path = template / SOURCE.name / "src" / "tornado_chassis" / "__init__.py"
+    text = re.sub(r'__version__ = ".*"', '__version__ = "7.8.9"', path.read_text())
+    path.write_text(text)
+    source = "https://packages.example.com/tornado_chassis-{version}-py3-none-any.whl"
+    answers = reference(chassis="package", __chassis_source=source)
+    project = render(tmp_path / "projects", tmp_path / "home", answers, template)
+    assert source.format(version="7.8.9") in (project / "pyproject.toml").read_text()
+    features = (project / "src" / "my_service" / "features.py").read_text()
+    assert 'compatibility.require("7.8.9")' in features
+
+
+def test_project_renamed_by_hand_becomes_what_a_fresh_one_of_that_name_is(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before, after), *_ = transitions()
+    project = created(repository, tmp_path, monkeypatch, before)
+    Team(project).make(renamed)
+    commit(project, "A better name")
+    update(project, after)
+    named = {**after, "project_slug": RENAMED}
+    report = lost(project, render(tmp_path / "fresh", tmp_path / "home", named, repository))
+    assert not report, report
+
+
+@pytest.mark.parametrize("page", ["README.md", f"{SOURCE.name}/docs/README.md"])
+def test_commands_of_a_page_change_answers_and_ask_nothing(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """With some versions of Typer, cruft's question whether to apply an update is a traceback."""
+    project = created(repository, tmp_path, monkeypatch, reference())
+    answers = reference()
+    text = (TEMPLATE / page).read_text(encoding="utf-8")
+    for options in re.findall(r"^    uvx cruft update(.*)", text, re.MULTILINE):
+        program = Path(sys.executable).with_name("cruft")
+        command = ["/bin/sh", "-ec", f"{program} update{options}"]
+        done = run(command, project, {"HOME": str(tmp_path / "home")})
+        assert done.returncode == 0, done.stdout
+        commit(project, "Updated")
+        answers |= json.loads("".join(re.findall(r"'(.*)'", options)) or "{}")
+    assert answers != reference()
+    report = lost(project, render(tmp_path / "fresh", tmp_path / "home", answers, repository))
+    assert not report, report
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("release", RELEASES)
+def test_project_of_a_release_follows_the_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    """After its team's first week, of which nothing is lost."""
+    template = tmp_path / "template"
+    git(tmp_path, "clone", "--quiet", str(TEMPLATE), str(template))
+    project = created(template, tmp_path, monkeypatch, reference(), checkout=release)
+    Team(project).make(*WEEK)
+    commit(project, "Our first week")
+    assert cruft.update(project, skip_apply_ask=True, checkout=git(template, "rev-parse", "HEAD"))
+    fresh = render(tmp_path / "fresh", tmp_path / "home", reference(), template)
+    Team(fresh).make(*WEEK)
+    report = lost(project, fresh)
+    assert not report, report
+
+
+def created(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: combinations.Answers,
+    checkout: str | None = None,
+) -> Path:
+    """A project under version control, as cruft asks for."""
+    # What cookiecutter and git would read of the person's own configuration.
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".gitconfig").write_text(
+        "[user]\n\tname = Somebody\n\temail = somebody@example.com\n"
+    )
+    project = cruft.create(
+        str(repository),
+        output_dir=tmp_path,
+        extra_context=dict(answers),
+        no_input=True,
+        checkout=checkout,
+    )
+    git(project, "init", "--quiet")
+    commit(project, "As generated")
+    return project
+
+
+def commit(project: Path, message: str) -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--allow-empty", f"--message={message}")
+
+
+def update(project: Path, answers: combinations.Answers) -> None:
+    """Gives these answers, which leaves no conflict and touches no file of the team's."""
+    assert cruft.update(project, skip_apply_ask=True, extra_context=dict(answers))
+    changed = git(project, "status", "--porcelain", "--untracked-files=all", "--no-renames")
+    lines = changed.splitlines()
+    assert not [line for line in lines if line.startswith("U") or line.endswith((".rej", ".orig"))]
+    assert not {Path(line[2:].strip()) for line in lines} & set(teams(project))
+
+
+def check(project: Project) -> None:
+    project.sync()
+    project.run("pytest", "--quiet", "--exitfirst")
+    project.run("mypy")
+
+
+def lost(project: Path, fresh: Path) -> str:
+    """How each file differs from what it should be."""
+    actual, expected = digest_of_updated(project), digest(fresh)
+    report: list[str] = []
+    for path in sorted({path for path, _ in actual.items() ^ expected.items()}):
+        texts = [
+            (root / path).read_text(encoding="utf-8", errors="replace").splitlines()
+            if path in files
+            else []
+            for root, files in ((fresh, expected), (project, actual))
+        ]
+        report += [path, *difflib.unified_diff(*texts, "as it should be", "as it is", lineterm="")]
+    return "\n".join(report)
+
+
+def digest_of_updated(project: Path) -> dict[str, tuple[int, str]]:
+    """All but what version control and cruft keep for themselves."""
+    return {
+        path: content
+        for path, content in digest(project).items()
+        if path != ".cruft.json" and not path.startswith(".git/")
+    }

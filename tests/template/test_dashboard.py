@@ -1,0 +1,239 @@
+"""The dashboard's queries and the alerts', asked of a Prometheus that scrapes the service."""
+
+import json
+import math
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from ..backends import eventually, otlp, prometheus
+from . import grafana
+from .conftest import Generate
+from .project import Service
+from .test_alerts import alerts, load
+
+SLUG = "order-desk"
+BOOM = """\
+class Boom(JsonHandler):
+    def get(self) -> None:
+        raise ValueError("boom")
+"""
+SLOW_SECONDS = 0.6
+NAMESPACE = "production"
+OBSERVED = {"metrics": "prometheus", "project_slug": SLUG}
+TALK = """\
+from tornado.websocket import WebSocketHandler
+
+
+class Talk(WebSocketHandler):
+    def open(self) -> None:
+        self.write_message("hello")
+"""
+# What kube-state-metrics says of a deployment, as rules: there is no cluster to ask.
+CLUSTER = [
+    {"record": name, "expr": f"vector({value})", "labels": {"namespace": NAMESPACE} | labels}
+    for name, value, labels in [
+        ("kube_deployment_spec_replicas", 2, {"deployment": SLUG}),
+        ("kube_deployment_status_replicas_available", 2, {"deployment": SLUG}),
+        (
+            "kube_deployment_status_condition",
+            0,
+            {"deployment": SLUG, "condition": "Progressing", "status": "false"},
+        ),
+        (
+            "kube_horizontalpodautoscaler_status_current_replicas",
+            2,
+            {"horizontalpodautoscaler": SLUG},
+        ),
+        ("kube_horizontalpodautoscaler_spec_max_replicas", 2, {"horizontalpodautoscaler": SLUG}),
+        ("kube_pod_container_status_restarts_total", 1, {"container": SLUG, "pod": f"{SLUG}-1-a"}),
+    ]
+]
+PROBES = {"/livez", "/readyz", "/health"}
+NOT_SHOWN = {
+    "metrics_dropped_created",
+    "process_virtual_memory_bytes",
+    "python_gc_collections_total",
+    "python_gc_objects_collected_total",
+    "python_gc_objects_uncollectable_total",
+}
+OF_PROMETHEUS_ITSELF = {"up", "ALERTS"}
+METRIC = re.compile(r"([a-zA-Z_:][\w:]*)\{")
+# What keeps an alert from having an answer while nothing is wrong: what it compares with, and when
+# it looks back further than this test has run.
+THRESHOLD = re.compile(r"(>=?|<|==) [\d.]+( \* [\d.]+)?| offset \w+")
+OPERATOR = re.compile(r"\b(?:and|or|unless)\b(?: on \([^)]*\))?")
+
+
+def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
+    """With all that can be chosen: other dashboards and rules are parts of these, see below."""
+    project = generate(**OBSERVED, health="probes", tracing="jaeger")
+    project.add_handler(BOOM, '(r"/boom", handlers.Boom)')
+    project.add_handler(
+        "class Slow(JsonHandler):\n"
+        "    async def get(self) -> None:\n"
+        "        import asyncio\n"
+        "        from tornado.httpclient import AsyncHTTPClient\n"
+        "        from tornado.websocket import websocket_connect\n"
+        '        await AsyncHTTPClient().fetch(f"http://{self.request.host}/")\n'
+        '        (await websocket_connect(f"ws://{self.request.host}/talk")).close()\n'
+        f"        await asyncio.sleep({SLOW_SECONDS})\n",
+        '(r"/slow", handlers.Slow)',
+    )
+    project.add_handler(TALK, '(r"/talk", handlers.Talk)')
+    dashboard = grafana.read(project.path)
+    rules = project.path / "deploy/prometheus/alerts.yml"
+    kube_state_metrics = tmp_path / "kube_state_metrics.yml"
+    kube_state_metrics.write_text(json.dumps({"groups": [{"name": "cluster", "rules": CLUSTER}]}))
+    with (
+        otlp.running(tmp_path) as collector,
+        project.start(
+            DRAIN_DELAY_SECONDS="60", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
+        ) as service,
+        prometheus.running(
+            tmp_path,
+            [f"127.0.0.1:{service.admin_port}"],
+            rule_files=[rules, kube_state_metrics],
+            job=SLUG,
+            labels={"namespace": NAMESPACE},
+        ) as server,
+    ):
+        server.wait_for("up")
+        visit(service)
+        server.wait_for('http_server_request_duration_seconds_count{http_route="/slow"}')
+        values = dashboard.variables(server)
+        assert (values["namespace"], values["job"]) == (NAMESPACE, SLUG)
+        assert not [probe for probe in PROBES if probe in values["route"]]
+
+        queries = {name: grafana.fill(query, values) for name, query in dashboard.queries().items()}
+        for alert in alerts(project.path):
+            labels = " ".join(alert["labels"].values())
+            first, *others = OPERATOR.split(THRESHOLD.sub("", alert["expr"]))
+            queries[f"{alert['alert']} {labels}"] = first
+            for number, other in enumerate(others):
+                if not other.strip().startswith("absent"):
+                    queries[f"{alert['alert']} {labels} {number}"] = other
+
+        def without_answer() -> list[str]:
+            visit(service)
+            return [name for name, query in queries.items() if not answer(server, query)]
+
+        try:
+            eventually(lambda: not without_answer(), 20, "answers")
+        except TimeoutError as error:
+            raise AssertionError([queries[name] for name in without_answer()]) from error
+        for annotation in dashboard.json["annotations"]["list"]:
+            server.query(grafana.fill(annotation["expr"], values))
+
+        errors = answer(server, queries["Errors by route, A"])
+        assert [(each["http_route"], each["error_type"]) for each in errors] == [
+            ("/boom", "ValueError")
+        ]
+        routes = answer(server, queries["Rate by route, A"])
+        assert {each["http_route"] for each in routes} == {
+            "/",
+            "/hello/{name}",
+            "/boom",
+            "/slow",
+            "/talk",
+            "unmatched",
+        }
+        assert answer(server, queries["LatencyBudgetBurn critical 1h"] + " > 0")
+
+        # All that is asked for is exported, or recorded of what is.
+        exported = set(
+            re.findall(r"^[a-z_]+", service.get("/metrics", admin=True)[2], re.MULTILINE)
+        )
+        recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
+        used = {name for query in queries.values() for name in METRIC.findall(query)}
+        used |= {name for rule in recorded for name in METRIC.findall(rule["expr"])}
+        names = {rule["record"] for rule in recorded if "record" in rule}
+        of_cluster = {rule["record"] for rule in CLUSTER}
+        assert used - names - OF_PROMETHEUS_ITSELF - of_cluster <= exported
+        assert names | of_cluster <= used
+
+        not_ready = [queries["Not ready, A"], queries["ReadinessFailing critical"]]
+        assert not [query for query in not_ready if answer(server, f"({query}) > 0")]
+        service.process.send_signal(signal.SIGTERM)
+
+        def is_seen() -> bool:
+            return service.get("/readyz")[0] == 503 and all(
+                answer(server, f"({query}) > 0") for query in not_ready
+            )
+
+        eventually(is_seen, 20, "a service that is not ready")
+
+
+def visit(service: Service) -> None:
+    statuses = [
+        service.get(path)[0]
+        for path in ("/", "/hello/x", "/hello/y", "/nowhere", "/boom", "/slow", *PROBES)
+    ]
+    assert statuses == [200, 200, 200, 404, 500, 200, 200, 200, 200]
+
+
+def answer(server: prometheus.Prometheus, query: str) -> list[dict[str, str]]:
+    """The labels of the series in the answer that have a value."""
+    found = server.query(query)
+    return [each["metric"] for each in found if not math.isnan(float(each["value"][1]))]
+
+
+def test_what_is_exported_is_shown(generate: Generate) -> None:
+    """Each metric of the chassis has a panel, an annotation or an alert."""
+    project = generate(**OBSERVED, health="probes", tracing="jaeger")
+    with project.start() as service:
+        service.get("/")
+        exposition = service.get("/metrics", admin=True)[2]
+    families = set(re.findall(r"^# TYPE (\w+)", exposition, re.MULTILINE))
+    text = json.dumps(grafana.read(project.path).json) + json.dumps(alerts(project.path))
+    rules = (project.path / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8")
+    hidden = {name for name in families if not re.search(rf"\b{name}(_\w+)?\b", text + rules)}
+    assert hidden == NOT_SHOWN
+
+
+@pytest.mark.parametrize("health", ["probes", "none"])
+@pytest.mark.parametrize("tracing", ["none", "stub", "jaeger", "zipkin"])
+def test_dashboard_shows_what_was_chosen(generate: Generate, health: str, tracing: str) -> None:
+    dashboard = grafana.read(generate(**OBSERVED, health=health, tracing=tracing).path)
+    everything = grafana.read(generate(**OBSERVED, health="probes", tracing="jaeger").path)
+    assert dashboard.queries().items() <= everything.queries().items()
+    rows = {row["title"] for row in dashboard.rows}
+    assert ("Health" in rows) == (health == "probes")
+    assert ("Traces" in rows) == (tracing in ("jaeger", "zipkin"))
+    exemplars = [
+        panel["title"]
+        for panel in dashboard.panels
+        if any(target.get("exemplar") for target in panel["targets"])
+    ]
+    assert exemplars == ([] if tracing == "none" else ["Duration", "Duration, heat map"])
+    assert ("exemplar" in json.dumps(dashboard.json)) == (tracing != "none")
+
+
+def test_dashboard_without_a_cluster_and_log_lines_shows_neither(generate: Generate) -> None:
+    everything = grafana.read(generate(**OBSERVED).path)
+    little = grafana.read(generate(**OBSERVED, deployment="docker", logging="none").path)
+    titles = {panel["title"] for panel in everything.json["panels"]}
+    assert titles - {panel["title"] for panel in little.json["panels"]} == {
+        "Kubernetes",
+        "Replicas",
+        "Restarts of containers",
+        "Log lines dropped",
+    }
+
+
+def test_environments_do_not_blend(generate: Generate) -> None:
+    """Every series asked for is of one environment."""
+    dashboard = grafana.read(generate(**OBSERVED, health="probes", tracing="jaeger").path)
+    variables = dashboard.json["templating"]["list"]
+    queries = [
+        *dashboard.queries().values(),
+        *(each["expr"] for each in dashboard.json["annotations"]["list"]),
+        *(each["definition"] for each in variables if each["name"] in ("job", "instance", "route")),
+    ]
+    for query in queries:
+        selectors = re.findall(r"\w\{([^}]*)\}", query)
+        assert selectors, query
+        for selector in selectors:
+            assert 'namespace="$namespace"' in selector, query

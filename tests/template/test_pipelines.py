@@ -1,0 +1,608 @@
+"""The generated pipelines: what linters say of them, and their steps, run as they stand there."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uv
+import yaml
+
+from ..backends import home
+from ..backends.kubernetes import kustomize
+from .conftest import Generate
+from .project import NEWEST, OLDEST, TEMPLATE, Project, git, interpreter
+from .test_change_of_mind import created
+
+DEPLOYMENTS = ["kubernetes", "docker", "none"]
+PIPELINES = {
+    "github": [
+        ".github/workflows/ci.yml",
+        ".github/workflows/dependencies.yml",
+        ".github/workflows/template.yml",
+    ],
+    "gitlab": [".gitlab-ci.yml"],
+}
+#: What a tag starts; in GitLab's one file, they are the jobs with a rule about a tag.
+RELEASE = ".github/workflows/release.yml"
+#: Where the commands stand that a person runs by hand.
+DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
+#: Jobs that push a branch: what leads to it differs.
+PROPOSING = ("propose", "propose-template")
+#: Beside those of the documents: a report that GitLab draws in merge requests.
+ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_linters_find_nothing_in_the_github_files(generate: Generate, deployment: str) -> None:
+    lint(generate(ci="github", deployment=deployment).path)
+
+
+def test_linters_find_nothing_in_the_templates_own_github_files() -> None:
+    lint(TEMPLATE)
+
+
+def lint(directory: Path) -> None:
+    files = directory / ".github"
+    zizmor = Path(sysconfig.get_path("scripts"), "zizmor")
+    run(zizmor, "--offline", "--no-progress", "--strict-collection", "--persona=pedantic", files)
+    check_schema("github-workflows", *sorted(files.glob("workflows/*")))
+    check_schema("dependabot", files / "dependabot.yml")
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_gitlab_file_follows_its_schema(generate: Generate, deployment: str) -> None:
+    check_schema("gitlab-ci", generate(ci="gitlab", deployment=deployment).path / ".gitlab-ci.yml")
+
+
+def check_schema(name: str, *paths: Path) -> None:
+    assert paths
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *paths)
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_each_supported_python_is_tested(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    supported = [f"3.{minor}" for minor in range(OLDEST[1], NEWEST[1] + 1)]
+    test = jobs(project)["test"]
+    if ci == "github":
+        assert test["strategy"]["matrix"]["python"] == supported
+    else:
+        assert test["parallel"]["matrix"] == [{"PYTHON": supported}]
+    metadata = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))
+    assert metadata["project"]["requires-python"] == f">={supported[0]}"
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_commands_are_those_of_the_documents(generate: Generate, ci: str, deployment: str) -> None:
+    project = generate(ci=ci, deployment=deployment)
+    documented = set(documented_commands(project))
+    for job in jobs(project):
+        for command in commands(project, job):
+            if re.match(r"(uv|uvx|docker|buildah|kubectl) ", command):
+                assert command in documented | ONLY_IN_A_PIPELINE, job
+
+
+def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
+    ran = [
+        {
+            as_on_github(command)
+            for job in jobs(project)
+            if job not in (*PROPOSING, "template")
+            for command in commands(project, job)
+        }
+        for project in (generate(ci=ci) for ci in PIPELINES)
+    ]
+    assert ran[0] == ran[1] - ONLY_IN_A_PIPELINE
+
+
+def as_on_github(command: str) -> str:
+    """Where GitLab runs a job in an image of the tool, GitHub's machines have it, or Docker."""
+    command = command.replace("buildah build", "docker build")
+    command = command.replace("kustomize build", "kubectl kustomize")
+    if command.startswith("promtool"):
+        run = "docker compose run --rm --no-deps --entrypoint promtool prometheus"
+        command = command.replace("promtool", run).replace(" deploy/", " /etc/")
+    return command
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_what_is_deployed_is_checked(generate: Generate, ci: str, deployment: str) -> None:
+    """By the commands as they stand there, with the tools that are here."""
+    for metrics in ("prometheus", "statsd"):
+        project = generate(ci=ci, deployment=deployment, metrics=metrics)
+        found = {"alerts", "manifests"} & jobs(project).keys()
+        expected = set()
+        if deployment != "none" and metrics == "prometheus":
+            expected.add("alerts")
+        if deployment == "kubernetes":
+            expected.add("manifests")
+        assert found == expected
+        for job in sorted(found | ({"schemas"} & jobs(project).keys())):
+            for command in commands(project, job):
+                tried(project, command)
+
+
+def tried(project: Project, command: str) -> None:
+    name, *argv = shlex.split(command)
+    if name == "docker":
+        argv = [each.replace("/etc/prometheus/", "deploy/prometheus/") for each in argv]
+        service = argv.index("prometheus")
+        assert argv[:service] == "compose run --rm --no-deps --entrypoint promtool".split()
+        name, argv = "promtool", argv[service + 1 :]
+        compose = yaml.safe_load((project.path / "compose.yaml").read_text(encoding="utf-8"))
+        mounts = compose["services"]["prometheus"]["volumes"]
+        assert "./deploy/prometheus:/etc/prometheus:ro" in mounts
+    elif (name, argv[0]) == ("kubectl", "kustomize"):
+        name, argv[0] = "kustomize", "build"
+    programs = {
+        "promtool": home("prometheus") / "bin/promtool",
+        "kustomize": home("kubernetes") / "bin/kustomize",
+        # `uvx` would fetch it.
+        "uvx": Path(sysconfig.get_path("scripts"), argv[0]),
+    }
+    project.run(programs[name], *argv[1 if name == "uvx" else 0 :])
+
+
+def test_gitlab_tries_alerts_in_the_version_of_the_local_stack(generate: Generate) -> None:
+    project = generate(ci="gitlab")
+    compose = yaml.safe_load((project.path / "compose.yaml").read_text(encoding="utf-8"))
+    image = jobs(project)["alerts"]["image"]["name"]
+    assert image == compose["services"]["prometheus"]["image"]
+
+
+@pytest.mark.full
+def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
+    """GitLab's, which GitHub's are a part of; what several jobs run is run once."""
+    project = generate(ci="gitlab")
+    project.sync()
+    # test_container.py builds the image, and what proposes a change has tests below.
+    ran = {
+        command: None
+        for job in jobs(project)
+        # Those have tests of their own, with the tools that are here.
+        if job not in ("build", "template", "alerts", "manifests", "schemas", *PROPOSING)
+        for command in commands(project, job)
+    }
+    for command in ran:
+        # What is known of a version today is no matter of the template, and no reason for a test
+        # to fail: pip-audit reads what there is to look up, and asks nobody.
+        dry = " --dry-run" if command.startswith("uvx pip-audit") else ""
+        shell(project, command + dry)
+    assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_audit_fails_where_nothing_could_be_looked_up(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    requirement = f"nobody-has-published-this==1.0 --hash=sha256:{'0' * 64}\n"
+    (project.path / "requirements.txt").write_text(requirement, encoding="utf-8")
+    [audit] = (each for each in commands(project, "audit") if each.startswith("uvx pip-audit"))
+    output = project.run("bash", "-ec", audit, env=with_uv(project), status=1)
+    assert "could not be audited" in output
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_jobs_say_what_to_do_where_there_is_no_lock(generate: Generate, ci: str) -> None:
+    project = generate(ci=ci)
+    path = project.path / PIPELINES[ci][0]
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    locked = content["env" if ci == "github" else "variables"]["UV_LOCKED"]
+    environ = {**with_uv(project), "UV_LOCKED": locked, "UV_PYTHON": str(project.interpreter)}
+    for job in ("lint", "lint and types", "test", "audit"):
+        if job not in jobs(project):
+            continue
+        first = next(commands(project, job))
+        output = project.run("bash", "-ec", first, env=environ, status=1)
+        assert "create a lockfile, run `uv lock`" in " ".join(output.split()), job
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_newer_versions_are_proposed_on_a_branch(
+    generate: Generate, tmp_path: Path, ci: str
+) -> None:
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    lock = project.path / "uv.lock"
+
+    for versions in ("version = 1\n", "version = 2\n"):
+        lock.write_text(versions, encoding="utf-8")
+        propose(project, tmp_path, remote)
+        assert git(remote, "show", "update-dependencies:uv.lock") == versions.strip()
+        changed = git(remote, "diff", "--name-only", "main", "update-dependencies")
+        assert changed.split() == ["uv.lock"]
+        assert not (tmp_path / "ran").exists(), "a command of the artifact ran with the token"
+        # The next week finds a checkout of main.
+        git(project.path, "checkout", "--quiet", "--detach", "main")
+    if ci == "github":
+        assert (tmp_path / "opened").read_text() == "opened\n", "the second one is a renewal"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_lock_that_is_a_link_is_not_proposed(generate: Generate, tmp_path: Path, ci: str) -> None:
+    """It could lead to the environment of the job, and so to its token."""
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    (tmp_path / "environ").write_text("secret")
+    (project.path / "uv.lock").symlink_to(tmp_path / "environ")
+    with pytest.raises(AssertionError, match="status 1"):
+        propose(project, tmp_path, remote)
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_nothing_newer_proposes_nothing(generate: Generate, tmp_path: Path, ci: str) -> None:
+    project = generate(ci=ci)
+    (project.path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
+    remote = committed(project, tmp_path)
+    propose(project, tmp_path, remote)
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
+
+
+def test_registry_of_the_house_is_pushed_to_and_deployed_from(generate: Generate) -> None:
+    """A fork names it once, in `cookiecutter.json`."""
+    project = generate(ci="github", __registry="registry.acme.example")
+    release = yaml.safe_load((project.path / RELEASE).read_text(encoding="utf-8"))
+    overlay = project.path / "deploy/kubernetes/overlays/production/kustomization.yaml"
+    [image] = yaml.safe_load(overlay.read_text(encoding="utf-8"))["images"]
+    assert release["env"]["REGISTRY"] == "registry.acme.example"
+    assert image["newName"] == f"registry.acme.example/{project.slug}"
+
+
+@pytest.mark.parametrize("path", [RELEASE, ".gitlab-ci.yml"])
+def test_images_that_a_release_runs_are_pinned_by_digest(path: str) -> None:
+    text = (TEMPLATE / "{{cookiecutter.project_slug}}" / path).read_text(encoding="utf-8")
+    release = text.partition("# For a tag such as")[2]
+    images = re.findall(
+        r"(?:moby|aquasec|docker)[/:][\w./-]*:?v?\d[\w.-]*\S*|docker/\S+:\S+", release
+    )
+    assert len(images) >= 3
+    for image in images:
+        assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image), image
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_release_with_another_version_than_the_tag_ends_at_once(
+    generate: Generate, tmp_path: Path, ci: str
+) -> None:
+    project = generate(ci=ci)
+    [check] = (each for each in scripts(release_jobs(project)["candidate"]) if "grep" in each)
+    for tag, status in (("v0.1.0", 0), ("v0.1.1", 1), ("v0.1", 1)):
+        environ = {"GITHUB_REF_NAME": tag, "CI_COMMIT_TAG": tag}
+        output = project.run("bash", "-ec", check, env=environ, status=status)
+        assert ("another one than the tag's" in output) == bool(status)
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_release_proposes_its_digest_in_the_overlay(
+    generate: Generate, tmp_path: Path, ci: str
+) -> None:
+    project = generate(ci=ci)
+    remote = committed(project, tmp_path)
+    overlay = "deploy/kubernetes/overlays/production/kustomization.yaml"
+    for version, digit in (("1.0.0", "a"), ("1.10", "b")):
+        digest = f"sha256:{digit * 64}"
+        checkout = tmp_path / version
+        git(tmp_path, "clone", "--quiet", "--branch=main", str(remote), str(checkout))
+        (checkout / "digest").write_text(f"{digest}\n")
+        image = "registry.invalid/team/service"
+        run_job(
+            project,
+            release_jobs(project)["propose-release"],
+            checkout,
+            tmp_path,
+            remote,
+            GITHUB_REF_NAME=f"v{version}",
+            CI_COMMIT_TAG=f"v{version}",
+            IMAGE=image,
+            DIGEST=digest,
+            CI_REGISTRY_IMAGE=image,
+        )
+        branch = f"release-{version}"
+        changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
+        [(added, removed, path)] = (line.split() for line in changed)
+        assert path == overlay
+        assert int(added) <= 3
+        assert int(removed) <= 3
+        # It is merged, and the next one is made on top of it.
+        git(checkout, "push", "--quiet", str(remote), "HEAD:main")
+        [deployment] = (
+            each for each in kustomize((checkout / overlay).parent) if each["kind"] == "Deployment"
+        )
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"{image}:{version}@{digest}"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_what_is_new_in_the_template_is_proposed_on_a_branch(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project = followed(repository, tmp_path, monkeypatch, ci)
+    with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
+        follow(project)
+    remote = checked_out_again(project, tmp_path)
+    propose(project, tmp_path, remote, "propose-template")
+    changed = git(remote, "diff", "--name-only", "main", "update-template").split()
+    assert changed == [".cruft.json", "docs/background.md", "uv.lock"]
+    assert git(remote, "show", "update-template:docs/background.md").startswith("# New")
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_nothing_new_in_the_template_proposes_nothing(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project = followed(repository, tmp_path, monkeypatch, ci)
+    follow(project)
+    assert (project.path / "template.patch").read_bytes() == b""
+    remote = checked_out_again(project, tmp_path)
+    propose(project, tmp_path, remote, "propose-template")
+    assert git(remote, "branch", "--format=%(refname:short)") == "main"
+
+
+@pytest.mark.parametrize("ci", PIPELINES)
+def test_update_that_conflicts_fails_and_lists_the_files(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project = followed(repository, tmp_path, monkeypatch, ci)
+    page = project.path / "docs" / "background.md"
+    page.write_text(f"# Ours\n{page.read_text().partition(chr(10))[2]}")
+    git(project.path, "commit", "--quiet", "--all", "--message=Our title")
+    with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
+        output = follow(project, status=1)
+    listed = output.partition("Conflicts; run the update by hand, and resolve these:\n")[2]
+    assert listed.split() in (["docs/background.md"], ["docs/background.md.rej"])
+    assert not (project.path / "template.patch").exists()
+
+
+def test_service_that_cruft_has_not_made_follows_nothing(
+    generate: Generate, tmp_path: Path
+) -> None:
+    project = generate(ci="github")
+    committed(project, tmp_path)
+    follow(project)
+    assert (project.path / "template.patch").read_bytes() == b""
+    job = jobs(generate(ci="gitlab"))["template"]
+    assert [rule["exists"] for rule in job["rules"]] == [[".cruft.json"]]
+
+
+def followed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str) -> Project:
+    """A project that cruft has made, with a lock file, committed."""
+    answers = {"ci": ci}
+    path = created(repository, tmp_path, monkeypatch, answers)
+    (path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
+    git(path, "add", "--all")
+    git(path, "commit", "--quiet", "--message=Lock")
+    return Project(path, answers, tmp_path / "venv", interpreter())
+
+
+def checked_out_again(project: Project, tmp_path: Path) -> Path:
+    """What another job finds, with the artifact of the one before; returns the remote."""
+    git(project.path, "reset", "--quiet", "--hard")
+    git(project.path, "branch", "--move", "main")
+    return pushed(project, tmp_path)
+
+
+@contextmanager
+def released(repository: Path, path: str, old: str, new: str) -> Iterator[None]:
+    """Until the end of the block, the template has a commit more."""
+    source = repository / "{{cookiecutter.project_slug}}" / path
+    text = source.read_text(encoding="utf-8")
+    assert old in text
+    source.write_text(text.replace(old, new), encoding="utf-8")
+    git(repository, "commit", "--quiet", "--all", "--message=Something new")
+    try:
+        yield
+    finally:
+        git(repository, "reset", "--quiet", "--hard", "HEAD~1")
+
+
+def follow(project: Project, status: int = 0) -> str:
+    """Runs the job's script, with the cruft that is installed here."""
+    programs = project.path.parent / "programs"
+    programs.mkdir(exist_ok=True)
+    uvx = programs / "uvx"
+    uvx.write_text(f'#!/bin/sh\nexec {sys.executable} -m "$@"\n')
+    uv_itself = programs / "uv"
+    uv_itself.write_text("#!/bin/sh\necho 'version = 2' >uv.lock\n")
+    for each in (uvx, uv_itself):
+        each.chmod(0o755)
+    variables = {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "TOKEN": "secret",
+        "GITHUB_SERVER_URL": "https://git.invalid",
+        "CI_JOB_TOKEN": "secret",
+        "CI_SERVER_HOST": "git.invalid",
+    }
+    script = "\n".join(scripts(jobs(project)["template"]))
+    return project.run("bash", "-ec", script, env=variables, status=status)
+
+
+def committed(project: Project, tmp_path: Path) -> Path:
+    """Commits the project; returns what it was cloned from."""
+    git(project.path, "init", "--quiet", "--initial-branch=main")
+    git(project.path, "add", "--all")
+    git(project.path, "commit", "--quiet", "--message=A service")
+    return pushed(project, tmp_path)
+
+
+def pushed(project: Project, tmp_path: Path) -> Path:
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    git(remote, "init", "--quiet", "--bare", "--initial-branch=main")
+    git(remote, "config", "receive.advertisePushOptions", "true")
+    git(project.path, "push", "--quiet", str(remote), "main")
+    git(project.path, "checkout", "--quiet", "--detach")
+    return remote
+
+
+def propose(project: Project, tmp_path: Path, remote: Path, name: str = "propose") -> None:
+    """Runs the job that proposes a change, in a directory as a runner would leave it."""
+    job = jobs(project)[name]
+    run_job(project, job, unpacked(project, job, tmp_path, remote), tmp_path, remote)
+
+
+def run_job(
+    project: Project,
+    job: dict[str, Any],
+    directory: Path,
+    tmp_path: Path,
+    remote: Path,
+    **settings: str,
+) -> None:
+    """Runs a job's script with what a runner sets, and a remote that is a directory."""
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    # What the pull request is opened by; it counts those that it has opened.
+    gh = programs / "gh"
+    opened = tmp_path / "opened"
+    gh.write_text(
+        f"#!/bin/sh\ntouch {opened}\n"
+        f'case "$1 $2" in "pr list") wc -l <{opened} ;;'
+        f' "pr create") echo opened >>{opened} ;; *) exit 2 ;; esac\n'
+    )
+    gh.chmod(0o755)
+    own = next((step["env"] for step in job.get("steps", []) if "env" in step), {})
+    variables = {
+        **own,
+        "GH_TOKEN": "secret",
+        "GITHUB_SERVER_URL": "https://git.invalid",
+        "GITHUB_REPOSITORY": "team/service",
+        "RUNNER_TEMP": str(tmp_path / "runner"),
+        "UPDATE_TOKEN": "secret",
+        "CI_SERVER_HOST": "git.invalid",
+        "CI_PROJECT_PATH": "team/service",
+        "CI_DEFAULT_BRANCH": "main",
+        "CI_COMMIT_BRANCH": "main",
+        "CI_REPOSITORY_URL": str(remote),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://x-access-token:secret@git.invalid/team/service",
+        "GIT_CONFIG_KEY_1": f"url.{remote}.insteadOf",
+        "GIT_CONFIG_VALUE_1": "https://oauth2:secret@git.invalid/team/service.git",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        **settings,
+    }
+    script = "\n".join(["cd " + shlex.quote(str(directory)), *scripts(job)])
+    project.run("bash", "-ec", script, env=variables)
+
+
+def unpacked(project: Project, job: dict[str, Any], tmp_path: Path, remote: Path) -> Path:
+    """Unpacks an artifact as the platform does, and returns where the job begins.
+
+    It was made by a job that ran a new version of somebody's package: beside uv.lock it has what
+    takes the place of the checkout's own git configuration.
+    """
+    checkout = tmp_path / "builds"
+    shutil.rmtree(checkout, ignore_errors=True)
+    checkout.mkdir()
+    if job.get("variables", {}).get("GIT_STRATEGY") != "none":
+        git(checkout, "clone", "--quiet", "--branch=main", str(remote), ".")
+    artifact = checkout
+    for step in job.get("steps", []):
+        if step.get("uses", "").startswith("actions/download-artifact@"):
+            path = step["with"].get("path", ".")
+            artifact = checkout / path.replace("${{ runner.temp }}", str(tmp_path / "runner"))
+    shutil.copytree(project.path / ".git", artifact / ".git", dirs_exist_ok=True)
+    # Each `git add` runs what it names.
+    configuration = f"[core]\n\tfsmonitor = touch {tmp_path / 'ran'} #\n"
+    (artifact / ".git" / "config").write_text(configuration)
+    (artifact / "pyproject.toml").write_text("# Not the team's.\n")
+    for name in ("uv.lock", "template.patch"):
+        if (project.path / name).exists():
+            shutil.copy(project.path / name, artifact / name, follow_symlinks=False)
+    return checkout
+
+
+@pytest.mark.full
+def test_pre_commit_hooks_pass_in_a_fresh_project(generate: Generate, tmp_path: Path) -> None:
+    project = generate()
+    project.sync()
+    committed(project, tmp_path)
+    hooks = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+    environ = {**with_uv(project), "PRE_COMMIT_HOME": str(tmp_path / "pre-commit")}
+    output = project.run(*hooks, env=environ)
+    assert output.count("Passed") == 3, output
+
+    handlers = project.path / "src" / project.package / "handlers.py"
+    with handlers.open("a", encoding="utf-8") as source:
+        source.write('unused: int = "no number"\n')
+    output = project.run(*hooks, env=environ, status=1)
+    assert "handlers.py" in output
+
+
+def jobs(project: Project) -> dict[str, Any]:
+    """The jobs of the project's pipelines by name, without those of a release."""
+    found = all_jobs(project, PIPELINES[project.answers["ci"]])
+    return {name: job for name, job in found.items() if not is_for_a_tag(job)}
+
+
+def release_jobs(project: Project) -> dict[str, Any]:
+    """The jobs that a tag starts beside the others."""
+    if project.answers["ci"] == "github":
+        return all_jobs(project, [RELEASE])
+    found = all_jobs(project, PIPELINES["gitlab"])
+    return {name: job for name, job in found.items() if is_for_a_tag(job)}
+
+
+def is_for_a_tag(job: dict[str, Any]) -> bool:
+    return job.get("rules") == [{"if": "$CI_COMMIT_TAG =~ /^v/"}]
+
+
+def all_jobs(project: Project, paths: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in paths:
+        content = yaml.safe_load((project.path / path).read_text(encoding="utf-8"))
+        if "jobs" in content:
+            content = content["jobs"]
+        found |= {
+            name: job
+            for name, job in content.items()
+            if isinstance(job, dict) and {"steps", "script"} & job.keys()
+        }
+    return found
+
+
+def scripts(job: dict[str, Any]) -> list[str]:
+    steps = [step["run"] for step in job.get("steps", []) if "run" in step]
+    return [*steps, *job.get("script", [])]
+
+
+def commands(project: Project, job: str) -> Iterator[str]:
+    for script in scripts(jobs(project)[job]):
+        yield from filter(None, script.splitlines())
+
+
+def documented_commands(project: Project) -> Iterator[str]:
+    """What stands in the documents as code: in lines of its own, or in a text."""
+    for path in filter(Path.exists, (project.path / name for name in DOCUMENTS)):
+        document = path.read_text(encoding="utf-8")
+        for code in re.findall(r"^    (\S.*)$|`([^`\n]+)`", document, re.MULTILINE):
+            yield from (command.strip() for command in "".join(code).split("&&"))
+
+
+def shell(project: Project, command: str) -> None:
+    project.run("bash", "-ec", command, env=with_uv(project))
+
+
+def with_uv(project: Project) -> dict[str, str]:
+    path = project.variables()["PATH"]
+    return {"PATH": os.pathsep.join([path, str(Path(uv.find_uv_bin()).parent)])}
+
+
+def run(*argv: str | Path) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,226 @@
+"""The console's page, and everything on it as JSON."""
+
+import json
+import logging
+from collections.abc import Awaitable
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from tornado.escape import json_encode
+from tornado.web import HTTPError, RequestHandler
+
+from . import views
+from .access import COOKIE
+from .profile import MAX_SECONDS, Profile
+from .state import State
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MAX_LEVEL_SECONDS = 24 * 60 * 60
+
+TYPES = {
+    "page.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+CONTENTS = """\
+A browser shows this as a page.
+
+/console/now.json             state, and the last 15 minutes by the second
+/console/requests.json        in flight, and the last 500
+    ?route= &status=404 or 5xx &slower=SECONDS &text= &trace= &limit=
+/console/requests/NUMBER.json one: its timeline, log lines and exception
+/console/errors.json          exceptions, grouped
+/console/routes.json          routes, with their handlers and figures
+/console/checks.json          checks, with their history
+/console/settings.json        settings, and where they come from
+/console/logs.json            the last lines of the log
+    ?level=WARNING &text= &limit=
+/console/levels.json          levels of the loggers
+    PUT {"logger": "root", "level": "DEBUG", "seconds": 600}
+/console/work.json            background work, and asyncio's tasks
+/console/exports.json         what exporters have sent and dropped
+/console/profile.json         POST {"seconds": 10} samples; GET is the latest for speedscope.app
+"""
+
+
+def routes(console: State) -> list[Any]:
+    given = {"console": console}
+    return [
+        (r"/", Index, given),
+        (r"/console/(page\.css|page\.js)", File, given),
+        (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
+        (r"/console/requests/(\d{1,18})\.json", OneRequest, given),
+        (r"/console/levels\.json", Levels, given),
+        (r"/console/profile\.json", Profiles, given),
+    ]
+
+
+class Guarded(RequestHandler):
+    """Answers only clients that may see the console."""
+
+    #: The page polls every second, which would drown out everything else in the log.
+    is_probe = True
+
+    def initialize(self, console: State) -> None:
+        self.console = console
+
+    def set_default_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def compute_etag(self) -> None:
+        return None
+
+    def prepare(self) -> None:
+        access = self.console.access
+        if self.log_in():
+            pass
+        elif rejection := access.rejection(self.request):
+            self.reject(*rejection)
+        elif self.request.method not in ("GET", "HEAD"):
+            self.expect_own_json()
+
+    def log_in(self) -> bool:
+        """Replaces `?token=` with a cookie, so that it does not stay in the address bar."""
+        token = self.get_query_argument("token", "")
+        if not token or not self.console.access.is_token(token):
+            return False
+        cookie = self.console.access.cookie
+        self.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="Strict")
+        self.redirect(self.request.path, status=HTTPStatus.SEE_OTHER)
+        return True
+
+    def expect_own_json(self) -> None:
+        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if not self.console.access.is_own_page(self.request):
+            self.reject(HTTPStatus.FORBIDDEN, "Another site's page must not ask for this.")
+        elif kind != "application/json":
+            self.reject(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
+
+    def reject(self, status: int, text: str) -> None:
+        self.set_status(status)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", "Bearer")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(text.rstrip("\n") + "\n")
+
+    def respond(self, body: object) -> None:
+        self.set_header("Content-Type", "application/json")
+        # NaN is not JSON, and a lone surrogate is not UTF-8; ASCII can represent everything.
+        self.finish(json.dumps(body, default=str))
+
+    def body(self) -> dict[str, Any]:
+        try:
+            body = json.loads(self.request.body)
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            raise HTTPError(HTTPStatus.BAD_REQUEST, reason="The body must be a JSON object")
+        return body
+
+    def seconds(self, body: dict[str, Any], default: float, most: float) -> float:
+        seconds = body.get("seconds", default)
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not 0 < seconds <= most:
+            raise HTTPError(HTTPStatus.BAD_REQUEST, reason=f"seconds must be up to {most:g}")
+        return float(seconds)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        self.set_header("Content-Type", "application/problem+json")
+        self.finish(json_encode({"title": self._reason, "status": status_code}))
+
+
+class Index(Guarded):
+    def get(self) -> None:
+        self.set_header("Vary", "Accept")
+        if "text/html" in self.request.headers.get("Accept", ""):
+            self.set_header("Content-Type", TYPES["page.html"])
+            self.finish(_file("page.html"))
+        else:
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            settings = self.console.settings
+            self.finish(
+                f"{settings.service_name} {settings.service_version}: the console\n\n{CONTENTS}"
+            )
+
+    head = get
+
+
+class File(Guarded):
+    def get(self, name: str) -> None:
+        self.set_header("Content-Type", TYPES[name])
+        self.finish(_file(name))
+
+
+class View(Guarded):
+    """What `views` has a function for."""
+
+    async def get(self, name: str) -> None:
+        given = self.request.query_arguments
+        arguments = {key: values[-1].decode(errors="replace") for key, values in given.items()}
+        view = views.VIEWS[name](self.console, arguments)
+        self.respond(await view if isinstance(view, Awaitable) else view)
+
+
+class OneRequest(Guarded):
+    def get(self, number: str) -> None:
+        found = views.request(self.console, int(number))
+        if found is None:
+            raise HTTPError(HTTPStatus.NOT_FOUND, reason="Not among the last requests")
+        self.respond(found)
+
+
+class Levels(Guarded):
+    """Changes the level of a logger for a time."""
+
+    def get(self) -> None:
+        self.respond(views.levels(self.console))
+
+    def put(self) -> None:
+        body = self.body()
+        name, level = body.get("logger"), str(body.get("level")).upper()
+        if not isinstance(name, str) or name not in views.loggers():
+            raise HTTPError(HTTPStatus.BAD_REQUEST, reason="logger must be one that is listed")
+        if level not in LEVELS:
+            reason = f"level must be one of {', '.join(LEVELS)}"
+            raise HTTPError(HTTPStatus.BAD_REQUEST, reason=reason)
+        seconds = self.seconds(body, 600, MAX_LEVEL_SECONDS)
+        self.console.set_level("" if name == "root" else name, getattr(logging, level), seconds)
+        self.get()
+
+
+class Profiles(Guarded):
+    def get(self) -> None:
+        profile = self.console.profile
+        if profile is None or not profile.is_done:
+            raise HTTPError(HTTPStatus.NOT_FOUND, reason="Nothing has been sampled")
+        name = f"{self.console.settings.service_name}-{profile.started:.0f}.speedscope.json"
+        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        self.respond(profile.speedscope())
+
+    async def post(self) -> None:
+        seconds = self.seconds(self.body(), 10, MAX_SECONDS)
+        latest = self.console.profile
+        if latest and not latest.is_done:
+            raise HTTPError(HTTPStatus.CONFLICT, reason="Another one is being sampled")
+        profile = self.console.profile = Profile(seconds, self.console.settings.service_name)
+        await profile.sample()
+        self.respond({"seconds": seconds, "samples": profile.samples, "tree": profile.tree()})
+
+
+@cache
+def _file(name: str) -> bytes:
+    return Path(__file__).with_name(name).read_bytes()

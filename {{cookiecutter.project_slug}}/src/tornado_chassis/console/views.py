@@ -1,0 +1,370 @@
+"""What each part of the page shows, assembled when somebody looks."""
+
+import ast
+import asyncio
+import inspect
+import logging
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from itertools import pairwise
+from time import monotonic, perf_counter
+from typing import Any
+
+from ..exchange import Exchange, correlation
+from ..settings import dotenv
+from .recorder import Histogram, Line, Request, Span, short
+from .state import State
+
+HIDDEN = "••••••"
+TASKS = 200
+FRAMES = 30
+
+Arguments = Mapping[str, str]
+
+_SECRET = re.compile(r"passw|secret|token|credential|api_?key|private|_dsn$|(^|_)key$")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+
+
+def now(console: State, arguments: Arguments) -> dict[str, Any]:
+    recorder, runtime = console.recorder, console.runtime
+    since = _number(arguments.get("since")) or 0.0
+    built = console.settings.build_time
+    return {
+        "service": console.settings.service_name,
+        "version": console.settings.service_version,
+        "commit": console.settings.build_commit,
+        "built": built.timestamp() if built else None,
+        "environment": console.settings.environment,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "python": platform.python_version(),
+        "time": time.time(),
+        "started": console.started,
+        "state": runtime.state,
+        "in_flight": len(recorder.in_flight),
+        "requests": recorder.total,
+        "errors": sum(entry[0] for entry in recorder.errors.values()),
+        "refused": console.rejected,
+        "blocked": list(console.blocked),
+        "seconds": [each._asdict() for each in recorder.seconds if each.time > since],
+    }
+
+
+def requests(console: State, arguments: Arguments) -> dict[str, Any]:
+    limit = int(_number(arguments.get("limit")) or 500)
+    in_flight = [_in_flight(*each) for each in console.recorder.in_flight.items()]
+    ended = [_ended(Request._make(each)) for each in reversed(console.recorder.requests)]
+    failed = {each.number: each for each in console.recorder.failures if each.number}
+    for each in ended:
+        failure = failed.get(each["number"])
+        each["error"] = f"{failure.type}: {failure.message}"[:200] if failure else ""
+    return {
+        "time": time.time(),
+        "in_flight": [each for each in in_flight if _matches(each, arguments)],
+        "requests": [each for each in ended if _matches(each, arguments)][:limit],
+    }
+
+
+def request(console: State, number: int) -> dict[str, Any] | None:
+    """One request; None if it is not among the last."""
+    recorder = console.recorder
+    in_flight = {its: exchange for exchange, its in recorder.in_flight.items()}
+    ended = {each[0]: each for each in recorder.requests}
+    if number in in_flight:
+        found = _in_flight(in_flight[number], number)
+        found["stack"] = _stack_of_exchange(in_flight[number])
+    elif number in ended:
+        found = _ended(Request._make(ended[number]))
+    else:
+        return None
+    request_id, begun = found["ids"]["request_id"], found["started"]
+    found["spans"] = [_span(each, begun) for each in recorder.spans_of(found["ids"])]
+    found["trace_url"] = _trace_url(console, found["ids"])
+    found["logs"] = [_line(each) for each in console.tail.lines if each.request_id == request_id]
+    found["errors"] = [
+        each._asdict()
+        for each in recorder.failures
+        if each.number == number or (not each.number and each.request_id == request_id)
+    ]
+    return found
+
+
+def errors(console: State, arguments: Arguments) -> dict[str, Any]:
+    groups = [
+        {"count": count, "first": first, "last": latest.time, **latest._asdict()}
+        for count, first, latest in reversed(console.recorder.errors.values())
+    ]
+    return {"errors": groups}
+
+
+def routes(console: State, arguments: Arguments) -> dict[str, Any]:
+    handlers = dict(console.runtime.routes())
+    measured = dict(console.recorder.routes)
+    for idle in handlers.keys() - {route for _, route in measured}:
+        measured["", idle] = Histogram()
+    rows = [
+        {
+            "method": method,
+            "route": route,
+            "handler": handlers.get(route, ""),
+            "count": histogram.count,
+            "errors": histogram.errors,
+            "p50": histogram.quantile(0.5),
+            "p99": histogram.quantile(0.99),
+        }
+        for (method, route), histogram in sorted(
+            measured.items(), key=lambda each: (-each[1].count, each[0])
+        )
+    ]
+    return {"routes": rows}
+
+
+async def checks(console: State, arguments: Arguments) -> dict[str, Any]:
+    results = await console.check()
+    rows = [
+        {"name": name, **result, "history": console.history.get(name, [])}
+        for name, result in results.items()
+    ]
+    return {"state": console.runtime.state, "checks": rows}
+
+
+def settings(console: State, arguments: Arguments) -> dict[str, Any]:
+    known, dotenv = console.settings, _dotenv()
+    meanings = _docstrings(type(known))  # type: ignore[arg-type]
+    rows = []
+    for field in fields(known):
+        name, value = field.name.upper(), getattr(known, field.name)
+        is_secret = field.metadata.get("secret") or _SECRET.search(field.name)
+        if os.environ.get(name, "").strip():
+            source = "environment"
+        elif dotenv.get(name):
+            source = ".env"
+        else:
+            source = "default" if field.default is MISSING or value == field.default else "code"
+        shown = "" if value in (None, "", ()) else _PASSWORD.sub(rf"\1{HIDDEN}", _shown(value))
+        rows.append(
+            {
+                "name": name,
+                "value": HIDDEN if is_secret and shown else shown,
+                "source": source,
+                "meaning": meanings.get(field.name, ""),
+            }
+        )
+    return {"settings": rows}
+
+
+def logs(console: State, arguments: Arguments) -> dict[str, Any]:
+    least = logging.getLevelNamesMapping().get(arguments.get("level", "").upper(), 0)
+    text, limit = arguments.get("text", "").lower(), int(_number(arguments.get("limit")) or 200)
+    lines = [
+        _line(each)
+        for each in reversed(console.tail.lines)
+        if each.level >= least
+        and text in f"{each.message} {each.fields} {each.logger} {each.request_id}".lower()
+    ]
+    return {"lines": lines[:limit]}
+
+
+def levels(console: State) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    rows = []
+    for name in loggers():
+        logger = logging.getLogger("" if name == "root" else name)
+        changed = console.changed_levels.get("" if name == "root" else name)
+        rows.append(
+            {
+                "logger": name,
+                "level": logging.getLevelName(logger.getEffectiveLevel()),
+                "is_own": logger.level != logging.NOTSET,
+                "seconds_left": max(changed[1].when() - loop.time(), 0.0) if changed else None,
+            }
+        )
+    return {"loggers": rows}
+
+
+def loggers() -> list[str]:
+    known = logging.root.manager.loggerDict
+    return [
+        "root",
+        *sorted(name for name, each in known.items() if isinstance(each, logging.Logger)),
+    ]
+
+
+def work(console: State, arguments: Arguments) -> dict[str, Any]:
+    rows = []
+    for each in console.runtime.background.works:
+        task = each.task if each.task and not each.task.done() else None
+        rows.append(
+            {
+                "name": each.name,
+                "state": each.state,
+                "restart": each.restart,
+                "failures": each.failures,
+                "seconds": monotonic() - each.started if each.state == "running" else None,
+                "stack": stack_of_task(task) if task else [],
+            }
+        )
+    # The oldest first: what should have ended is among them.
+    tasks = sorted(console.note_new_tasks(), key=lambda task: console.tasks[task])
+    shown = [
+        {
+            "name": task.get_name(),
+            "function": getattr(task.get_coro(), "__qualname__", ""),
+            "request_id": _ids_of(task).get("request_id", ""),
+            "at_least_seconds": monotonic() - console.tasks[task],
+            "stack": stack_of_task(task),
+        }
+        for task in tasks[:TASKS]
+    ]
+    return {"work": rows, "tasks": shown, "count": len(tasks)}
+
+
+def exports(console: State, arguments: Arguments) -> dict[str, Any]:
+    rows = [
+        {**each._asdict(), "last_sent": console.sent.get(each.backend, (0, None))[1]}
+        for each in console.runtime.exports()
+    ]
+    totals = [
+        {"name": " ".join([name, *labels.values()]), "description": description, "total": total}
+        for name, description, total, labels in console.runtime.totals()
+    ]
+    return {"exports": rows, "totals": totals}
+
+
+VIEWS: dict[str, Callable[[State, Arguments], Any]] = {
+    view.__name__: view
+    for view in (now, requests, errors, routes, checks, settings, logs, work, exports)
+}
+
+
+def stack_of_task(task: "asyncio.Task[Any]") -> list[str]:
+    """The stack of a task, the innermost await last."""
+    stack: list[str] = []
+    awaited: Any = task.get_coro()
+    while awaited is not None and len(stack) < FRAMES:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break  # It waits for something that is not a coroutine.
+        code = frame.f_code
+        stack.append(f"{short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}")
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return stack
+
+
+def _trace_url(console: State, ids: Mapping[str, str]) -> str | None:
+    """Where the trace of these ids is shown; None where that is not known, or not sampled."""
+    if console.trace_url and int(ids.get("trace_flags", "0"), 16) & 1:
+        return console.trace_url.replace("{trace_id}", ids["trace_id"])
+    return None
+
+
+def _stack_of_exchange(exchange: Exchange) -> list[str]:
+    for task in asyncio.all_tasks():
+        if _ids_of(task).get("request_id") == exchange.request_id:
+            return stack_of_task(task)
+    return []
+
+
+def _ids_of(task: "asyncio.Task[Any]") -> Mapping[str, str]:
+    if not hasattr(task, "get_context"):  # before Python 3.12
+        return {}
+    ids: Mapping[str, str] = task.get_context().get(correlation, {})
+    return ids
+
+
+def _in_flight(exchange: Exchange, number: int) -> dict[str, Any]:
+    age = perf_counter() - exchange.started
+    request = exchange.request
+    agent = request.headers.get("User-Agent", "")
+    return {
+        "number": number,
+        "started": time.time() - age,
+        "method": exchange.method,
+        "route": exchange.route,
+        "path": request.path[:1000],
+        "status": 0,
+        "duration": age,
+        "ids": exchange.ids,
+        "client": request.remote_ip,
+        "user_agent": agent[:1000],
+        "error": "",
+    }
+
+
+def _ended(request: Request) -> dict[str, Any]:
+    shown = request._asdict()
+    shown["started"] = shown.pop("time") - request.duration
+    return shown
+
+
+def _matches(request: dict[str, Any], arguments: Arguments) -> bool:
+    status, text = arguments.get("status", ""), arguments.get("text", "").lower()
+    slower, trace = _number(arguments.get("slower")), arguments.get("trace", "")
+    return (
+        arguments.get("route", "") in ("", request["route"] or "unmatched")
+        and str(request["status"]).startswith(status.rstrip("xX"))
+        and (slower is None or request["duration"] >= slower)
+        and request["ids"].get("trace_id", "").startswith(trace)
+        and text in _searched(request)
+    )
+
+
+def _searched(request: dict[str, Any]) -> str:
+    names = "method", "path", "route", "client", "user_agent", "error"
+    return " ".join([*(str(request[name]) for name in names), *request["ids"].values()]).lower()
+
+
+def _span(span: Span, begun: float) -> dict[str, Any]:
+    return {
+        "name": span.name,
+        "kind": span.kind,
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "offset": span.started / 1e9 - begun,
+        "duration": (span.ended - span.started) / 1e9,
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {**line._asdict(), "level": logging.getLevelName(line.level)}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+_dotenv = cache(dotenv)
+
+
+@cache
+def _docstrings(kind: type[Any]) -> dict[str, str]:
+    """The docstring of each field of a class and of its base classes."""
+    found: dict[str, str] = {}
+    for each in kind.__mro__[:-1]:
+        try:
+            (definition,) = ast.parse(inspect.getsource(each)).body
+        except (OSError, SyntaxError, TypeError, ValueError):
+            continue  # The source is not available.
+        assert isinstance(definition, ast.ClassDef)
+        for field, docstring in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
+                text = ast.literal_eval(docstring.value)
+                found.setdefault(ast.unparse(field.target), " ".join(str(text).split()))
+    return found
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if abs(number) < 1e12 else None

@@ -1,0 +1,68 @@
+"""What features that show counts need besides those of requests."""
+
+import gc
+from collections import Counter
+from collections.abc import Iterable
+from time import perf_counter
+
+from .feature import Feature, Runtime, Total
+
+REASONS = "malformed", "overload", "timeout", "too_large"
+
+
+class Rejections(Feature):
+    """Counts requests that never reached their handler, by reason."""
+
+    def __init__(self) -> None:
+        # From the start, because a rate does not include the first value of a series.
+        self._counts = Counter(dict.fromkeys(REASONS, 0))
+
+    def request_rejected(self, reason: str) -> None:
+        self._counts[reason] += 1
+
+    def totals(self) -> Iterable[Total]:
+        name, meaning = "http_server_refused_requests", "Requests that never reached their handler."
+        for reason, count in self._counts.items():
+            yield name, meaning, count, {"reason": reason}
+
+
+class WebSockets(Feature):
+    """Shows the counts of WebSockets."""
+
+    def attach(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def totals(self) -> Iterable[Total]:
+        for direction, count in self._runtime.websocket_messages.items():
+            yield "websocket_messages", "Messages of WebSockets.", count, {"direction": direction}
+        for code, count in self._runtime.websocket_closes.items():
+            yield "websocket_closes", "WebSockets that were closed.", count, {"code": code}
+
+
+class GarbageCollection(Feature):
+    """Adds up how long garbage collection stopped everything else, by generation."""
+
+    def __init__(self) -> None:
+        self._seconds = [0.0] * len(gc.get_count())
+        self._started = 0.0
+
+    async def startup(self) -> None:
+        gc.callbacks.append(self._collected)
+
+    async def shutdown(self) -> None:
+        if self._collected in gc.callbacks:
+            gc.callbacks.remove(self._collected)
+
+    def totals(self) -> Iterable[Total]:
+        name, meaning = "python_gc_pause_seconds", "How long garbage collection took."
+        for generation, seconds in enumerate(self._seconds):
+            yield name, meaning, seconds, {"generation": str(generation)}
+
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._started = perf_counter()
+        else:
+            self._seconds[info["generation"]] += perf_counter() - self._started
+
+
+COUNTS = (Rejections, WebSockets, GarbageCollection)

@@ -1,0 +1,136 @@
+"""Transactions and errors for New Relic, recorded through the API of its agent."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from tornado.web import HTTPError
+
+from ..exchange import Exchange, correlation
+from ..feature import Export, Feature
+from ..settings.newrelic import NewRelicSettings
+from . import LoggedErrors
+
+SHUTDOWN_SECONDS = 1.4
+MAX_WAITING = 50
+
+log = logging.getLogger(__name__)
+
+_transaction: ContextVar[Any] = ContextVar("transaction", default=None)
+
+
+class NewRelic(Feature):
+    """Records each request as a transaction, and reports each unhandled exception.
+
+    Does neither without a license key.
+    """
+
+    def __init__(self, settings: NewRelicSettings) -> None:
+        self._application: Any = None
+        #: Errors and their attributes, which the agent would drop until it is connected.
+        self._waiting: deque[tuple[BaseException, dict[str, str]]] = deque(maxlen=MAX_WAITING)
+        #: Errors that the agent took, and those that there was no room for before.
+        self._reported = self._dropped = 0
+        self._logged_errors = LoggedErrors(lambda error: self.report(error, {}))
+        if settings.new_relic_license_key is None:
+            log.info("Errors are not reported: NEW_RELIC_LICENSE_KEY is not set")
+            return
+        # Imported here, because it takes longer than everything else.
+        import newrelic.agent
+
+        self._agent: Any = newrelic.agent
+        # The agent finds a transaction by its task, and knows only tasks that the loop has run.
+        self.eager_start = False
+        self._application = newrelic.agent.application()
+        self._logged_errors.attach()
+
+    async def startup(self) -> None:
+        if self._application:
+            # Does not wait: a thread of the agent connects, and retries if necessary.
+            self._application.activate(timeout=0)
+
+    def exports(self) -> Iterable[Export]:
+        if self._application:
+            yield Export("New Relic", "errors given to the agent", self._reported, self._dropped)
+        else:
+            yield Export("New Relic", "errors given to the agent")
+
+    def request_started(self, exchange: Exchange) -> None:
+        if self._application is None or exchange.is_probe:
+            return
+        transaction = self._agent.WebTransaction(
+            self._application,
+            f"{exchange.method} {exchange.route or 'unmatched'}",
+            group="Tornado",
+            request_method=exchange.method,
+            request_path=exchange.request.path,
+            headers=_trace_headers(exchange),
+        )
+        # Current from here on, so that calls to databases and other services become part of it.
+        transaction.__enter__()
+        _transaction.set(transaction)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        attributes = {
+            "http.request.method": exchange.method,
+            "http.route": exchange.route or "unmatched",
+        }
+        self.report(error, attributes)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        transaction = _transaction.get()
+        if transaction:
+            transaction.process_response(exchange.status, None)
+            transaction.__exit__(None, None, None)
+        self._report_waiting()
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        self.report(error, {"background.work": name})
+
+    def report(self, error: BaseException, attributes: dict[str, str]) -> None:
+        """Reports an error, in the current transaction unless it has already ended."""
+        if self._application is None:
+            return
+        attributes |= correlation.get()
+        transaction = _transaction.get()
+        if not self._application.active:
+            if not self._waiting:
+                log.warning("Not connected to New Relic: keeping the last %d errors", MAX_WAITING)
+            self._dropped += len(self._waiting) == MAX_WAITING
+            attributes["occurred"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._waiting.append((error, attributes))
+        elif transaction and transaction.enabled:
+            status = error.status_code if isinstance(error, HTTPError) else None
+            transaction.root_span.notice_error(error, attributes, status_code=status)
+            self._reported += 1
+        else:
+            self._application.notice_error(error, attributes)
+            self._reported += 1
+
+    async def shutdown(self) -> None:
+        if self._application is None:
+            return
+        self._logged_errors.detach()
+        self._report_waiting()
+        # In a thread: it blocks until the last harvest has been sent.
+        await asyncio.to_thread(self._agent.shutdown_agent, timeout=SHUTDOWN_SECONDS)
+
+    def _report_waiting(self) -> None:
+        while self._waiting and self._application.active:
+            self._application.notice_error(*self._waiting.popleft())
+            self._reported += 1
+
+
+def _trace_headers(exchange: Exchange) -> dict[str, str]:
+    """W3C Trace Context headers that put the transaction into the trace of the request."""
+    headers = exchange.request.headers
+    names = ("traceparent", "tracestate")
+    found = {name: headers[name] for name in names if name in headers}
+    ids = correlation.get()
+    if "trace_id" in ids:
+        found["traceparent"] = f"00-{ids['trace_id']}-{ids['span_id']}-{ids['trace_flags']}"
+    return found

@@ -1,0 +1,61 @@
+"""Error tracking with Sentry."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from ..exchange import Exchange
+from ..feature import Export, Feature
+from ..settings.sentry import SentrySettings
+
+if TYPE_CHECKING:
+    from .sentry_sdk import Reporter
+
+log = logging.getLogger(__name__)
+
+
+class Sentry(Feature):
+    """Reports each unhandled exception to Sentry; without a DSN, reports nothing."""
+
+    def __init__(self, settings: SentrySettings) -> None:
+        self._dsn = settings.sentry_dsn
+        self._environment = settings.environment
+        self._release = f"{settings.service_name}@{settings.service_version}"
+        self._lock = Lock()
+        self._reporter: Reporter | None = None
+        if not self._dsn:
+            log.info("Errors are not reported: SENTRY_DSN is not set")
+
+    async def startup(self) -> None:
+        if self._dsn:
+            # In a thread: the SDK takes a while to load, and requests are already being served.
+            await asyncio.to_thread(self._load)
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        if reporter := self._load():
+            reporter.report(exchange, error)
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        if reporter := self._load():
+            reporter.report_background(error, name)
+
+    async def shutdown(self) -> None:
+        if self._reporter:
+            await self._reporter.close()
+
+    def exports(self) -> Iterable[Export]:
+        if self._reporter:
+            transport = self._reporter.transport
+            yield Export("Sentry", "errors", transport.sent, transport.dropped)
+        else:
+            yield Export("Sentry", "errors")
+
+    def _load(self) -> "Reporter | None":
+        with self._lock:
+            if self._dsn and not self._reporter:
+                from .sentry_sdk import Reporter
+
+                self._reporter = Reporter(self._dsn, self._environment, self._release)
+        return self._reporter

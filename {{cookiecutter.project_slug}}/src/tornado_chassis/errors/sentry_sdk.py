@@ -1,0 +1,143 @@
+"""What is reported through Sentry's SDK, and how.
+
+The SDK's own Tornado integration stays off: it drops every `HTTPError` of 500 or higher, sends
+query strings even without `send_default_pii`, and adds 90 µs to each request. Capturing errors only
+adds 1 µs.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import sentry_sdk
+from sentry_sdk.integrations.atexit import AtexitIntegration
+from sentry_sdk.integrations.dedupe import DedupeIntegration
+from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+from sentry_sdk.integrations.threading import ThreadingIntegration
+from sentry_sdk.transport import HttpTransport
+
+from ..exchange import Exchange, correlation
+from . import LoggedErrors
+
+if TYPE_CHECKING:
+    from sentry_sdk.envelope import Envelope
+    from sentry_sdk.types import Event, Hint
+
+FLUSH_SECONDS = 1.4
+RETRIES_SECONDS = 60.0
+
+
+class Reporter:
+    """Reports errors to Sentry. Once started, it also finds errors outside of requests."""
+
+    def __init__(self, dsn: str, environment: str, release: str) -> None:
+        sentry_sdk.init(
+            dsn,
+            transport=_Transport,
+            release=release,
+            environment=environment,
+            default_integrations=False,
+            auto_enabling_integrations=False,
+            integrations=[
+                AtexitIntegration(callback=lambda pending, timeout: None),
+                DedupeIntegration(),
+                ExcepthookIntegration(),
+                ThreadingIntegration(),
+            ],
+            # Local variables include requests, which show their query string and headers.
+            include_local_variables=False,
+            max_request_body_size="never",
+            auto_session_tracking=False,
+            shutdown_timeout=FLUSH_SECONDS,
+        )
+        transport = sentry_sdk.get_client().transport
+        assert isinstance(transport, _Transport)
+        self.transport = transport
+        self._logged_errors = LoggedErrors(self.report_background)
+        self._logged_errors.attach()
+        logger = logging.getLogger("urllib3.connectionpool")
+        if not any(isinstance(each, _Retries) for each in logger.filters):
+            logger.addFilter(_Retries())
+
+    def report(self, exchange: Exchange, error: BaseException) -> None:
+        """Reports an exception that was raised in a request."""
+        request = exchange.request
+        described: dict[str, object] = {
+            "method": exchange.method,
+            "url": f"{request.protocol}://{request.host}{request.path}",
+        }
+
+        def describe(event: "Event", hint: "Hint") -> "Event":
+            event["request"] = described
+            return event
+
+        with sentry_sdk.new_scope() as scope:
+            route = exchange.route or "unmatched"
+            scope.set_transaction_name(f"{exchange.method} {route}", source="route")
+            scope.set_tag("http.route", route)
+            scope.add_event_processor(describe)
+            _correlate(scope)
+            scope.capture_exception(error)
+
+    def report_background(self, error: BaseException, name: str = "") -> None:
+        """Reports an exception that was raised outside of requests, by background work of this
+        name if it has one."""
+        with sentry_sdk.new_scope() as scope:
+            if name:
+                scope.set_transaction_name(name, source="task")
+            _correlate(scope)
+            scope.capture_exception(error)
+
+    async def close(self) -> None:
+        """Sends the remaining reports, for at most `FLUSH_SECONDS`, and accepts no more."""
+        # In a thread, because it blocks while Sentry does not respond.
+        await asyncio.to_thread(sentry_sdk.get_client().close, timeout=FLUSH_SECONDS)
+        self._logged_errors.detach()
+
+
+class _Retries(logging.Filter):
+    """Lets urllib3 say once a minute that Sentry cannot be reached, and not thrice a report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().endswith("/envelope/"):
+            return True
+        is_due = record.created >= self._due
+        if is_due:
+            self._due = record.created + RETRIES_SECONDS
+        return is_due
+
+
+class _Transport(HttpTransport):
+    """Counts the errors that Sentry has accepted, and those that were lost."""
+
+    sent = 0
+    dropped = 0
+    _is_lost = False
+
+    def on_dropped_event(self, reason: str) -> None:
+        if reason == "full_queue":
+            self.dropped += 1  # It is never sent.
+        else:
+            self._is_lost = True
+
+    def _send_envelope(self, envelope: "Envelope") -> None:
+        self._is_lost = False
+        try:
+            super()._send_envelope(envelope)
+        finally:
+            # An envelope without an event reports what was lost.
+            if envelope.get_event():
+                self.sent += not self._is_lost
+                self.dropped += self._is_lost
+
+
+def _correlate(scope: sentry_sdk.Scope) -> None:
+    ids = dict(correlation.get())
+    scope.set_tags(ids)
+    ids.pop("request_id", None)
+    if ids:
+        scope.set_context("trace", ids)

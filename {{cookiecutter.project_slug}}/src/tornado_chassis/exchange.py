@@ -1,0 +1,117 @@
+"""What is known about a request and its response."""
+
+import asyncio
+import random
+import re
+from collections.abc import Mapping
+from contextvars import Context, ContextVar
+from functools import lru_cache
+from ipaddress import ip_address
+from time import perf_counter
+from types import MappingProxyType
+from typing import NamedTuple
+
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
+from tornado.web import HTTPError
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status if the client disconnected before the response was complete, as in nginx."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+correlation: ContextVar[Mapping[str, str]] = ContextVar(
+    "correlation",
+    default=MappingProxyType({}),
+)
+"""Ids of the current work, for log lines and reports; empty outside a request."""
+
+
+class Exchange:
+    """One HTTP request and its response."""
+
+    #: As it was when the handler started.
+    context: Context
+    has_started = False
+    #: Status code sent; 0 until the exchange has ended.
+    status = 0
+    #: Seconds from the request's headers to the end of the response.
+    duration = 0.0
+    #: The last unhandled exception, except for an `HTTPError` below 500.
+    error: BaseException | None = None
+    #: Ids that connect a measurement of this exchange with a record of it elsewhere.
+    exemplar: dict[str, str] | None = None
+    #: Bytes of the body that are, or will be, in memory until the exchange has ended.
+    body_size = 0
+
+    def __init__(self, request: HTTPServerRequest, route: str, is_probe: bool) -> None:
+        #: When the headers had been read, by `time.perf_counter()`.
+        self.started = perf_counter()
+        self.request = request
+        #: A known method, or `_OTHER`: clients must not be able to create labels.
+        self.method = request.method if request.method in METHODS else "_OTHER"
+        #: Template of the matched route, such as `/hello/{name}`; empty if none matched.
+        self.route = route
+        #: True for probe traffic, which would drown out everything else.
+        self.is_probe = is_probe
+        #: The caller's `X-Request-ID` if it is harmless, otherwise a new one.
+        self.request_id = _request_id(request.headers)
+        #: Ids for log lines and reports of this exchange. Features add to them.
+        self.ids = {"request_id": self.request_id}
+
+    def __str__(self) -> str:
+        # Without the path, because log messages are grouped by their text.
+        return f"{self.method} {self.route or 'unmatched'}"
+
+    @property
+    def error_type(self) -> str:
+        """OpenTelemetry's `error.type`: an exception's class, a status of 500 and up, or empty."""
+        if self.error is not None and not isinstance(self.error, HTTPError):
+            return type(self.error).__qualname__
+        return str(self.status) if self.status >= 500 else ""
+
+
+class Rejection(NamedTuple):
+    """A response in place of the handler's, sent before the request's body is read."""
+
+    status: int
+    #: Shown to the client as the title of the problem.
+    title: str
+    #: The reason, one word from a small set, for `Feature.request_rejected`.
+    reason: str
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def _request_id(headers: HTTPHeaders) -> str:
+    if "X-Request-ID" in headers and _REQUEST_ID.fullmatch(headers["X-Request-ID"]):
+        return headers["X-Request-ID"]
+    return random.getrandbits(128).to_bytes(16).hex()
+
+
+def contain(error: BaseException) -> None:
+    """Raises the error again if it is to end the process: asyncio lets those through. Anything else
+    that a team's code raises costs only what it was called for."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        raise error
+
+
+def is_cancelled() -> bool:
+    """Whether the current task is cancelled, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+@lru_cache(maxsize=1)
+def http_date(seconds: int) -> str:
+    """The value of a `Date` header for a time in seconds since 1970."""
+    return format_timestamp(seconds)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address, without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,119 @@
+"""Probes: `/livez`, `/readyz` and `/health`.
+
+The response of `/health` follows draft-inadarei-api-health-check-06.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+from tornado.escape import json_encode
+from tornado.web import RequestHandler
+
+from ..feature import Feature, Runtime
+from ..settings.server import ServerSettings
+from .checks import Result, results
+
+
+class Probes(Feature):
+    """Serves the state of the service and the results of its checks."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.name = settings.service_name
+        self.version = settings.service_version
+        self.runtime: Runtime
+
+    def attach(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def routes(self) -> list[Any]:
+        """For the main port: these reveal no internals."""
+        probes = [
+            (r"/livez", Livez),
+            (r"/readyz", Readyz, {"probes": self}),
+            (r"/health", HealthReport, {"probes": self}),
+        ]
+        # One pattern for all three, because every other request is matched against it first.
+        return [(r"/(?:livez|readyz|health)", probes)]
+
+    def admin_routes(self) -> list[Any]:
+        """For the admin port: the same for whoever must not share the limits of the main port, and
+        each check with its value, and the reason if it does not pass."""
+        return [
+            (r"/livez", Livez),
+            (r"/readyz", Readyz, {"probes": self}),
+            (r"/health", HealthReport, {"probes": self, "detail": True}),
+        ]
+
+
+class Probe(RequestHandler):
+    """Answers probe traffic, which is never cached and is too frequent to be logged or traced."""
+
+    is_probe = True
+
+    def set_default_headers(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Type", "application/health+json")
+
+    def compute_etag(self) -> None:
+        return None
+
+    def respond(self, body: dict[str, Any]) -> None:
+        if body["status"] == "fail":
+            self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
+        self.finish(json_encode(body))
+
+
+class Livez(Probe):
+    """Alive while the event loop runs. Checks nothing outside of the process."""
+
+    def get(self) -> None:
+        self.respond({"status": "pass"})
+
+    head = get
+
+
+class Readyz(Probe):
+    """Ready once started, while not draining and no check fails."""
+
+    def initialize(self, probes: Probes) -> None:
+        self.probes = probes
+
+    async def get(self) -> None:
+        if self.probes.runtime.state != "ready":
+            self.respond({"status": "fail", "output": self.probes.runtime.state})
+        else:
+            self.respond({"status": _worst(await results(self.probes.runtime.health))})
+
+    head = get
+
+
+class HealthReport(Probe):
+    """The state of the service and of each check."""
+
+    def initialize(self, probes: Probes, detail: bool = False) -> None:
+        self.probes = probes
+        self.detail = detail
+
+    async def get(self) -> None:
+        checks = await results(self.probes.runtime.health)
+        status = _worst(checks)
+        body: dict[str, Any] = {
+            "status": status if self.probes.runtime.state == "ready" else "fail",
+            "version": self.probes.version.partition(".")[0],
+            "releaseId": self.probes.version,
+            "serviceId": self.probes.name,
+        }
+        if self.probes.runtime.state != "ready":
+            body["output"] = self.probes.runtime.state
+        if not self.detail:
+            shown = ("componentType", "status", "time")
+            checks = {name: {key: result[key] for key in shown} for name, result in checks.items()}
+        body["checks"] = {name: [result] for name, result in checks.items()}
+        self.respond(body)
+
+    head = get
+
+
+def _worst(checks: dict[str, Result]) -> str:
+    statuses = {result["status"] for result in checks.values()}
+    return next((status for status in ("fail", "warn") if status in statuses), "pass")

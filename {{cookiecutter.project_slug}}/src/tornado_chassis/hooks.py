@@ -1,0 +1,606 @@
+"""Each request as it arrives, and its answer as it leaves: handlers keep the class that their owner
+wrote.
+
+`Incoming` is what a connection passes a request to, and `Outgoing` what it is answered on. Whatever
+answers, a handler, a nested application or a function, goes through both.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from http import HTTPStatus
+from operator import attrgetter
+from time import time
+from types import TracebackType
+from typing import Any, NamedTuple
+from weakref import ref
+
+from tornado import web
+from tornado.escape import json_encode
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.log import app_log
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from .exchange import CLIENT_CLOSED_REQUEST, Exchange, contain, http_date, is_cancelled
+from .feature import Runtime
+from .rejections import body_lost, closed_with
+from .websockets import Socket
+
+log = logging.getLogger(__name__)
+
+_SERVER = "TornadoServer/"
+
+
+class Incoming(HTTPMessageDelegate):
+    """Receives one request. Its exchange starts when its handler does."""
+
+    _delegate: HTTPMessageDelegate | None = None
+    _outgoing: "Outgoing"
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        find_handler: Callable[[HTTPServerRequest], HTTPMessageDelegate],
+        server: object,
+        connection: HTTPConnection,
+    ) -> None:
+        self._runtime = runtime
+        self._find_handler = find_handler
+        self._server = server
+        self._connection: Any = connection
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        assert isinstance(start_line, RequestStartLine)
+        runtime, connection = self._runtime, self._connection
+        outgoing = self._outgoing = Outgoing(runtime, connection)
+        request = HTTPServerRequest(
+            connection=outgoing,
+            server_connection=self._server,
+            start_line=start_line,
+            headers=headers,
+        )
+        delegate: HTTPMessageDelegate
+        try:
+            delegate = self._find_handler(request)
+        except BaseException as error:
+            # A router or a matcher of the team's.
+            delegate = _Unrouted(error)
+        waits_for_body, handler_class = False, None
+        if isinstance(delegate, web._HandlerDelegate):
+            handler_class = delegate.handler_class
+            outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
+            # It is called with what the class would be called with.
+            delegate.handler_class = partial(_make, handler_class, outgoing, False)  # type: ignore
+            waits_for_body = not delegate.stream_request_body
+        # Not `get()`, which is slow if there is no such header.
+        lengths = headers.get_list("Content-Length")
+        has_body = bool((lengths and lengths != ["0"]) or headers.get_list("Transfer-Encoding"))
+        exchange = Exchange(request, outgoing.route, getattr(handler_class, "is_probe", False))
+        outgoing.exchange = exchange
+        body_size = 0
+        if has_body and waits_for_body:
+            body_size = _body_size(lengths, connection._max_body_size)
+        rejection = runtime.admit(exchange, body_size)
+        if rejection is not None:
+            if not headers.get_list("Expect"):
+                # Undocumented: the body is still read, and dropped. Closing the connection while
+                # the client is sending would lose the response.
+                connection._read_finished = True
+            self._start(outgoing.answer, rejection.status, rejection.title, rejection.headers)
+            return None
+        self._delegate = delegate
+        if waits_for_body:
+            return delegate.headers_received(start_line, headers)
+        pending: Awaitable[None] | None
+        pending = self._start(delegate.headers_received, start_line, headers)
+        return pending and self._receive(pending)
+
+    def _start(self, work: Callable[..., Any], *args: Any) -> Any:
+        # Variables set in the connection's own context would leak into its next request.
+        return copy_context().run(self._started, work, args)
+
+    def _started(self, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        exchange = self._outgoing.exchange
+        assert exchange
+        self._runtime.start(exchange)
+        try:
+            return work(*args)
+        except BaseException as error:
+            # The handler could not be created, or the target is none. Tornado would close the
+            # connection silently.
+            self._delegate = None
+            self._outgoing.fail(error, exchange)
+
+    def data_received(self, data: bytes) -> Awaitable[None] | None:
+        delegate = self._delegate
+        if delegate is None:
+            return None
+        future = self._body()
+        if future and future.done():
+            return None  # The request has failed, and is being answered.
+        try:
+            pending = delegate.data_received(data)
+        except BaseException as error:
+            self._fail(error)
+            return None
+        return pending and self._receive(pending)
+
+    async def _receive(self, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
+            self._fail(error)
+
+    def _body(self) -> "asyncio.Future[None] | None":
+        """What a handler waits for that receives its body in parts."""
+        delegate: Any = self._delegate
+        if isinstance(delegate, web._HandlerDelegate) and delegate.stream_request_body:
+            body: asyncio.Future[None] = delegate.request._body_future
+            return body
+        return None
+
+    def _fail(self, error: BaseException) -> None:
+        contain(error)
+        future = self._body()
+        if future is None:
+            self._delegate = None
+            self._outgoing.fail(error, self._outgoing.exchange)
+        elif not future.done():
+            # The handler waits for its body here, so it fails as it would anywhere else.
+            if isinstance(error, StopIteration):
+                error = RuntimeError(repr(error))  # A future takes no StopIteration.
+            future.set_exception(error)
+            future.exception()  # in case it no longer does
+
+    def finish(self) -> None:
+        # With it goes the second copy of the body.
+        future = self._body()
+        delegate, self._delegate = self._delegate, None
+        if delegate is None:
+            return
+        exchange = self._outgoing.exchange
+        if exchange and not exchange.has_started:
+            self._start(delegate.finish)
+        elif future:
+            if not future.done():
+                delegate.finish()
+        elif exchange:
+            try:
+                exchange.context.copy().run(delegate.finish)
+            except BaseException as error:
+                self._outgoing.fail(error, exchange)
+
+    def on_connection_close(self) -> None:
+        future = self._body()
+        delegate, self._delegate = self._delegate, None
+        outgoing = self._outgoing
+        exchange = outgoing.exchange
+        if exchange:
+            if exchange.has_started:
+                status = closed_with(self._connection, exchange.started)
+                outgoing.end(status or CLIENT_CLOSED_REQUEST)
+            else:
+                outgoing.exchange = None
+                self._runtime.forget(exchange)
+                body_lost(self._connection, self._runtime, exchange.started)
+        if delegate:
+            try:
+                delegate.on_connection_close()
+            except BaseException as error:
+                outgoing.fail(error, exchange)
+            if future and not future.done():
+                # An override does not call Tornado's own, and the handler would wait forever.
+                future.set_exception(StreamClosedError())
+                future.exception()
+
+
+class Outgoing(HTTPConnection):
+    """The connection, as whoever answers the request has it."""
+
+    def __init__(self, runtime: Runtime, connection: Any) -> None:
+        self._runtime = runtime
+        self._connection = connection
+        self.context = connection.context
+        # All are set here, since Python finds those slowly that hide one of the class.
+        #: Template of the matched route.
+        self.route = ""
+        #: None when it has ended.
+        self.exchange: Exchange | None = None
+        self._handler: ref[web.RequestHandler] | None = None
+        self._callback: Callable[[], None] | None = None
+        #: Of the answer that has begun.
+        self._status = 0
+        # Tornado drops it with the end of the request.
+        connection.set_close_callback(self._closed)
+
+    @property
+    def stream(self) -> IOStream:
+        stream: IOStream = self._connection.stream
+        return stream
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        self._callback = callback
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> "asyncio.Future[None]":
+        if not (exchange := self.exchange):
+            return _ended()
+        status = self._status = int(start_line.code)  # type: ignore  # may be an HTTPStatus
+        if status == 101:
+            # Undocumented: in a stop, the connection would be closed after its handshake.
+            self._connection._disconnect_on_finish = False
+        headers["X-Request-ID"] = exchange.request_id
+        # `Server` reveals the version.
+        if "Server" in headers and headers["Server"].startswith(_SERVER):
+            del headers["Server"]
+        written: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
+        return written
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        if not self.exchange:
+            return _ended()
+        written: asyncio.Future[None] = self._connection.write(chunk)
+        return written
+
+    def finish(self) -> None:
+        exchange, connection = self.exchange, self._connection
+        if not exchange:
+            return  # By now, the connection may answer another request.
+        # Before it closes the stream itself.
+        is_lost = connection.stream.closed() and not exchange.error
+        try:
+            connection.finish()
+        finally:
+            self.end(CLIENT_CLOSED_REQUEST if is_lost else self._status or 200)
+
+    def detach(self) -> IOStream:
+        self._callback = None
+        stream: IOStream = self._connection.detach()
+        # From here on, it is another protocol, whose end HTTP does not see.
+        self.end(self._status or 200)
+        return stream
+
+    def _closed(self) -> None:
+        callback, self._callback = self._callback, None
+        exchange = self.exchange
+        # First: what the handler does about it may fail.
+        self.end(CLIENT_CLOSED_REQUEST)
+        if callback:
+            try:
+                callback()
+            except BaseException as error:
+                # Otherwise, Tornado would wait for the answer.
+                self.fail(error, exchange)
+
+    def end(self, status: int) -> None:
+        """Ends the exchange, if that has not ended."""
+        if exchange := self.exchange:
+            self.exchange = None
+            if status == 101 and self._handler:
+                handler = self._handler()
+                if isinstance(handler, WebSocketHandler) and handler.ws_connection:
+                    self._runtime.websockets[handler] = Socket(self._runtime, exchange, handler)
+            self._runtime.end(exchange, status)
+
+    def answer(self, status: int, title: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answers with a problem in place of a handler."""
+        exchange = self.exchange
+        assert exchange
+        problem = {"title": title, "status": int(status), "request_id": exchange.request_id}
+        body = json_encode(problem).encode()
+        with_length = {"Content-Type": "application/problem+json", "Content-Length": str(len(body))}
+        sent = HTTPHeaders({"Date": http_date(int(time())), **with_length, **(headers or {})})
+        chunk = b"" if exchange.method == "HEAD" else body
+        self.write_headers(ResponseStartLine("", int(status), title), sent, chunk)
+        self.finish()
+
+    def fail(self, error: BaseException, exchange: Exchange | None) -> None:
+        """Reports what escaped from a handler, and answers with 500 if it has not answered."""
+        contain(error)
+        if isinstance(error, HTTPInputError):
+            # A form for a function: Tornado parses that of a handler within the handler.
+            self.give_up(HTTPStatus.BAD_REQUEST)
+            return
+        if exchange and exchange.has_started:
+            trace = type(error), error, error.__traceback__
+            # Not within the context itself, which may be entered already.
+            context = exchange.context.copy()
+            context.run(log.error, "Unhandled exception in %s", exchange, exc_info=trace)
+            context.run(self._runtime.report_failure, exchange, error)
+        self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def give_up(self, status: HTTPStatus) -> None:
+        """Answers in place of a handler that won't; if it has begun, cuts its answer off."""
+        if not self.exchange:
+            return
+        if self._status:
+            # The client must not mistake a part of the response for all of it.
+            self.end(self._status)
+            self.stream.close()
+        else:
+            self.answer(status, status.phrase)
+
+    def adopt(self, handler: web.RequestHandler, is_inner: bool) -> None:
+        """Learns of what a handler raises, and with which task it runs."""
+        self._handler = weak = ref(handler)
+        exchange = self.exchange
+        if not exchange:
+            return  # Made too late to answer.
+        # Beside the class, as Tornado does itself with those of a WebSocket.
+        # `initialize` may have set one.
+        own = handler.log_exception
+        if getattr(own, "__self__", None) is handler:
+            own = None  # type: ignore[assignment]
+        handler.log_exception = partial(  # type: ignore[method-assign]
+            _log_exception, self._runtime, exchange, weak, own
+        )
+        handler._execute = partial(self._execute, handler, exchange, is_inner)  # type: ignore
+
+    def _execute(
+        self,
+        handler: web.RequestHandler,
+        exchange: Exchange,
+        is_inner: bool,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> "asyncio.Task[None]":
+        del handler._execute  # that of its class is back
+        coroutine = handler._execute(*args, **kwargs)
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[None]
+        if sys.version_info >= (3, 12) and self._runtime.eager_start:
+            # As Tornado did before it had native coroutines. Going through the event loop would
+            # take three more turns until the connection reads again. Between two requests of a
+            # connection, Tornado lets others run.
+            task = asyncio.Task(coroutine, loop=loop, eager_start=True)
+        else:
+            task = loop.create_task(coroutine)
+        if task.done():
+            self._executed(handler, exchange, task)
+            return task
+        task.add_done_callback(partial(self._executed, handler, exchange))
+        stream = self._connection.stream
+        if stream and (callback := stream._close_callback):
+            # The connection is about to replace it, as it expects a handler to start later.
+            loop.call_soon(self._keep, callback)
+        if self.exchange and not is_inner:
+            self._runtime.exchanges[exchange] = Running(handler, task, self)
+        return task
+
+    def _keep(self, callback: Callable[[], None]) -> None:
+        """Calls what the handler has set on the stream itself, too."""
+        stream = self.stream
+        if stream and not stream.closed() and (own := stream._close_callback):
+
+            def closed() -> None:
+                own()
+                callback()
+
+            stream.set_close_callback(closed)
+
+    def _executed(
+        self, handler: web.RequestHandler, exchange: Exchange, task: "asyncio.Task[None]"
+    ) -> None:
+        """Answers if the handler has not: Tornado does not expect hooks to raise whatever they
+        like."""
+        if self._status == 101 and isinstance(handler, WebSocketHandler):
+            self._websocket_executed(handler, task)
+        if task.cancelled():
+            self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
+        elif error := task.exception():
+            self.fail(error, exchange)
+        elif self.exchange and handler._auto_finish and not handler._finished:
+            # What an exception handler raises, Tornado has logged.
+            self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _websocket_executed(self, handler: WebSocketHandler, task: "asyncio.Task[None]") -> None:
+        """Closes what its client takes for a WebSocket, but nobody reads."""
+        protocol = handler.ws_connection
+        if self.stream:
+            self.stream.close()
+        elif protocol and (task.cancelled() or task.exception()):
+            protocol._abort()
+        if not (protocol and protocol.stream and not protocol.is_closing()):
+            self._runtime.websockets.pop(handler, None)
+
+
+def _pass_on(name: str) -> None:
+    def write(outgoing: Outgoing, value: Any) -> None:
+        setattr(outgoing._connection, name, value)
+
+    setattr(Outgoing, name, property(attrgetter(f"_connection.{name}"), write))
+
+
+# What else is public. With `__getattr__`, Python 3.11 would find nothing fast.
+for _name in (
+    "close",
+    "is_client",
+    "no_keep_alive",
+    "params",
+    "read_response",
+    "set_body_timeout",
+    "set_max_body_size",
+):
+    _pass_on(_name)
+
+
+class Running(NamedTuple):
+    """A handler that has not answered yet."""
+
+    handler: web.RequestHandler
+    task: "asyncio.Task[None]"
+    connection: Outgoing
+
+    def time_out(self, seconds: float) -> None:
+        """Answers with 503 in place of a handler that has taken too long, and cancels it."""
+        connection = self.connection
+        if exchange := connection.exchange:
+            exchange.error = TimeoutError(f"no answer within {seconds:g} s")
+            exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
+            if not connection._status:
+                send_error = self.handler.send_error
+                try:
+                    exchange.context.copy().run(send_error, HTTPStatus.SERVICE_UNAVAILABLE)
+                except BaseException as error:
+                    connection.fail(error, exchange)
+            connection.give_up(HTTPStatus.SERVICE_UNAVAILABLE)
+        self.task.cancel()
+
+
+def _make(
+    handler_class: type[web.RequestHandler],
+    outgoing: Outgoing,
+    is_inner: bool,
+    application: Any,
+    request: HTTPServerRequest,
+    **kwargs: Any,
+) -> web.RequestHandler:
+    handler = handler_class(application, request, **kwargs)
+    outgoing.adopt(handler, is_inner)
+    return handler
+
+
+def _log_exception(
+    runtime: Runtime,
+    exchange: Exchange,
+    weak: "ref[web.RequestHandler]",
+    own: Callable[..., None] | None,
+    typ: type[BaseException] | None,
+    value: BaseException | None,
+    tb: TracebackType | None,
+) -> None:
+    handler = weak()
+    assert handler
+    if _has_left(handler, exchange, value):
+        log.debug("Client disconnected during %s", exchange)
+        # Nobody is there, and Tornado would log an error for that.
+        with suppress(Exception):
+            handler.finish()
+        return
+    is_failure = value is not None and (
+        not isinstance(value, web.HTTPError) or value.status_code >= 500
+    )
+    try:
+        log_failure(handler, own, exchange, typ, value, tb, is_failure)
+    except BaseException as raised:
+        contain(raised)
+        # As Tornado does for a request, but not for a WebSocket, which would then hang.
+        app_log.error("Error in exception logger", exc_info=True)
+    if value is not None and is_failure:
+        runtime.report_failure(exchange, value)
+
+
+def log_failure(
+    handler: web.RequestHandler,
+    own: Callable[..., None] | None,
+    exchange: Exchange,
+    typ: type[BaseException] | None,
+    value: BaseException | None,
+    tb: TracebackType | None,
+    is_failure: bool,
+) -> None:
+    # Tornado's own messages include the query string, which may contain secrets.
+    of_class = type(handler).log_exception
+    if own:
+        own(typ, value, tb)
+    elif of_class is not web.RequestHandler.log_exception:
+        of_class(handler, typ, value, tb)
+    elif value is not None and is_failure:
+        log.error("Unhandled exception in %s", exchange, exc_info=(type(value), value, tb))
+    elif isinstance(value, web.HTTPError) and (message := value.get_message()):
+        log.warning("%d %s: %s", value.status_code, exchange, message)
+
+
+def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:
+    """Whether an error is that the handler's own client has left, and not another one."""
+    if isinstance(error, WebSocketClosedError):
+        own = getattr(handler, "ws_connection", None)
+        return exchange.status == 101 and not (own and own.stream and not own.is_closing())
+    if isinstance(error, StreamClosedError):
+        connection: Any = exchange.request.connection
+        stream = connection.stream
+        return stream is not None and bool(stream.closed())
+    return False
+
+
+def _ended() -> "asyncio.Future[None]":
+    """What a write gets after the end, as from a connection that is closed."""
+    written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    written.set_exception(StreamClosedError())
+    written.exception()
+    return written
+
+
+class _Unrouted(HTTPMessageDelegate):
+    """In place of a handler that was not found, because looking for it failed."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> None:
+        raise self._error
+
+
+class Wsgi:
+    """A `WSGIContainer` behind a `FallbackHandler`. Called, it would go on in a task of its own,
+    and nobody would learn that it has failed."""
+
+    def __init__(self, handle_request: Callable[[HTTPServerRequest], Any]) -> None:
+        self._handle_request = handle_request
+
+    def __call__(self, request: HTTPServerRequest) -> None:
+        task = asyncio.ensure_future(self._handle_request(request))
+        task.add_done_callback(partial(self._answered, request))
+
+    def _answered(self, request: HTTPServerRequest, task: "asyncio.Future[None]") -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error:
+            connection: Any = request.connection
+            connection.fail(error, connection.exchange)
+
+
+class Inner:
+    """An `Application` behind a `FallbackHandler`, with what its handlers raise."""
+
+    def __init__(self, application: web.Application) -> None:
+        self.application = application
+
+    def __call__(self, request: HTTPServerRequest) -> None:
+        delegate: Any = self.application.find_handler(request)
+        if isinstance(delegate, web._HandlerDelegate):
+            outgoing: Any = request.connection
+            delegate.handler_class = partial(  # type: ignore
+                _make, delegate.handler_class, outgoing, True
+            )
+        delegate.execute()
+
+
+def _body_size(lengths: list[str], limit: int) -> int:
+    """How much memory a body may take: its announced length, or else the limit."""
+    if len(lengths) == 1 and lengths[0].isdecimal() and len(lengths[0]) < 16:
+        return min(int(lengths[0]), limit)
+    return limit

@@ -1,0 +1,94 @@
+"""Which requests are accepted, and how long they may run."""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from math import inf
+from time import perf_counter
+from typing import Any
+from weakref import WeakSet
+
+from tornado.web import FallbackHandler, RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from .exchange import Exchange, Rejection
+from .feature import Feature, Runtime
+from .settings.server import ServerSettings
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Limit for the bodies of all requests in flight together."""
+
+SWEEP_SECONDS = 0.25
+"""How often to look for requests that have run for too long."""
+
+_OVERLOAD = Rejection(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    title="The service is overloaded",
+    reason="overload",
+    headers={"Retry-After": "1"},
+)
+
+
+class Limits(Feature):
+    """Rejects requests for which there is no room, and ends requests that take too long.
+
+    A handler class may have its own `request_timeout`, in seconds, or None for no limit. None is
+    the default for WebSockets, `stream_request_body` and `FallbackHandler`.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._max_requests = settings.max_requests_in_flight
+        self._timeout = settings.request_timeout_seconds or None
+        self._runtime: Runtime
+        self._timer: asyncio.TimerHandle | None = None
+        #: Classes of handlers whose `request_timeout` is wrong.
+        self._warned: WeakSet[type[RequestHandler]] = WeakSet()
+
+    def attach(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def startup(self) -> None:
+        # One timer for all requests, since most end long before their timeout.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    async def shutdown(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def reject(self, exchange: Exchange) -> Rejection | None:
+        runtime = self._runtime
+        if len(runtime.exchanges) <= self._max_requests and (
+            runtime.body_bytes <= MAX_BODY_BYTES or not exchange.body_size
+        ):
+            return None
+        if exchange.is_probe:
+            return None
+        return _OVERLOAD
+
+    def _sweep(self) -> None:
+        # First: nothing that is called from here may end it.
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        now = perf_counter()
+        for exchange, running in list(self._runtime.exchanges.items()):
+            if running and now - exchange.started >= (seconds := self._seconds(running.handler)):
+                running.time_out(seconds)
+
+    def _seconds(self, handler: RequestHandler) -> float:
+        is_unlimited = isinstance(handler, WebSocketHandler | FallbackHandler)
+        default = None if is_unlimited or handler._stream_request_body else self._timeout
+        try:
+            seconds: Any = getattr(handler, "request_timeout", default)
+            if seconds is None:
+                return inf
+            if seconds >= 0 and isinstance(seconds, int | float):
+                return seconds
+            error = f"{seconds!r} is not a number of seconds"
+        except Exception as raised:
+            error = repr(raised)
+        if type(handler) not in self._warned:
+            self._warned.add(type(handler))
+            log.error("Ignoring request_timeout of %s: %s", type(handler).__qualname__, error)
+        return inf if default is None else default

@@ -1,0 +1,149 @@
+"""What all backends measure: requests, outgoing calls, and the event loop."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic, time
+
+from ..client import Calls
+from ..counts import COUNTS
+from ..exchange import Exchange
+from ..feature import Call, Feature, Runtime
+from . import BUCKETS
+
+LAG_INTERVAL_SECONDS = 0.25
+LAG_WINDOW_SECONDS = 15.0
+
+LABELS = (
+    "http_request_method",
+    "url_scheme",
+    "http_response_status_code",
+    "http_route",
+    "error_type",
+)
+CALL_LABELS = (
+    "http_request_method",
+    "server_address",
+    "server_port",
+    "url_scheme",
+    "http_response_status_code",
+    "error_type",
+)
+
+
+class Durations:
+    """One histogram.
+
+    Only the event loop's thread uses it, so it needs no lock, which would cost each request more
+    than all the rest.
+    """
+
+    __slots__ = ("counts", "exemplars", "value")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        #: The last of each bucket: its ids, its seconds, and when it was, in seconds since 1970.
+        self.exemplars: list[tuple[dict[str, str], float, float] | None] = [None] * len(self.counts)
+        #: The sum.
+        self.value = 0.0
+
+    def observe(self, seconds: float, exemplar: dict[str, str] | None) -> None:
+        bucket = bisect_left(BUCKETS, seconds)
+        self.counts[bucket] += 1
+        self.value += seconds
+        if exemplar is not None:
+            self.exemplars[bucket] = exemplar, seconds, time()
+
+
+class Meter(Feature):
+    """Measures each exchange, each call and the event loop, for a backend to show."""
+
+    needs = (Calls, *COUNTS)
+
+    def __init__(self) -> None:
+        self.runtime: Runtime
+        #: By method, scheme, status, route and error.
+        self.durations: dict[tuple[str, str, int, str, str], Durations] = {}
+        #: By the values of CALL_LABELS.
+        self.calls: dict[tuple[str, ...], Durations] = {}
+        self.active: dict[tuple[str, str], int] = {}
+        self.lag = Lag()
+
+    def attach(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    async def startup(self) -> None:
+        self.lag.start()
+
+    async def shutdown(self) -> None:
+        self.lag.stop()
+
+    def request_started(self, exchange: Exchange) -> None:
+        key = exchange.method, exchange.request.protocol
+        self.active[key] = self.active.get(key, 0) + 1
+
+    def request_ended(self, exchange: Exchange) -> None:
+        method, scheme = exchange.method, exchange.request.protocol
+        self.active[method, scheme] -= 1
+        key = method, scheme, exchange.status, exchange.route, exchange.error_type
+        durations = self.durations.get(key)
+        if durations is None:
+            durations = self.durations[key] = Durations()
+        durations.observe(exchange.duration, exchange.exemplar)
+
+    def call_ended(self, call: Call) -> None:
+        server = call.server_address, str(call.server_port), call.scheme
+        key = call.method, *server, str(call.status or ""), call.error_type
+        durations = self.calls.get(key)
+        if durations is None:
+            durations = self.calls[key] = Durations()
+        durations.observe(call.duration, None)
+
+    def gauges(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
+        """Name, description, present value and labels of each gauge."""
+        for key, active in self.active.items():
+            labels = dict(zip(LABELS, key, strict=False))
+            yield "http_server_active_requests", "HTTP server requests in flight.", active, labels
+        yield (
+            "event_loop_lag_seconds",
+            "How late the event loop ran a timer, at the worst in the last 15 to 30 seconds.",
+            self.lag.worst(),
+            {},
+        )
+        open_websockets = self.runtime.open_websockets
+        yield "websocket_connections", "WebSockets that are open.", open_websockets, {}
+
+
+class Lag:
+    """How late timers run.
+
+    A sample at each scrape would miss what happens in between, so the worst value is kept for at
+    least one window and at most two. `tick` is called at each interval.
+    """
+
+    def __init__(self, tick: Callable[[], object] = lambda: None) -> None:
+        self._tick = tick
+        self._last = self._this = 0.0
+        self._window_ends = 0.0
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._due = monotonic() + LAG_INTERVAL_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(LAG_INTERVAL_SECONDS, self._wake)
+
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def worst(self) -> float:
+        return max(self._last, self._this)
+
+    def _wake(self) -> None:
+        now = monotonic()
+        if now >= self._window_ends:
+            self._last, self._this = self._this, 0.0
+            self._window_ends = now + LAG_WINDOW_SECONDS
+        self._this = max(self._this, now - self._due)
+        self.start()
+        self._tick()

@@ -1,0 +1,318 @@
+"""Metrics for StatsD, sent over UDP.
+
+Names follow OpenTelemetry's stable HTTP conventions. StatsD has no labels, so their values are
+parts of the name, as in `http_server_request_duration_seconds.GET.http.200._hello_name_.none` for
+method, scheme, status, route and error. Each name begins with the name of the service, or with
+`STATSD_PREFIX`. The name of a gauge ends with the instance, because StatsD keeps only the last
+value of a name. Durations are sent in milliseconds, as StatsD expects.
+
+Metrics of the process have other names than statsd_exporter's own, with which they would collide:
+it would then show no metrics at all.
+
+Written by hand because `statsd.StatsClient` resolves its host in the constructor, which raises for
+an unknown host, and blocks the event loop while it sends.
+"""
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import platform
+import re
+import socket
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from threading import Event, RLock, Thread
+from time import process_time
+from typing import Any
+
+from ..exchange import Exchange
+from ..feature import Call, Export
+from ..settings.statsd import StatsdSettings
+from . import MAX_SERIES, Gauge, Histogram, dropped, instruments, subscribers
+from .meter import Lag, Meter
+
+FLUSH_TICKS = 4
+"""After how many intervals of the lag what was measured is sent."""
+
+LAST_FLUSH_SECONDS = 1.4
+
+DATAGRAM_BYTES = 1432
+"""The payload of an Ethernet frame, minus the overhead of a tunnel."""
+
+MAX_DATAGRAMS = 500
+
+PROBE_SECONDS = 1.0
+RESOLVE_AGAIN_SECONDS = 300.0
+RETRY_SECONDS = 1.0
+RETRY_DOUBLINGS = 5
+
+log = logging.getLogger(__name__)
+
+
+class _Outbox:
+    """Lines that have not been sent yet. Any thread may add to them."""
+
+    def __init__(self, prefix: str, suffix: str) -> None:
+        self._prefix = prefix
+        #: Of gauges.
+        self._suffix = suffix
+        self.datagrams: deque[bytes] = deque()
+        self.dropped = 0
+        # Reentrant, because a signal handler may observe a duration.
+        self.lock = RLock()
+
+    def write(self, name: str, kind: str, value: float) -> None:
+        """Adds a line to the last datagram, or to a new one if the last is full.
+
+        `kind` is `c` for a count since the last line of this name, `g` or `ms`.
+        """
+        if not math.isfinite(value):
+            return
+        number = str(int(value)) if value == int(value) else f"{value:.6f}"
+        name = f"{self._prefix}{name}{self._suffix if kind == 'g' else ''}"
+        line = f"{name}:{number}|{kind}"
+        if kind == "g" and value < 0:
+            # StatsD adds a number with a sign to the value before it.
+            line = f"{name}:0|g\n{line}"
+        text = line.encode()
+        with self.lock:
+            if self.datagrams and len(self.datagrams[-1]) + len(text) < DATAGRAM_BYTES:
+                self.datagrams[-1] += b"\n" + text
+            elif len(self.datagrams) < MAX_DATAGRAMS and len(text) <= DATAGRAM_BYTES:
+                self.datagrams.append(text)
+            else:
+                self.dropped += 1
+
+
+class StatsD(Meter):
+    """Measures each exchange and the event loop, and sends the metrics to StatsD every second.
+
+    Without `STATSD_HOST` nothing is kept or sent.
+    """
+
+    def __init__(self, settings: StatsdSettings) -> None:
+        super().__init__()
+        self.lag = Lag(self._tick)
+        self._names = settings.service_name, settings.service_version
+        prefix = f"{settings.statsd_prefix or settings.service_name}."
+        self._outbox = _Outbox(prefix, _dotted("", _instance(settings)))
+        self._connection: _Connection | None = None
+        if settings.statsd_host is None:
+            log.info("Metrics are not sent: STATSD_HOST is not set")
+        else:
+            address = settings.statsd_host, settings.statsd_port
+            self._connection = _Connection(*address, self._outbox)
+        #: What was sent of each count.
+        self._sent: dict[tuple[str, ...], float] = {}
+        self._ticks = 0
+
+    async def startup(self) -> None:
+        if self._connection:
+            subscribers.append(self._observed)
+            self._connection.start()
+            await super().startup()
+
+    async def shutdown(self) -> None:
+        await super().shutdown()
+        if self._connection and self._observed in subscribers:
+            subscribers.remove(self._observed)
+            self._write()
+            await self._connection.stop()
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        if self._outbox.dropped:
+            yield "statsd_dropped", "Measurements that were not sent.", self._outbox.dropped
+
+    def exports(self) -> Iterable[Export]:
+        if self._connection:
+            lost = self._outbox.dropped + int(dropped.value)
+            yield Export("StatsD", "measurements", self._connection.sent, lost)
+        else:
+            yield Export("StatsD", "measurements")
+
+    def request_ended(self, exchange: Exchange) -> None:
+        method, scheme = exchange.method, exchange.request.protocol
+        self.active[method, scheme] -= 1
+        if not self._connection:
+            return
+        route, error = exchange.route or "unmatched", exchange.error_type or "none"
+        labels = method, scheme, exchange.status, route, error
+        name = _dotted("http_server_request_duration_seconds", *labels)
+        self._outbox.write(name, "ms", exchange.duration * 1000)
+        # Sending all datagrams of a second at once would overrun the receiver.
+        if len(self._outbox.datagrams) > 1:
+            self._connection.flush(keep=1)
+
+    def call_ended(self, call: Call) -> None:
+        if self._connection:
+            server = call.server_address, call.server_port, call.scheme
+            labels = call.method, *server, call.status or "none", call.error_type or "none"
+            name = _dotted("http_client_request_duration_seconds", *labels)
+            self._outbox.write(name, "ms", call.duration * 1000)
+
+    def _observed(self, series: Histogram, seconds: float) -> None:
+        self._outbox.write(_dotted(series.name, *series.label_values), "ms", seconds * 1000)
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        if self._ticks % FLUSH_TICKS == 0 and self._connection and self._connection.flush():
+            self._write()
+            self._connection.flush()
+
+    def _write(self) -> None:
+        """Writes each gauge, and by how much each count has grown."""
+        write = self._outbox.write
+        for metric in [*instruments.values()]:
+            for series in metric.series():
+                if isinstance(series, Gauge):
+                    value = series.read() if series.is_set else None
+                    if value is not None:
+                        write(_dotted(series.name, *series.label_values), "g", value)
+                elif not isinstance(series, Histogram):
+                    self._grow((series.name, *series.label_values), series.value)
+        for name, _, total, names in self.runtime.totals():
+            self._grow((name, *names.values()), total)
+        for name, _, value, names in self.gauges():
+            write(_dotted(name, *names.values()), "g", value)
+        write(_dotted("build_info", *self._names, platform.python_version()), "g", 1)
+        for name, value in _process():
+            write(name, "g", value)
+
+    def _grow(self, key: tuple[str, ...], total: float) -> None:
+        if growth := total - self._sent.get(key, 0):
+            self._outbox.write(_dotted(*key), "c", growth)
+            self._sent[key] = total
+
+
+def _process() -> Iterator[tuple[str, float]]:
+    """Gauges of the process."""
+    yield "process_cpu_time_seconds", process_time()
+    if sys.platform != "win32":
+        with suppress(OSError):  # only Linux has this file
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            yield "process_memory_usage_bytes", pages * os.sysconf("SC_PAGE_SIZE")
+    for generation, figures in enumerate(gc.get_stats()):
+        yield f"python_gc_collections.{generation}", figures["collections"]
+
+
+class _Connection:
+    """A UDP socket to a host that may not be up yet, or no longer.
+
+    The event loop sends. A thread resolves the host and checks that it does not refuse. The thread
+    does not belong to the loop's executor, which asyncio joins at the end: a lookup may take
+    minutes.
+    """
+
+    def __init__(self, host: str, port: int, outbox: _Outbox) -> None:
+        self._host = host
+        self._port = port
+        self._outbox = outbox
+        #: Measurements.
+        self.sent = 0
+        #: None while the host is unknown or refuses. Replaced under the outbox's lock.
+        self._socket: socket.socket | None = None
+        #: Since the last success. Both threads count; a race costs at most a log message.
+        self._failures = 0
+        self._is_stopping = False
+        #: Wakes the thread, whatever it is waiting for.
+        self._wake = Event()
+        self._thread = Thread(target=self._stay_connected, name="StatsD", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def flush(self, keep: int = 0) -> bool:
+        """Sends all datagrams but the last `keep`, without waiting; False if some can't be sent."""
+        try:
+            with self._outbox.lock:
+                while self._socket and len(self._outbox.datagrams) > keep:
+                    self._socket.send(self._outbox.datagrams[0])
+                    self.sent += self._outbox.datagrams.popleft().count(b"\n") + 1
+                return self._socket is not None
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._fail(error)
+            self._wake.set()
+            return False
+
+    async def stop(self) -> None:
+        """Sends what is left, waiting up to LAST_FLUSH_SECONDS for a lookup, and closes."""
+        self._is_stopping = True
+        self._wake.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_FLUSH_SECONDS):
+                # In this order: the thread may find the socket and end at any moment.
+                while not self.flush() and (self._thread.is_alive() or self._socket):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        self._use(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failures:
+            log.warning("Sending metrics to %s:%d failed: %s", self._host, self._port, error)
+        self._failures += 1
+        self._use(None)
+
+    def _use(self, connected: socket.socket | None) -> None:
+        with self._outbox.lock:
+            previous, self._socket = self._socket, connected
+        if previous:
+            previous.close()
+
+    def _stay_connected(self) -> None:
+        while True:
+            try:
+                self._use(self._connect())
+                if self._failures:
+                    log.info("Sending metrics to %s:%d works again", self._host, self._port)
+                self._failures = 0
+            except (OSError, UnicodeError) as error:
+                if not self._socket:  # An address that works is kept.
+                    self._fail(error)
+            retry = RETRY_SECONDS * 2 ** min(self._failures - 1, RETRY_DOUBLINGS)
+            self._wake.wait(RESOLVE_AGAIN_SECONDS if self._socket else retry)
+            self._wake.clear()
+            if self._is_stopping:
+                return
+
+    def _connect(self) -> socket.socket:
+        """Connects to the first address that does not refuse.
+
+        Raises OSError or UnicodeError if there is none.
+        """
+        *others, last = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
+        for family, _, _, _, address in others:
+            with suppress(OSError):
+                return self._probe(family, address)
+        return self._probe(last[0], last[-1])
+
+    def _probe(self, family: socket.AddressFamily, address: Any) -> socket.socket:
+        probed = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            probed.setblocking(False)
+            probed.connect(address)
+            # A host refuses only after something was sent to it; the next send raises the error.
+            probed.send(b"")
+            self._wake.wait(PROBE_SECONDS)
+            probed.send(b"")
+        except OSError:
+            probed.close()
+            raise
+        return probed
+
+
+def _instance(settings: StatsdSettings) -> str:
+    """The host, and what distinguishes this process from others on it."""
+    is_alone = settings.port and not settings.reuse_port
+    return f"{socket.gethostname()}_{settings.port if is_alone else os.getpid()}"
+
+
+@lru_cache(maxsize=MAX_SERIES)
+def _dotted(name: str, *labels: object) -> str:
+    return ".".join([name, *(re.sub(r"[^A-Za-z0-9_-]+", "_", str(each))[:100] for each in labels)])

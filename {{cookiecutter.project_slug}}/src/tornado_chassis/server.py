@@ -1,0 +1,239 @@
+"""Listens, then drains and stops on SIGTERM or SIGINT, without losing a request."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+
+from .application import Endpoint
+from .connections import LIMITS, Server
+from .exchange import contain
+from .feature import Runtime
+from .service import Service
+from .settings.server import ServerSettings
+
+EX_UNAVAILABLE = 69
+"""Exit status if it cannot listen on an address, after sysexits.h."""
+
+IDLE_GRACE_SECONDS = 1.0
+SHORT_GRACE_SECONDS = 0.25
+CLOSE_SECONDS = 0.25
+FLUSH_SECONDS = 1.5
+REPORT_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+async def serve(service: Service) -> None:
+    """Serves until a signal arrives, then stops.
+
+    The first endpoint takes the load. The others are for operators, who can watch the first one
+    stop.
+
+    Raises SystemExit with status 69 if it cannot listen on an address. Raises what a startup
+    callback raises, after stopping.
+    """
+    stop = _signalled()
+    main, *others = service.endpoints
+    servers = [listen(main, service.settings, service.settings.max_connections)]
+    servers += [listen(each, service.settings) for each in others]
+    settings = service.settings
+    running = settings.service_name, settings.service_version, settings.environment
+    log.info("%s %s is running in %s", *running)
+    starting = asyncio.create_task(start(service))
+    either: set[asyncio.Future[Any]] = {starting, stop}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done() and not starting.exception():
+        # What exists now, stays. Going through it again and again would cost a busy service a tenth
+        # of its time in garbage collection, and the slowest requests most of theirs.
+        gc.freeze()
+        await stop
+    starting.cancel()
+    try:
+        await drain(servers[0], service, stop)
+    finally:
+        for server in servers[1:]:
+            server.stop()
+            await _bounded(server.close_all_connections, CLOSE_SECONDS)
+        # The interpreter may crash at exit if threads are still running.
+        gc.unfreeze()
+    log.info("Stopped")
+    if starting.done() and not starting.cancelled():
+        starting.result()
+
+
+async def start(service: Service) -> None:
+    """Starts the features and runs the service's own callbacks, then is ready."""
+    for feature in service.app.runtime.features:
+        await feature.startup()
+    for callback in service.on_startup:
+        await callback()
+    service.app.runtime.state = "ready"
+    service.app.runtime.background.start()
+
+
+async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -> None:
+    """Waits for load balancers to leave and for requests in flight to end, then closes everything.
+
+    `stop` has the signal that stopped the service, if there was one.
+    """
+    loop = asyncio.get_running_loop()
+    runtime = service.app.runtime
+    delay = service.settings.drain_delay_seconds if runtime.state == "ready" else 0.0
+    runtime.state = "draining"
+    runtime.stopping.set()
+    log.info("Draining: accepting for %g s more", delay)
+    await asyncio.sleep(delay)
+
+    server.stop()
+    # Undocumented, and read for each request: a connection closes after its next response. A header
+    # `Connection: close` set by a handler would not close it.
+    server.conn_params.no_keep_alive = True
+    deadline = loop.time() + service.settings.drain_timeout_seconds
+    # If load balancers were given time to leave, give them some here, too.
+    grace = min(max(delay, SHORT_GRACE_SECONDS), IDLE_GRACE_SECONDS)
+    second_signal_hint = f". {stop.result()} again to stop now" if stop.done() else ""
+    await _let_requests_end(server, runtime, deadline, grace, second_signal_hint)
+    await _close(server, runtime)
+    await finish(service, deadline)
+
+
+async def _let_requests_end(
+    server: Server, runtime: Runtime, deadline: float, grace: float, second_signal_hint: str
+) -> None:
+    """Waits until nothing was received or sent for `grace` seconds, or no connection is left.
+
+    A client may be sending on a connection that looks idle; it gets one more response.
+    """
+    loop = asyncio.get_running_loop()
+    started = silent_since = loop.time()
+    report_at = started + SHORT_GRACE_SECONDS
+    while (now := loop.time()) < deadline:
+        # A connection may close a moment before its request is known to have ended.
+        if runtime.in_flight or server.is_writing(besides=_websocket_streams(runtime)):
+            silent_since = now
+        elif not server.is_open() or now - silent_since >= grace:
+            return
+        if runtime.in_flight and now >= report_at:
+            log.info(
+                "Waiting up to %.0f s for %s%s",
+                deadline - now,
+                _in_flight(runtime),
+                second_signal_hint,
+            )
+            report_at = now + REPORT_SECONDS
+        await asyncio.sleep(0.01)
+    if runtime.in_flight:
+        log.warning("Closing %s", _in_flight(runtime))
+
+
+def _in_flight(runtime: Runtime) -> str:
+    """`2 requests: GET /never, 34 s old; GET /slow, 1 s old`, oldest first."""
+    now = perf_counter()
+    oldest = sorted(runtime.exchanges, key=lambda each: each.started)
+    shown = "; ".join(f"{each}, {now - each.started:.0f} s old" for each in oldest[:3])
+    more = f"; and {len(oldest) - 3} more" if len(oldest) > 3 else ""
+    return f"{len(oldest)} request{'s' if len(oldest) > 1 else ''}: {shown}{more}"
+
+
+def _websocket_streams(runtime: Runtime) -> list[IOStream | None]:
+    return [each.ws_connection.stream for each in runtime.websockets if each.ws_connection]
+
+
+async def _close(server: Server, runtime: Runtime) -> None:
+    for websocket in list(runtime.websockets):
+        try:
+            websocket.close(1001, "Going away")
+        except BaseException as error:  # from the team's own method
+            contain(error)
+            log.exception("%s.close failed while stopping", type(websocket).__qualname__)
+    deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+    while any(each.ws_connection for each in runtime.websockets):
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(0.01)
+    await _bounded(server.close_all_connections, CLOSE_SECONDS)
+
+
+async def finish(service: Service, deadline: float) -> None:
+    """Ends background work, runs the shutdown callbacks and sends the remaining telemetry.
+
+    Each callback has until `deadline`, in the loop's time, or a quarter of a second longer.
+    """
+    loop = asyncio.get_running_loop()
+
+    def seconds() -> float:
+        return max(deadline - loop.time(), CLOSE_SECONDS)
+
+    await service.app.runtime.background.stop(seconds())
+    for callback in reversed(service.on_shutdown):
+        await _bounded(callback, seconds())
+    flushes = (_bounded(each.shutdown, FLUSH_SECONDS) for each in service.app.runtime.features)
+    await asyncio.gather(*flushes)
+
+
+def listen(
+    endpoint: Endpoint, settings: ServerSettings, max_connections: int | None = None
+) -> Server:
+    """Starts serving an endpoint."""
+    server = Server(
+        endpoint.app,
+        max_connections=max_connections,
+        trusted_proxies=settings.trusted_proxies,
+        **LIMITS,
+    )
+    try:
+        sockets = bind_sockets(
+            endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
+        )
+    except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
+        log.critical("Cannot listen on %s port %d: %s", endpoint.host, endpoint.port, error)
+        raise SystemExit(EX_UNAVAILABLE) from None
+    server.add_sockets(sockets)
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    log.info("Listening on http://%s:%d", host, sockets[0].getsockname()[1])
+    return server
+
+
+def _signalled() -> "asyncio.Future[str]":
+    """Resolves to the first signal; a second one ends the process immediately.
+
+    Not with the loop's own handlers, which don't run while it is stuck, and exist only on Unix.
+    """
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[str] = loop.create_future()
+    signals: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
+    def first(number: int, frame: object) -> None:
+        for each in signals:
+            # Not SIG_DFL, which a process with id 1 would ignore.
+            signal.signal(each, lambda number, frame: os._exit(128 + number))
+        loop.call_soon_threadsafe(stop.set_result, signals[number])
+
+    for each in signals:
+        signal.signal(each, first)
+    return stop
+
+
+async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
+    """Waits for `work`, but no longer than this, even if it ignores its cancellation. Logs what it
+    raises, so that the stop goes on."""
+
+    async def run() -> None:
+        try:
+            await work()
+        except Exception:
+            log.exception("%r failed while stopping", work)
+
+    task = asyncio.create_task(run())
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        log.error("Gave up on %r after %g s", work, seconds)

@@ -1,0 +1,102 @@
+"""Settings, read once at the start from the environment and, in development, from a file `.env`.
+
+Names are the ecosystem's own if there is one, and have no prefix: an orchestrator may announce the
+service with a variable `MY_SERVICE_PORT=tcp://...`, which is not the port to listen on.
+
+They are a dataclass with a reader of its own: pydantic-settings took as long to load as everything
+else that a service loads besides Tornado, and 9 MiB of memory.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+from . import parsing
+from .server import ServerSettings
+from .setting import group as group
+from .setting import setting as setting
+
+EX_CONFIG = 78
+"""Exit status for a configuration error, after sysexits.h."""
+
+AnySettings = TypeVar("AnySettings", bound=ServerSettings)
+
+
+def load(kind: type[AnySettings]) -> AnySettings:
+    """Reads settings of this class; exits with status 78 and every problem on standard error."""
+    try:
+        environ = {name: text for name, text in os.environ.items() if text}
+        return read(kind, {**dotenv(), **environ})
+    except ValueError as error:
+        fail(str(error))
+
+
+def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
+    """Reads settings of this class from variables; an empty variable counts as unset.
+
+    Raises ValueError with a line for each setting that is invalid or missing.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    problems = []
+    for each in fields(kind):
+        name = each.name.upper()
+        text = environ.get(name, "").strip()
+        if text:
+            parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
+            try:
+                values[each.name] = parse(text)
+            except ValueError as error:
+                shown = "" if each.metadata.get("secret") else f", not {parsing.quoted(text)}"
+                problems.append(f"  {name}: {error}{shown}")
+        elif each.default is MISSING and each.default_factory is MISSING:
+            problems.append(f"  {name}: is required")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return kind(**values)
+
+
+def misspelled(kind: type[ServerSettings]) -> list[tuple[str, str]]:
+    """Variables whose names are almost those of settings, each with the setting's name."""
+    known = {each.name.upper() for each in fields(kind)}
+    return [
+        (name, near)
+        for name in {**dotenv(), **os.environ}
+        if name not in known
+        for near in known
+        if _is_typo(name, near)
+    ]
+
+
+def _is_typo(name: str, known: str) -> bool:
+    """Whether the names differ by at most two letters side by side, or by a missing unit."""
+    if abs(len(name) - len(known)) > 2 or len(name) < 6:
+        return f"{name}_SECONDS" == known
+    short, long = sorted((name, known), key=len)
+    return any(
+        short.startswith(long[:i]) and short.endswith(long[i + 2 :]) for i in range(len(long))
+    )
+
+
+def fail(problems: str) -> NoReturn:
+    """Ends the process with status 78 and one line per problem on standard error."""
+    print("Invalid settings:", problems, sep="\n", file=sys.stderr)
+    raise SystemExit(EX_CONFIG)
+
+
+def dotenv() -> dict[str, str]:
+    """What the file `.env` sets, if there is one. Raises ValueError if it cannot be read."""
+    path = Path(".env")
+    if not path.exists():
+        return {}
+    # Imported only if it is needed.
+    from dotenv import dotenv_values
+
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"  .env: {error}") from None
+    return {name: value for name, value in values.items() if value}

@@ -1,0 +1,79 @@
+"""New Relic's settings, and the initialisation of its agent.
+
+The agent instruments modules as they are imported, so it is initialised before Tornado is imported.
+It reads its other settings, such as `NEW_RELIC_HOST`, from the environment and from the file named
+by `NEW_RELIC_CONFIG_FILE`. Values set here are defaults that both can override.
+"""
+
+import logging
+import os
+import re
+
+from .server import ServerSettings
+from .setting import group, setting
+
+
+def _license_key(text: str) -> str:
+    if not re.fullmatch("[0-9A-Za-z]{40}", text):
+        raise ValueError("should be 40 letters and digits")
+    return text
+
+
+@group
+class NewRelicSettings(ServerSettings):
+    new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
+    """Without it, nothing is sent to New Relic. The agent's other settings are read from the
+    environment, but not from `.env`."""
+
+    new_relic_app_name: str | None = None
+    """The service's name in New Relic. Default: its own name."""
+
+    def prepare(self) -> None:
+        """Initialises the agent if there is a license key. It connects later."""
+        super().prepare()
+        if self.new_relic_license_key is not None:
+            defaults = {
+                "NEW_RELIC_LABELS": f"Environment:{self.environment}",
+                "NEW_RELIC_METADATA_SERVICE_VERSION": self.service_version,
+                # Logs are collected elsewhere, and may contain what no report should.
+                "NEW_RELIC_APPLICATION_LOGGING_FORWARDING_ENABLED": "false",
+            }
+            for name, value in defaults.items():
+                os.environ.setdefault(name, value)
+            app_name = self.new_relic_app_name or self.service_name
+            _initialize(self.new_relic_license_key, app_name)
+
+
+def _initialize(license_key: str, app_name: str) -> None:
+    import configparser
+
+    from newrelic.api.exceptions import ConfigurationError
+
+    from . import fail
+
+    try:
+        # Reads the environment when it is imported.
+        import newrelic.agent
+        from newrelic.hooks import framework_tornado
+
+        settings = newrelic.agent.global_settings()
+        # These may come from `.env`, which the agent does not read.
+        settings.license_key, settings.app_name = license_key, app_name
+        # To find out where it is running, it would call the metadata servers of several clouds.
+        utilization = settings.utilization
+        utilization.detect_aws = utilization.detect_azure = utilization.detect_gcp = False
+        # Its own Tornado instrumentation costs three times as much as this one, names transactions
+        # after functions, and counts a 403 as an error.
+        for module in ("httpserver", "httputil", "routing", "web"):
+            setattr(framework_tornado, f"instrument_tornado_{module}", _leave_alone)
+        newrelic.agent.initialize()
+    except (ValueError, configparser.Error, ConfigurationError) as error:
+        fail(f"  NEW_RELIC_*: {error}")
+    if "NEW_RELIC_LOG" not in os.environ:
+        log = logging.getLogger("newrelic")
+        log.propagate = True
+        log.setLevel(logging.WARNING)
+
+
+def _leave_alone(module: object) -> None:
+    pass

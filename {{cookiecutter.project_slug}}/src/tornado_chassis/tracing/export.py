@@ -1,0 +1,262 @@
+"""Sends telemetry to a backend: text is queued, and a thread sends it in batches.
+
+A span is encoded when it ends. The text keeps no object of the request alive, the queue is bounded
+by its length, and no request has to wait while a whole batch is encoded.
+"""
+
+import asyncio
+import http.client
+import logging
+import random
+import re
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from time import monotonic
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+BATCH = 512
+"""Maximum number of texts that are sent at once, as in OpenTelemetry's SDK."""
+
+BATCH_SECONDS = 1.0
+"""How long they wait for their batch to fill up."""
+
+QUEUE_CHARACTERS = 4 * 1024 * 1024
+"""Size of the queue; if it is full, what comes is dropped."""
+
+STOP_SECONDS = 1.4
+
+# The delay between two attempts doubles each time.
+FIRST_DELAY_SECONDS = 0.5
+MAX_DELAY_SECONDS = 30.0
+
+# A batch is given up after this many error responses, because it may be their cause.
+MAX_REFUSALS = 8
+ANSWER_BYTES = 64 * 1024
+
+Item = TypeVar("Item")
+
+log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Sends text to a backend, and retries while that fails. `put` never blocks.
+
+    `unit` is what each text describes, such as `span`. `body` makes a request of a batch. A backend
+    has `timeout` seconds to answer.
+    """
+
+    def __init__(
+        self,
+        unit: str,
+        url: str,
+        headers: Mapping[str, str],
+        timeout: float,
+        body: Callable[[Sequence[str]], bytes],
+    ) -> None:
+        self.sent = 0
+        #: What the backend refused for good, or what could not be encoded.
+        self.failed = 0
+        #: What the queue was full for, or what was still in it after the stop.
+        self.dropped = 0
+        self._unit = unit
+        self._url = urlsplit(url)
+        # Without the path and the query, which may contain a key.
+        self._name = f"{self._url.scheme}://{self._url.netloc}"
+        self._target = url.removeprefix(self._name)
+        self._headers = dict(headers)
+        self._timeout = timeout
+        self._body = body
+        self._connection: _Connection | None = None
+        self._is_failing = False
+        self._queue: deque[str] = deque()
+        self._size = 0
+        self._lock = threading.Lock()
+        self._full = threading.Event()
+        self._stopping = threading.Event()
+        # A daemon, because it may hang in the resolver for longer than a stop may take.
+        self._thread = threading.Thread(target=self._run, name=f"{unit} exporter", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Sends what is queued, within STOP_SECONDS; the rest is dropped."""
+        self._stopping.set()
+        self._full.set()
+        try:
+            if self._thread.is_alive():
+                await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+        finally:
+            if lost := len(self._queue):
+                self.dropped += lost
+                log.warning(
+                    "%d %ss were lost: they could not be sent before the stop", lost, self._unit
+                )
+
+    def put(self, encode: Callable[[Item], str], item: Item) -> None:
+        """Queues what `encode` returns; may be called from any thread."""
+        if self._size > QUEUE_CHARACTERS:
+            self.dropped += 1
+            return
+        try:
+            text = encode(item)
+        except Exception:  # from an attribute's own `__str__`
+            log.exception("Could not encode a %s", self._unit)
+            self.failed += 1
+            return
+        with self._lock:
+            self._queue.append(text)
+            self._size += len(text)
+        if len(self._queue) == BATCH:
+            self._full.set()
+
+    def _run(self) -> None:
+        while self._queue or not self._stopping.is_set():
+            if len(self._queue) < BATCH and not self._stopping.is_set():
+                self._full.wait(BATCH_SECONDS)
+            self._full.clear()
+            with self._lock:
+                batch = list(islice(self._queue, BATCH))
+            if batch:
+                try:
+                    if not self._deliver(batch):
+                        break
+                except Exception:
+                    log.exception("Could not send %d %ss", len(batch), self._unit)
+                    self.failed += len(batch)
+                with self._lock:
+                    for text in batch:
+                        self._queue.popleft()
+                        self._size -= len(text)
+        if self._connection:
+            self._connection.close()
+
+    def _deliver(self, batch: list[str]) -> bool:
+        """Tries until the batch is accepted or given up; False if a stop comes first."""
+        body = self._body([_clean(text) if "\\ud" in text else text for text in batch])
+        delay = FIRST_DELAY_SECONDS
+        refusals = 0
+        export = f"{self._unit.capitalize()} export to {self._name}"
+        while True:
+            last = self._stopping.is_set()
+            status, problem = self._attempt(body)
+            if 200 <= status < 300:
+                self.sent += len(batch)
+                if self._is_failing:
+                    log.info("%s works again", export)
+                    self._is_failing = False
+                return True
+            if not self._is_failing:
+                log.warning("%s failed: %s", export, problem)
+                self._is_failing = True
+            # OTLP does not retry after a 500, but a restarting collector may answer with one.
+            refusals += status != 0
+            if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
+                self.failed += len(batch)
+                return True
+            if last:
+                return False
+            # With jitter, so that instances do not all retry at the same time.
+            self._stopping.wait(delay * random.uniform(0.5, 1))
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
+
+    def _attempt(self, body: bytes) -> tuple[int, str]:
+        """The status of the backend's response, or 0, and what to log about it."""
+        if self._connection is None:
+            kind = _SecureConnection if self._url.scheme == "https" else _Connection
+            self._connection = kind(self._url.netloc)
+        connection = self._connection
+        connection.deadline = monotonic() + self._timeout
+        used = connection.sock is not None
+        try:
+            if not used:
+                connection.connect()
+            connection.sock.deadline = connection.deadline
+            connection.request("POST", self._target, body, self._headers)
+            response = connection.getresponse()
+            response.read(ANSWER_BYTES)
+            if not response.isclosed():
+                connection.close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            connection.close()
+            if used and isinstance(error, ConnectionError):
+                # The backend had closed it while it was idle.
+                return self._attempt(body)
+            return 0, str(error) or type(error).__name__
+        return response.status, f"{response.status} {response.reason}"
+
+
+class _Socket(socket.socket):
+    """A socket with a deadline. Its own timeout starts again with each byte of a response."""
+
+    deadline: float
+
+    def sendall(self, *args: Any) -> None:
+        self.settimeout(_until(self.deadline))
+        super().sendall(*args)
+
+    def send(self, *args: Any) -> int:
+        self.settimeout(_until(self.deadline))
+        return super().send(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self.settimeout(_until(self.deadline))
+        return super().recv_into(*args)
+
+
+class _SecureSocket(_Socket, ssl.SSLSocket):
+    """The same with TLS, which sends piece by piece."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that is made in time, however many addresses its host has.
+
+    `http.client` gives each of them as long as all may take together.
+    """
+
+    deadline: float
+    sock: Any
+
+    def connect(self) -> None:
+        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        while True:
+            *kind, _, address = addresses.pop(0)
+            self.sock = _Socket(*kind)
+            try:
+                # The others need some of the time, too.
+                self.sock.settimeout(_until(self.deadline) / (len(addresses) + 1))
+                self.sock.connect(address)
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return
+            except OSError:
+                self.close()
+                if not addresses:
+                    raise
+
+
+class _SecureConnection(http.client.HTTPSConnection, _Connection):
+    def __init__(self, host: str) -> None:
+        context = ssl.create_default_context()
+        context.sslsocket_class = _SecureSocket
+        super().__init__(host, context=context)
+
+
+def _until(deadline: float) -> float:
+    seconds = deadline - monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
+
+
+def _clean(text: str) -> str:
+    """JSON with U+FFFD for each lone surrogate, because of which a backend may refuse the whole
+    batch."""
+    return _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)

@@ -1,0 +1,207 @@
+"""Tracing with a backend, and OpenTelemetry's API, which finds these spans like any others: the
+spans that libraries make through it join the same traces.
+"""
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from contextvars import Token
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from tornado.httpclient import HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPHeaders
+
+from .. import tracing
+from ..exchange import Exchange
+from ..feature import Export
+from ..settings.tracing import TracingSettings
+from . import spans
+from .b3 import B3, B3_MULTI
+from .export import Sender
+from .propagation import KNOWN_FLAGS, TRACE_CONTEXT, Parent, Propagation
+from .tracer import Span, Tracing, current_span
+
+log = logging.getLogger(__name__)
+
+_FORMATS = {"tracecontext": TRACE_CONTEXT, "b3": B3, "b3multi": B3_MULTI}
+
+# The limits up to which W3C Baggage requires propagation.
+_BAGGAGE_CHARACTERS = 8192
+_BAGGAGE_MEMBERS = 64
+
+_baggage = W3CBaggagePropagator()
+# Their warnings would quote what callers send, one line per member.
+for _library in (W3CBaggagePropagator, trace.TraceState):
+    logging.getLogger(_library.__module__).setLevel(logging.ERROR)
+
+# The key of the span in OpenTelemetry's context. OpenTelemetry's own functions to read and write it
+# take as long as everything else about a span.
+(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
+
+
+class ApiSpan(spans.Span, trace.Span):
+    """A span for code that uses OpenTelemetry's API."""
+
+    def get_span_context(self) -> trace.SpanContext:
+        return trace.SpanContext(
+            int(self.trace_id, 16),
+            int(self.span_id, 16),
+            is_remote=False,
+            trace_flags=trace.TraceFlags(self.flags),
+            trace_state=trace.TraceState.from_header([self.tracestate]),
+        )
+
+    def is_recording(self) -> bool:
+        return self.recording
+
+    def update_name(self, name: str) -> None:
+        self.name = name
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    def add_link(
+        self, context: trace.SpanContext, attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        if self.recording and context.is_valid and len(self.links) < spans.LIMIT:
+            self.links = [*self.links, spans.make_link(context, attributes)]
+
+    def set_status(self, status: Any, description: str | None = None) -> None:
+        if isinstance(status, trace.StatusCode):
+            status = trace.Status(status, description)
+        if isinstance(status, trace.Status):
+            status, description = status.status_code.name, status.description
+        super().set_status(status, description)
+
+
+class Exporting(Tracing):
+    """Sends the spans of sampled traces to a backend, those of libraries included."""
+
+    follows_unsampled = False
+    _kind = ApiSpan
+
+    def __init__(self, settings: TracingSettings, backend: spans.Backend) -> None:
+        self._backend = backend
+        self._describe = functools.lru_cache(maxsize=1024)(spans.describe)
+        self._sender: Sender | None = None
+        on_end = None
+        if settings.otel_sdk_disabled:
+            log.info("Spans are not exported: OTEL_SDK_DISABLED is set")
+        elif not backend.url:
+            log.info("Spans are not exported: %s is not set", backend.setting)
+        else:
+            self._sender = Sender(
+                "span", backend.url, backend.headers, backend.timeout, backend.body
+            )
+            on_end = functools.partial(self._sender.put, backend.encode)
+        super().__init__(
+            make_propagation(settings.otel_propagators),
+            settings.otel_traces_sampler,
+            settings.otel_traces_sampler_arg,
+            on_end,
+        )
+        _Provider.tracing = self
+        if not isinstance(trace.get_tracer_provider(), _Provider):
+            trace.set_tracer_provider(_Provider())
+
+    async def startup(self) -> None:
+        if self._sender:
+            self._sender.start()
+
+    async def shutdown(self) -> None:
+        if self._sender:
+            await self._sender.stop()
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        if sender := self._sender:
+            yield "otel_spans_exported", "Spans that the backend accepted.", sender.sent
+            yield "otel_spans_failed", "Spans that the backend refused.", sender.failed
+            yield "otel_spans_dropped", "Spans that were dropped unsent.", sender.dropped
+
+    def exports(self) -> Iterable[Export]:
+        if sender := self._sender:
+            yield Export(self._backend.name, "spans", sender.sent, sender.failed + sender.dropped)
+        else:
+            yield Export(self._backend.name, "spans")
+
+    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
+        if span := exchange.context.get(current_span):
+            span.record_exception(error)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        span = exchange.context.get(current_span)
+        if isinstance(span, ApiSpan) and span.recording:
+            spans.end_exchange(span, exchange, self._describe)
+
+    def describe_call(self, span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
+        if isinstance(span, ApiSpan):
+            spans.describe_call(span, request, response)
+
+    def current(self) -> Span | None:
+        # Within a library's span, that of the exchange.
+        span = context.get_current().get(_SPAN_KEY)
+        return span if isinstance(span, Span) else current_span.get()
+
+    def _parent(self) -> Span | Parent | None:
+        span = context.get_current().get(_SPAN_KEY)
+        return span if isinstance(span, Span) else _from_api_span(span)
+
+    def _enter(self, span: Span) -> None:
+        current_span.set(span)
+        context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
+
+    def _activate(self, span: Span) -> Token[Any]:
+        return context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
+
+    _deactivate = staticmethod(context.detach)
+
+    @functools.cached_property
+    def provider(self) -> trace.TracerProvider:
+        """Makes the spans of libraries."""
+        if self._on_end is None:
+            return trace.NoOpTracerProvider()
+        from .sdk import make_provider
+
+        return make_provider(self.parent_based, self.ratio, self._on_end)
+
+
+class _Provider(trace.TracerProvider):
+    """Provides OpenTelemetry's SDK to libraries that make spans, and loads it only then."""
+
+    tracing: Exporting
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
+        return self.tracing.provider.get_tracer(*args, **kwargs)
+
+
+def make_propagation(names: Sequence[str]) -> Propagation:
+    """`names` are those of OTEL_PROPAGATORS: `tracecontext`, `baggage`, `b3`, `b3multi`, `none`."""
+    names = () if "none" in names else names
+    formats = [_FORMATS[name] for name in names if name in _FORMATS]
+    return (_WithBaggage if "baggage" in names else Propagation)(formats)
+
+
+class _WithBaggage(Propagation):
+    """With W3C Baggage, from the headers of a request into OpenTelemetry's context, and on."""
+
+    def extract(self, headers: HTTPHeaders) -> Parent | None:
+        baggage = ",".join(headers.get_list("baggage"))
+        if len(baggage) <= _BAGGAGE_CHARACTERS and baggage.count(",") < _BAGGAGE_MEMBERS:
+            context.attach(_baggage.extract({"baggage": baggage}))
+        return super().extract(headers)
+
+    def inject(self, span: Parent | tracing.Span, headers: MutableMapping[str, str]) -> None:
+        super().inject(span, headers)
+        _baggage.inject(headers)
+
+
+def _from_api_span(span: object) -> Parent | None:
+    """Another library's span, as a parent; None if there is no valid span."""
+    known = span.get_span_context() if isinstance(span, trace.Span) else trace.INVALID_SPAN_CONTEXT
+    if not known.is_valid:
+        return None
+    ids = f"{known.trace_id:032x}", f"{known.span_id:016x}"
+    return Parent(*ids, known.trace_flags & KNOWN_FLAGS, known.trace_state.to_header())

@@ -1,0 +1,231 @@
+"""The spans of a service: of each exchange, of each outgoing call, and of code that asks for one.
+
+Nothing is recorded here. `spans` does that where there is a backend.
+"""
+
+import contextlib
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar, Token
+from random import getrandbits
+from time import time_ns
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+
+from .. import tracing
+from ..client import Calls, ReportingClient
+from ..exchange import METHODS, Exchange, correlation
+from ..feature import Feature, Runtime
+from .propagation import SAMPLED, Parent, Propagation
+
+# The bits of `KNOWN_FLAGS`: no others are passed on.
+_FLAGS = ("00", "01", "02", "03")
+_NO_PARENT = Parent("", "", None)
+
+OnEnd = Callable[[Any], None]
+
+current_span: ContextVar["Span | None"] = ContextVar("span", default=None)
+"""The current span, or that of the exchange if OpenTelemetry's context has the current one."""
+
+
+class Span(tracing.Span):
+    """A span whose ids are known and of which nothing is kept.
+
+    `kind` is the name of an OpenTelemetry `SpanKind`. A span that is recorded calls `on_end` with
+    itself at its end.
+    """
+
+    #: Nanoseconds since 1970, like all times of a span. That of an exchange has them at its end.
+    started = ended = 0
+    #: Whether what is set is kept.
+    recording = False
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        trace_id: str,
+        parent_id: str,
+        flags: int,
+        tracestate: str = "",
+        on_end: OnEnd | None = None,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.trace_id = trace_id
+        self.span_id = (getrandbits(64) or 1).to_bytes(8).hex()
+        self.parent_id = parent_id
+        self.flags = flags
+        self.tracestate = tracestate
+        if on_end and flags & SAMPLED:
+            self.recording = True
+            self._on_end = on_end
+
+    def ids(self) -> dict[str, str]:
+        return {
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
+            "trace_flags": _FLAGS[self.flags],
+        }
+
+    def fail(self, error: BaseException) -> None:
+        """Called with an exception that leaves the span."""
+
+    def end(self) -> None:
+        """Ends the span, once."""
+
+
+class Tracing(Feature, tracing.Tracer):
+    """Gives each exchange a span: a child of the caller's, or the first of a new trace.
+
+    `sampler` is an OTEL_TRACES_SAMPLER, `ratio` its argument: the ratio of traces to sample, from 0
+    to 1. `on_end` is called with each span of these traces that ends.
+    """
+
+    needs = (Calls,)
+    #: Whether there are further spans in traces that are not sampled.
+    follows_unsampled = True
+    _kind: type[Span] = Span
+    # Where the current span is. Of `_parent` it may also be another library's.
+    current: Callable[[], Span | None] = current_span.get
+    _parent: Callable[[], Span | Parent | None] = current_span.get
+    _enter: Callable[[Span], object] = current_span.set
+    _activate: Callable[[Span], Token[Any]] = current_span.set
+    _deactivate: Callable[[Token[Any]], None] = current_span.reset
+
+    def __init__(
+        self,
+        propagation: Propagation,
+        sampler: str = "parentbased_always_on",
+        ratio: float = 1.0,
+        on_end: OnEnd | None = None,
+    ) -> None:
+        self.propagation = propagation
+        self.parent_based = sampler.startswith("parentbased_")
+        kind = sampler.removeprefix("parentbased_")
+        self.ratio = {"always_on": 1.0, "always_off": 0.0}.get(kind, ratio)
+        # Compared with the trace id, as in OpenTelemetry's SDK, so that all services of a trace
+        # make the same decision.
+        self._bound: int = round(self.ratio * 2**64)
+        self._on_end = on_end
+        self._report: Callable[[Span], None] | None = None
+        tracing.use(self)
+        Client.tracing = self
+        AsyncHTTPClient.configure(Client)
+
+    def attach(self, runtime: Runtime) -> None:
+        self._report = runtime.span_reporter()
+
+    def request_started(self, exchange: Exchange) -> None:
+        if exchange.is_probe:
+            # Not sampled, so that calls that it makes are not traced either, here or elsewhere.
+            self._enter(self._kind("", "SERVER", _new_trace_id(), "", 0))
+            return
+        span = self._begin("", "SERVER", self.propagation.extract(exchange.request.headers))
+        self._enter(span)
+        ids = exchange.ids
+        ids["trace_id"] = span.trace_id
+        ids["span_id"] = span.span_id
+        ids["trace_flags"] = _FLAGS[span.flags]
+        if span.flags & SAMPLED:
+            exchange.exemplar = {"trace_id": span.trace_id, "span_id": span.span_id}
+
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        if parent := self._parent():
+            self.propagation.inject(parent, headers)
+
+    def enter(self, name: str) -> tuple[Span, Any]:
+        span = self.start(name, "INTERNAL")
+        token = self._activate(span)
+        return span, (token, correlation.set({**correlation.get(), **span.ids()}))
+
+    def leave(self, entered: tuple[Any, Any], error: BaseException | None) -> None:
+        span, (token, ids) = entered
+        # In another context, it is not the current span: for example, in a generator that another
+        # task or the event loop closes. OpenTelemetry would log that.
+        try:  # `suppress` takes as long as the rest
+            correlation.reset(ids)
+            self._deactivate(token)
+        except ValueError:
+            pass
+        if error is not None:
+            span.fail(error)
+        self.end(span)
+
+    def start(self, name: str, kind: str) -> Span:
+        """A child of the current span, or that span itself if its trace is not followed."""
+        outer = self._parent()
+        if not isinstance(outer, Span):
+            span = self._begin(name, kind, outer)
+        elif outer.flags & SAMPLED or self.follows_unsampled:
+            span = self._kind(
+                name,
+                kind,
+                outer.trace_id,
+                outer.span_id,
+                outer.flags,
+                outer.tracestate,
+                self._on_end,
+            )
+        else:
+            return outer
+        span.started = time_ns()
+        return span
+
+    def end(self, span: Span, url: str = "") -> None:
+        """Ends what `start` returned, and reports it; the host that was called completes its
+        name."""
+        span.end()
+        if self._report and (span.flags & SAMPLED or self.follows_unsampled):
+            span.ended = span.ended or time_ns()
+            if url:
+                span.name = f"{span.name} {_host(url)}"
+            self._report(span)
+
+    def describe_call(self, span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
+        """Called when a call has ended, if its span is recorded."""
+
+    def _begin(self, name: str, kind: str, parent: Parent | None) -> Span:
+        """A span of a trace that started elsewhere, or the first span of a new trace."""
+        trace_id, parent_id, flags, tracestate = parent or _NO_PARENT
+        trace_id = trace_id or _new_trace_id()
+        if flags is None or not self.parent_based:
+            sampled = self.ratio == 1 or int(trace_id[16:], 16) < self._bound
+            flags = (flags or 0) & ~SAMPLED | sampled
+        return self._kind(name, kind, trace_id, parent_id, flags, tracestate, self._on_end)
+
+
+class Client(ReportingClient):
+    """Tornado's HTTP client. Each call has a span, which is propagated with it."""
+
+    tracing: ClassVar[Tracing]
+
+    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
+        if hasattr(request, "original_request"):
+            # A redirect, within the span of the first request. It may run in the context of another
+            # request, the one that this one had to wait for.
+            super().fetch_impl(request, callback)
+            return
+        tracing = self.tracing
+        span = tracing.start(request.method if request.method in METHODS else "HTTP", "CLIENT")
+        tracing.propagation.inject(span, request.headers)
+
+        def end(response: HTTPResponse) -> None:
+            if span.recording:
+                tracing.describe_call(span, request, response)
+            tracing.end(span, request.url)
+            callback(response)
+
+        super().fetch_impl(request, end)
+
+
+def _new_trace_id() -> str:
+    return (getrandbits(128) or 1).to_bytes(16).hex()
+
+
+def _host(url: str) -> str:
+    """Host and port of a URL, without a password."""
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).netloc.rpartition("@")[2]
+    return ""

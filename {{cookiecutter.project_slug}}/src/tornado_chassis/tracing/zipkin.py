@@ -1,0 +1,118 @@
+"""Zipkin, in version 2 of its JSON format: https://zipkin.io/zipkin-api/
+
+What has no field in this format is written as OpenTelemetry specifies:
+https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/zipkin/
+
+Encoded by hand because OpenTelemetry's own Zipkin exporter is deprecated, with fixes promised only
+until December 2026: https://opentelemetry.io/blog/2025/deprecating-zipkin-exporters/
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii as _quote
+from typing import Any
+
+from ..settings.zipkin import ZipkinSettings
+from .otel import Exporting
+from .spans import Event, Span, resource_of
+
+_encode = json.JSONEncoder(default=str).encode
+
+
+class Zipkin(Exporting):
+    def __init__(self, settings: ZipkinSettings) -> None:
+        super().__init__(settings, Backend(settings, resource_of(settings)))
+
+
+class Backend:
+    """Where spans are sent, and in which format; `resource` describes the service."""
+
+    name = "Zipkin"
+    setting = "ZIPKIN_ENDPOINT"
+
+    def __init__(self, settings: ZipkinSettings, resource: Mapping[str, str]) -> None:
+        #: Empty if it is not set.
+        self.url = settings.zipkin_endpoint or ""
+        if re.fullmatch("https?://[^/]+/?", self.url):
+            self.url = self.url.rstrip("/") + "/api/v2/spans"
+        #: Seconds to wait for a response.
+        self.timeout = 10.0
+        self.headers = {
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+            "User-Agent": f"{settings.service_name}/{settings.service_version}",
+        }
+        rest = dict(resource)
+        self._service = '{"serviceName":' + _quote(rest.pop("service.name")) + "}"
+        self._resource = _tags(rest)
+
+    def encode(self, span: Span) -> str:
+        # By hand, because even a fast encoder takes longer for nested dictionaries.
+        parent = f'"parentId":"{span.parent_id}",' if span.parent_id else ""
+        kind = f'"kind":"{span.kind}",' if span.kind != "INTERNAL" else ""
+        annotations = ",".join(map(_annotation, span.events))
+        events = f'"annotations":[{annotations}],' if annotations else ""
+        recurring = ""
+        if span.recurring:
+            recurring = span.recurring.encoded
+            if not recurring:
+                recurring = span.recurring.encoded = _tags(span.recurring.attributes)
+        tags = [self._resource, recurring, _tags(span.attributes), _status(span)]
+        if span.scope:
+            tags.append(_tags({"otel.scope.name": span.scope}))
+            if span.scope_version:
+                tags.append(_tags({"otel.scope.version": span.scope_version}))
+        return (
+            '{"traceId":"'
+            f'{span.trace_id}","id":"{span.span_id}",{parent}{kind}"name":{_quote(span.name)},'
+            f'"timestamp":{span.started // 1000},'
+            f'"duration":{max((span.ended - span.started) // 1000, 1)},'
+            f'"localEndpoint":{self._service},{_remote(span)}{events}'
+            '"tags":{'
+            f"{','.join(filter(None, tags))}"
+            "}}"
+        )
+
+    def body(self, spans: Sequence[str]) -> bytes:
+        """The request for these spans."""
+        return gzip.compress(f"[{','.join(spans)}]".encode(), 1)
+
+
+def _remote(span: Span) -> str:
+    """The other side: a caller's address, or the name that was called."""
+    if span.kind == "SERVER" and (address := span.attributes.get("client.address")):
+        family = "ipv6" if ":" in address else "ipv4"
+        return '"remoteEndpoint":{' + _quote(family) + ":" + _quote(address) + "},"
+    if span.kind == "CLIENT" and (name := span.attributes.get("server.address")):
+        return '"remoteEndpoint":{"serviceName":' + _quote(name) + "},"
+    return ""
+
+
+def _status(span: Span) -> str:
+    if span.status == "UNSET":
+        return ""
+    tags = {"otel.status_code": span.status}
+    if span.status == "ERROR":
+        recurring = span.recurring.attributes if span.recurring else {}
+        kind = span.attributes.get("error.type") or recurring.get("error.type", "")
+        tags["error"] = span.status_message or str(kind)
+    return _tags(tags)
+
+
+def _annotation(event: Event) -> str:
+    value = event.name
+    if event.attributes:
+        value = f"{_quote(value)}:{_encode(dict(event.attributes))}"
+    return '{"timestamp":' + str(event.time // 1000) + ',"value":' + _quote(value) + "}"
+
+
+def _tags(attributes: Mapping[str, Any]) -> str:
+    """All values are strings; any other value is written as JSON in a string."""
+    return ",".join(
+        [
+            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _encode(value))}"
+            for key, value in attributes.items()
+        ]
+    )

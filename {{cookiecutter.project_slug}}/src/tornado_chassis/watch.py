@@ -1,0 +1,205 @@
+"""Names what blocks the event loop.
+
+While a function computes, or waits in a call that blocks, nothing else runs: no request, no timer,
+no probe. asyncio's debug mode names only the function that runs every handler, and only afterwards.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from itertools import islice
+from time import monotonic, process_time, time
+from types import FrameType
+
+from tornado.web import RequestHandler
+
+from .exchange import correlation
+from .feature import Feature, Incident, Runtime
+from .settings.server import ServerSettings
+
+IN_DEVELOPMENT_SECONDS = 0.1
+ELSEWHERE_SECONDS = 1.0
+
+HANGS_SECONDS = 5.0
+"""After this time it is logged without waiting for the end, which may never come."""
+
+MAX_FRAMES = 50
+
+_EXECUTE = RequestHandler._execute.__code__
+_RUN = asyncio.Handle._run.__code__
+
+log = logging.getLogger(__name__)
+
+
+class Watch(Feature):
+    """Watches the event loop from a thread, and logs what blocked it."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        limit = settings.loop_blocked_seconds
+        if limit is None:
+            in_development = settings.environment == "development"
+            limit = IN_DEVELOPMENT_SECONDS if in_development else ELSEWHERE_SECONDS
+        self._limit = limit
+        self._package = settings.service_package
+        self._interval = limit / 4
+        self._blocked_seconds = 0.0
+        self._runtime: Runtime
+        self._loop: asyncio.AbstractEventLoop
+        self._loop_thread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        #: When the loop should run again. Written by the loop, read by the thread.
+        self._due = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="Watch", daemon=True)
+
+    def attach(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def startup(self) -> None:
+        if self._limit:
+            self._loop = asyncio.get_running_loop()
+            self._loop_thread = threading.get_ident()
+            self._beat()
+            self._thread.start()
+
+    async def shutdown(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._stopping.set()
+            self._thread.join()
+
+    def totals(self) -> Iterable[tuple[str, str, float]]:
+        if self._limit:
+            yield (
+                "event_loop_blocked_seconds",
+                "How long the event loop was blocked, by more than LOOP_BLOCKED_SECONDS at a time.",
+                self._blocked_seconds,
+            )
+
+    def _beat(self) -> None:
+        self._due = monotonic() + self._interval
+        self._timer = self._loop.call_later(self._interval, self._beat)
+
+    def _watch(self) -> None:
+        grace = 0.0
+        while True:
+            due = self._due
+            cpu, now = process_time(), monotonic()
+            wake_at = max(now + grace, due + self._limit)
+            if self._stopping.wait(wake_at - now):
+                return
+            grace = 0.0
+            paused = monotonic() - wake_at
+            if paused > self._limit and process_time() - cpu < paused / 2:
+                # This thread was as late as the loop, and nothing used the CPU: the process was
+                # stopped, or got no CPU. Let the loop run again.
+                grace = self._limit
+            elif self._due == due:
+                self._sample_loop(due)
+
+    def _sample_loop(self, due: float) -> None:
+        """Samples where the loop is, until it runs again."""
+        began = time() - (monotonic() - due)
+        samples: dict[tuple[str, int], _Sample] = {}
+        is_logged = False
+        now = due
+        while self._due == due:
+            before, now = now, monotonic()
+            late = now - due
+            if frame := sys._current_frames().get(self._loop_thread):
+                sample = _Sample(frame, self._package)
+                del frame  # which would keep everything that it refers to
+                sample = samples.setdefault(sample.key, sample)
+                sample.seconds += now - before
+            if late > HANGS_SECONDS and samples and not is_logged:
+                is_logged = True
+                _log(_incident(began, late, samples), "has been blocked so far", logging.WARNING)
+            # Less often, the longer it takes.
+            if self._stopping.wait(max(self._limit / 10, late / 20)):
+                return
+        duration = self._due - self._interval - due
+        self._blocked_seconds += duration
+        if samples:
+            incident = _incident(began, duration, samples)
+            _log(incident, "was blocked", logging.INFO if is_logged else logging.WARNING)
+            notify = self._runtime.notify
+            self._loop.call_soon_threadsafe(notify, Feature.loop_blocked, incident)
+
+
+class _Sample:
+    """Where the loop was at some time; does not keep the frame."""
+
+    route = ""
+    request_id = ""
+
+    def __init__(self, frame: FrameType | None, package: str) -> None:
+        self.seconds = 0.0
+        frames = list(islice(traceback.walk_stack(frame), MAX_FRAMES))
+        # Without the source lines, which would have to be read from disk.
+        self.stack = traceback.StackSummary.extract(reversed(frames), lookup_lines=False)
+        own = (index for index, (each, _) in enumerate(frames) if is_own(each, package))
+        self.place = self.stack[-1 - next(own, 0)]
+        while frame and not self.request_id:
+            self._recognise(frame)
+            frame = frame.f_back
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.place.filename, self.place.lineno or 0
+
+    def _recognise(self, frame: FrameType) -> None:
+        """Learns from a frame which exchange it runs for, if the frame has one."""
+        if frame.f_code is _EXECUTE:
+            request = getattr(frame.f_locals.get("self"), "request", None)
+            exchange = getattr(getattr(request, "connection", None), "exchange", None)
+            if exchange:
+                self.route, self.request_id = exchange.route, exchange.request_id
+        elif frame.f_code is _RUN:
+            # A task or a callback that an exchange has started, and that runs in its context.
+            context = getattr(frame.f_locals.get("self"), "_context", None)
+            if context:
+                self.request_id = context.get(correlation, {}).get("request_id", "")
+
+
+def is_own(frame: FrameType, package: str) -> bool:
+    """Whether a frame runs code of this package, except for its entry point, which is on every
+    stack."""
+    module = str(frame.f_globals.get("__name__"))
+    is_within = module == package or module.startswith(f"{package}.")
+    return is_within and module != f"{package}.__main__"
+
+
+def _incident(began: float, duration: float, samples: dict[tuple[str, int], _Sample]) -> Incident:
+    most = max(samples.values(), key=lambda sample: sample.seconds)
+    file, line = most.key
+    return Incident(
+        began,
+        duration,
+        file,
+        line,
+        most.place.name,
+        most.route,
+        most.request_id,
+        "".join(most.stack.format()),
+    )
+
+
+def _log(incident: Incident, did: str, level: int) -> None:
+    if log.isEnabledFor(level):
+        ids = {"http.route": incident.route, "request_id": incident.request_id}
+        record = log.makeRecord(
+            log.name,
+            level,
+            incident.file,
+            incident.line,
+            "The event loop %s for %.3f s by %s",
+            (did, incident.duration, incident.place),
+            None,
+            incident.function,
+            {name: value for name, value in ids.items() if value},
+            incident.stack.rstrip(),
+        )
+        log.handle(record)

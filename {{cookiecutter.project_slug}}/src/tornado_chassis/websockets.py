@@ -1,0 +1,130 @@
+"""WebSockets: their messages are counted, and what is held in memory for them is limited."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tornado.gen import convert_yielded
+from tornado.websocket import WebSocketHandler
+
+from .exchange import Exchange, contain, is_cancelled
+from .feature import Runtime
+
+UNREAD_BYTES = 1024 * 1024
+"""How much may wait for a WebSocket's client to read it when another message is written."""
+
+MAX_WEBSOCKET_BYTES = 16 * 1024 * 1024
+"""What all WebSockets together may hold: messages that arrive, and those that wait to be read."""
+
+log = logging.getLogger(__name__)
+
+
+class Socket:
+    """Stands between a WebSocket's protocol and its handler: counts the messages, and with which
+    code it was closed; does not keep more for a client than it will read."""
+
+    #: Bytes of a message that has begun to arrive, and of that and what has not been read.
+    _arriving = held = 0
+
+    def __init__(self, runtime: Runtime, exchange: Exchange, handler: WebSocketHandler) -> None:
+        self._runtime = runtime
+        self._exchange = exchange
+        self._handler = handler
+        protocol: Any = handler.ws_connection
+        self._protocol = protocol
+        self._read, self._write = protocol._read_bytes, protocol.write_message
+        protocol.handler = self
+        protocol._read_bytes, protocol.write_message = self._read_bytes, self._write_message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        self._runtime.websocket_messages["received"] += 1
+        return self._call(self._handler.on_message, message)
+
+    def on_ping(self, data: bytes) -> Awaitable[None] | None:
+        return self._call(self._handler.on_ping, data)
+
+    def on_pong(self, data: bytes) -> Awaitable[None] | None:
+        return self._call(self._handler.on_pong, data)
+
+    def on_ws_connection_close(self, code: int | None = None, reason: str | None = None) -> None:
+        self._runtime.websocket_closes[_close_code(code)] += 1
+        self._account_memory(closed=True)
+        # It refers to its handler, which would stay.
+        self._runtime.websockets.pop(self._handler, None)
+        self._call(self._handler.on_ws_connection_close, code, reason)
+
+    def _call(self, hook: Callable[..., Any], *args: Any) -> Awaitable[None] | None:
+        # Tornado expects an Exception, and not of each hook.
+        try:
+            pending = hook(*args)
+        except BaseException as error:
+            self._failed(error)
+            return None
+        return None if pending is None else self._wait(pending)
+
+    async def _wait(self, pending: Any) -> None:
+        try:
+            await (pending if isinstance(pending, Awaitable) else convert_yielded(pending))
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                self._protocol._abort()  # The event loop is stopping.
+            else:
+                self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        contain(error)
+        handler: Any = self._handler
+        handler.log_exception(type(error), error, error.__traceback__)
+        self._protocol._abort()
+
+    def _account_memory(self, closed: bool = False) -> None:
+        """Counts what is in memory for the client. If that is too much for all clients together,
+        closes the connection that holds the most."""
+        runtime, stream = self._runtime, self._protocol.stream
+        held = 0
+        if not closed and stream and not stream.closed():
+            held = self._arriving + len(stream._write_buffer)
+        runtime.websocket_bytes += held - self.held
+        self.held = held
+        if runtime.websocket_bytes > MAX_WEBSOCKET_BYTES:
+            most = max(runtime.websockets.values(), key=lambda each: each.held)
+            most._drop("and others hold too much memory")
+
+    def _drop(self, reason: str) -> None:
+        """Closes the connection at once."""
+        log.warning("Closing a WebSocket of %s, %s", self._exchange, reason)
+        self._protocol.stream.close()
+        self._account_memory()
+
+    def _write_message(self, message: Any, binary: bool = False) -> "asyncio.Future[None]":
+        stream = self._protocol.stream
+        if stream and not stream.closed() and len(stream._write_buffer) > UNREAD_BYTES:
+            self._drop("which does not read")
+        written: asyncio.Future[None] = self._write(message, binary)
+        self._runtime.websocket_messages["sent"] += 1
+        self._account_memory()
+        written.add_done_callback(self._written)
+        return written
+
+    def _written(self, written: "asyncio.Future[None]") -> None:
+        self._account_memory()
+        if not written.cancelled():
+            # Few wait for it; asyncio would log each message that a client goes away from.
+            written.exception()
+
+    async def _read_bytes(self, n: int) -> bytes:
+        self._arriving = n + len(self._protocol._fragmented_message_buffer or b"")
+        self._account_memory()
+        data: bytes = await self._read(n)
+        return data
+
+
+def _close_code(code: int | None) -> str:
+    """A code from RFC 6455; for any other code, which clients can choose, only its range."""
+    if code is None:
+        return "none"
+    return str(code) if 1000 <= code <= 1015 else f"{code // 1000}xxx"

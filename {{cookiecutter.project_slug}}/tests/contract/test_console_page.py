@@ -1,0 +1,41 @@
+"""What the console promises."""
+
+import json
+from typing import Any
+
+from .service import ContractTest
+
+TOKEN = "a-token-of-the-contract"  # noqa: S105 (made up)
+
+
+class TestConsole(ContractTest):
+    environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (never changed)
+
+    def shown(self, name: str) -> list[dict[str, Any]]:
+        response = self.fetch_admin(f"/console/{name}.json")
+        assert response.code == 200
+        return [*json.loads(response.body)[name]]
+
+    def test_the_admin_port_alone_has_the_page(self) -> None:
+        page = self.fetch_admin("/", headers={"Accept": "text/html"})
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert self.fetch("/", headers={"Accept": "text/html"}).code == 404
+
+    def test_a_failed_request_is_shown_with_its_exception(self) -> None:
+        self.fetch("/fail", headers={"X-Request-ID": "caller.1"})
+        (request,) = self.shown("requests")
+        assert (request["route"], request["status"]) == ("/fail", 500)
+        (error,) = self.shown("errors")
+        assert (error["type"], error["message"]) == ("LookupError", "a detail")
+        assert error["request_id"] == request["ids"]["request_id"] == "caller.1"
+
+    def test_settings_are_shown_without_their_secrets(self) -> None:
+        settings = {each["name"]: each["value"] for each in self.shown("settings")}
+        assert settings["ENVIRONMENT"] == "development"
+        assert settings["CONSOLE_TOKEN"] not in ("", TOKEN)
+
+    def test_other_machines_need_the_token(self) -> None:
+        other = {"X-Forwarded-For": "192.0.2.1"}
+        assert self.fetch_admin("/", headers=other).code == 401
+        other["Authorization"] = f"Bearer {TOKEN}"
+        assert self.fetch_admin("/", headers=other).code == 200
