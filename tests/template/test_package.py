@@ -3,6 +3,7 @@ newest and the oldest versions of what it depends on."""
 
 import os
 import re
+import shlex
 import tarfile
 import tomllib
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import uv
 
+from ..backends import pythons
 from .project import TEMPLATE, interpreters, tool
 
 CHASSIS = TEMPLATE / "{{cookiecutter.project_slug}}" / "src" / "tornado_chassis"
@@ -122,6 +124,25 @@ def test_chassis_on_each_python(version: tuple[int, int], resolution: str, tmp_p
         cache = f"--cache-dir={tmp_path / 'mypy'}"
         tool(python, "-m", "mypy", cache, cwd=TEMPLATE, timeout=300)
         tool(python, "-m", "mypy", cache, "--platform=win32", cwd=TEMPLATE, timeout=300)
+
+
+@pytest.mark.full
+@pytest.mark.longest
+@pytest.mark.parametrize("version", pythons.NEWER, ids=lambda each: ".".join(map(str, each)))
+def test_chassis_on_newer_pythons(version: tuple[int, int]) -> None:
+    # New Relic's agent has no wheel for 3.15.
+    extras = [each for each in EXTRAS if each != "newrelic" or version < (3, 15)]
+    without = [] if "newrelic" in extras else ["--ignore=tests/chassis/test_errors_newrelic.py"]
+    name = f"python{version[0]}.{version[1]}"
+    python = f"/tmp/{name}/bin/python"
+    lines = [
+        [name, "-m", "venv", "--clear", f"/tmp/{name}"],
+        [python, "-m", "pip", "install", "--quiet", *dependencies(*extras)],
+        ["cd", "/srv"],
+        [python, "-m", "pytest", *SUITE, *without],
+        [python, "-m", "mypy", f"--cache-dir=/tmp/{name}/mypy"],
+    ]
+    pythons.run_in(TEMPLATE, "\n".join(map(shlex.join, lines)), timeout=900)
 
 
 def test_interpreters_are_those_that_are_promised() -> None:
