@@ -14,6 +14,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -44,6 +45,7 @@ VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+)")
 
 def main() -> None:
     project = Path.cwd()
+    make_writable(project)
     drop_leftovers(project)
     for folder in OWN:
         keep_the_chosen(project / folder)
@@ -54,9 +56,7 @@ def main() -> None:
         keep_what_is_imported(project)
     drop_what_is_empty(project)
     if not is_for_an_update(project):
-        # A path that the terminal cannot show is no reason to undo all this.
-        sys.stdout.reconfigure(errors="backslashreplace")
-        print(*next_steps(project), sep="\n")
+        say(next_steps(project))
 
 
 def is_for_an_update(project: Path) -> bool:
@@ -69,6 +69,25 @@ def is_for_an_update(project: Path) -> bool:
     )
 
 
+def say(lines: "list[str]") -> None:
+    """Prints the lines. If nobody can read them, that is no reason to undo all this."""
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")
+        print(*lines, sep="\n", flush=True)
+    except OSError:
+        # Otherwise, Python would try once more at its end, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def make_writable(project: Path) -> None:
+    """The template may be read-only, as in a Nix store, and files have its modes."""
+    for directory, _, names in os.walk(project):
+        os.chmod(directory, os.stat(directory).st_mode | 0o700)
+        for path in (Path(directory, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | 0o600)
+
+
 def next_steps(project: Path) -> "list[str]":
     slug = ANSWERS["project_slug"]
     # uv may be beside cookiecutter in a virtual environment, or run this as uvx, off the PATH.
@@ -76,7 +95,7 @@ def next_steps(project: Path) -> "list[str]":
     uv = "uv" if shutil.which("uv") or not beside else f'"{beside}"' if " " in beside else beside
     steps = [
         f"Made the service {slug} in {project}",
-        f"Run it:   cd {project.name} && {uv} run {slug}",
+        f"Run it:   cd {shlex.quote(str(project))} && {uv} run {slug}",
         f"Test it:  {uv} run pytest",
     ]
     if not any((directory / ".git").exists() for directory in (project, *project.parents)):

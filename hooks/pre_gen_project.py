@@ -30,8 +30,13 @@ INSTALLED = set(
     "prometheus-client py pygments pytest python-dotenv "
     "ruff sentry-sdk tornado tornado-chassis typing-extensions urllib3 uv uv-build".split()
 )
-# Directories of the project, and names that mean something to its tools.
-TAKEN = {"conftest", "deploy", "docs", "src", "test", "tests"}
+# What an environment's folder of programs holds: the service's command would replace it.
+PROGRAMS = set(
+    "activate coverage3 deactivate dmypy newrelic-admin pip pip3 pydoc pygmentize python python3 "
+    "stubgen stubtest wheel".split()
+)
+# Directories of the project, names that mean something to its tools, and what git ignores.
+TAKEN = set("build conftest deploy dist docs env src test tests venv".split())
 # cruft renders stored answers as templates, so an update would run these as code. The brackets
 # keep them from being run here.
 EXPRESSION = re.compile(r"[{][{]|[{]#|# [{]%")
@@ -57,6 +62,8 @@ def problem_of_slug(slug: str) -> str:
         return "is a module of Python's standard library, which the package would shadow"
     if slug in INSTALLED:
         return "is a package that the service uses, which it would shadow"
+    if slug in PROGRAMS:
+        return "is a program of the service's environment, which its command would replace"
     if slug in TAKEN:
         return "is already the name of something else in the project"
     if WINDOWS_DEVICE.fullmatch(slug):
@@ -77,6 +84,8 @@ def better_slug(slug: str) -> str:
 
 def problem_of_text(text: str) -> str:
     """Returns what keeps a text from being written on one line of every file."""
+    if not isinstance(text, str):
+        return "is no text: in a file for --config-file, put it in quotes"
     if not text.strip():
         return "is empty"
     if text != text.strip():
@@ -107,7 +116,7 @@ def decoded(text: str) -> str:
 
 
 def better_text(text: str) -> str:
-    text = decoded(text)
+    text = decoded(text if isinstance(text, str) else "")
     without = "".join(" " if is_unprintable(each) else each for each in text)
     while EXPRESSION.search(without):
         without = EXPRESSION.sub(" ", without)
@@ -126,9 +135,10 @@ def problems() -> "dict[str, tuple[str, str]]":
         reason = problem_of_text(ANSWERS[field])
         if reason:
             found[field] = reason, better_text(ANSWERS[field]) or default
-    reason = problem_of_slug(ANSWERS["project_slug"])
+    slug = ANSWERS["project_slug"]
+    reason = problem_of_slug(slug) if isinstance(slug, str) else problem_of_text(slug)
     if reason:
-        found["project_slug"] = reason, better_slug(ANSWERS["project_slug"])
+        found["project_slug"] = reason, better_slug(slug if isinstance(slug, str) else "my-service")
     email = ANSWERS["author_email"]
     reason = problem_of_text(email)
     if not reason and not EMAIL.fullmatch(email):
@@ -144,7 +154,36 @@ def problems() -> "dict[str, tuple[str, str]]":
             "which your house standard sets: see docs/house-standard.md of the template",
             "copy",
         )
+    if not found:
+        for name, derived in derived_values().items():
+            if ANSWERS.get(name, derived) != derived:
+                found[name] = "does not follow from the answers, as in a replay file", derived
     return found
+
+
+def derived_values() -> "dict[str, str]":
+    """Returns private values that follow from answers: an edited replay file may have others."""
+    slug, license = ANSWERS["project_slug"], ANSWERS["license"]
+
+    def in_toml(text: str) -> str:
+        return text.replace("\\", "\\\\").replace('"', '\\"')
+
+    return {
+        "__package": slug.replace("-", "_"),
+        "__license": "LicenseRef-Proprietary" if license == "Proprietary" else license,
+        "__description_toml": in_toml(ANSWERS["description"]),
+        "__author_name_toml": in_toml(ANSWERS["author_name"]),
+    }
+
+
+def directory_in_the_template() -> str:
+    """Returns what followed `--directory`, if anything: hooks are told only where that is."""
+    name = re.split(r"[/:]", ANSWERS["_template"].rstrip("/"))[-1].removesuffix(".git")
+    parts = Path(ANSWERS.get("_repo_dir") or "").parts
+    if name not in parts:
+        return ""
+    last = len(parts) - parts[::-1].index(name)
+    return "/".join(parts[last:])
 
 
 def command(answers: "dict[str, str]", output_dir: str = "") -> str:
@@ -155,6 +194,8 @@ def command(answers: "dict[str, str]", output_dir: str = "") -> str:
         argv = [*program("cookiecutter"), "--no-input", "--output-dir", output_dir]
         if ANSWERS.get("_checkout"):
             argv += ["--checkout", ANSWERS["_checkout"]]
+        if directory_in_the_template():
+            argv += ["--directory", directory_in_the_template()]
         argv += [template, *(f"{field}={answer}" for field, answer in answers.items())]
     else:
         argv = [*program("cruft"), "create", "--no-input", "--extra-context", json.dumps(answers)]
@@ -218,9 +259,12 @@ def main() -> None:
         return
     lines = ["Nothing was generated, because of these answers:", ""]
     for field, (reason, better) in found.items():
-        shown = json.dumps(decoded(answers[field]), ensure_ascii=False)
+        shown = json.dumps(ANSWERS[field], ensure_ascii=False)
+        if isinstance(ANSWERS[field], str):
+            shown = json.dumps(decoded(ANSWERS[field]), ensure_ascii=False)
         lines += [f"  {field}: {shown} {reason}.", f"      Try: {better}"]
-        answers[field] = better
+        if field in answers:
+            answers[field] = better
     lines += ["", TRACEBACK, "To run again with these suggestions and your other answers:", ""]
     lines += [f"  {command(answers)}", ""]
     if any(map(is_undecoded, map(str, ANSWERS.values()))):

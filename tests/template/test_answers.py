@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from contextlib import chdir, redirect_stderr
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 import jinja2
 import pytest
@@ -37,6 +39,7 @@ NASTY = [
     "x" * 300,
 ]
 TAGS = ("{{", "{#", "# {%")
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=300)
 lines = texts.filter(lambda text: text.strip() == text != "" and not any(map(text.count, TAGS)))
@@ -165,6 +168,11 @@ def test_no_slug_is_the_name_of_what_is_installed(generate: Generate) -> None:
                 names.add(module.lower().replace("_", "-"))
         for name in names:
             assert refusal({"project_slug": name}), name
+        programs = {path.name for path in project.python.parent.iterdir()}
+        ignored = (project.path / ".gitignore").read_text(encoding="utf-8").split()
+        for name in programs | {each.rstrip("/") for each in ignored}:
+            if SLUG.fullmatch(name) and name != project.slug:
+                assert refusal({"project_slug": name}), name
 
 
 @given(
@@ -189,7 +197,7 @@ def test_suggestions_are_accepted(answers: dict[str, str]) -> None:
     assert Path(command[0]).name == "cookiecutter"
     assert command[1:5] == ["--no-input", "--output-dir", "/out", "/template"]
     again = dict(each.split("=", 1) for each in command[5:])
-    assert again.keys() == {*answers, "chassis"}
+    assert again.keys() == {*answers, "license", "chassis"}
     assert refusal(again) == ""
     for field, answer in answers.items():
         if f"\n  {field}: " not in message:
@@ -256,14 +264,15 @@ def test_next_steps_are_commands_that_work(tmp_path: Path) -> None:
     done = cookiecutter("--no-input", home=tmp_path, environ={"PATH": "/usr/bin:/bin"})
     uv = Path(sys.executable).with_name("uv")
     assert done.stdout.endswith(
-        f"Run it:   cd my-service && {uv} run my-service\n"
+        f"Run it:   cd {tmp_path}/out/my-service && {uv} run my-service\n"
         f"Test it:  {uv} run pytest\n"
         "Keep it:  git init && git add --all && git commit\n"
     )
     on_path = {"PATH": f"{uv.parent}:/usr/bin:/bin"}
     git(tmp_path, "init", "--quiet")
     done = cookiecutter("--no-input", "project_slug=other", home=tmp_path, environ=on_path)
-    assert done.stdout.endswith("Run it:   cd other && uv run other\nTest it:  uv run pytest\n")
+    where = tmp_path / "out" / "other"
+    assert done.stdout.endswith(f"Run it:   cd {where} && uv run other\nTest it:  uv run pytest\n")
 
 
 def test_command_after_uvx_is_one_of_uvx(tmp_path: Path) -> None:
@@ -275,6 +284,71 @@ def test_command_after_uvx_is_one_of_uvx(tmp_path: Path) -> None:
     environ["PATH"] = f"{uv.parent}:/usr/bin:/bin"
     done = cookiecutter("--no-input", "project_slug=json", home=tmp_path, environ=environ)
     assert "\n  uvx cookiecutter --no-input " in done.stdout
+
+
+@pytest.mark.parametrize("value", ["", "yes", "3", "[a, b]"], ids=repr)
+def test_value_of_a_config_file_that_is_no_text_is_rejected(tmp_path: Path, value: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"default_context:\n  description: {value}\n  author_name: {value}\n")
+    done = cookiecutter("--no-input", f"--config-file={config}", home=tmp_path)
+    if done.returncode:  # cookiecutter takes a number and a list as text
+        message = done.stdout.partition("Traceback")[0]
+        assert "  description: " in message
+        assert "is no text: in a file for --config-file, put it in quotes" in message
+        as_shown(message, home=tmp_path)
+    assert len(list(tmp_path.glob("out/*"))) == 1
+
+
+def test_derived_value_of_a_replay_file_that_contradicts_the_answers_is_rejected() -> None:
+    message = refusal({"project_slug": "orders", "__package": "my_service"})
+    assert '  __package: "my_service" does not follow from the answers' in message
+    assert "__package=" not in message
+    message = refusal({"license": "MIT", "__license": "Apache-2.0"})
+    assert '  __license: "Apache-2.0" does not follow from the answers' in message
+
+
+def test_command_to_run_again_has_the_options_of_the_first_run() -> None:
+    options = {"_template": "https://host/acme/templates.git", "_checkout": "v1"}
+    where = {"_repo_dir": "/home/me/.cookiecutters/templates/services/tornado"}
+    message = refusal({"project_slug": "json", **options, **where})
+    assert "--output-dir /out --checkout v1 --directory services/tornado " in message
+    assert "--directory" not in refusal({"project_slug": "json", **options})
+
+
+def test_read_only_template_gives_files_that_can_be_changed(tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    ignore = shutil.ignore_patterns(".git", ".*_cache", ".venv", "__pycache__")
+    shutil.copytree(TEMPLATE, template, ignore=ignore)
+    for path in [template, *template.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    try:
+        done = cookiecutter("--no-input", home=tmp_path, template=template)
+    finally:
+        for path in [template, *template.rglob("*")]:
+            path.chmod(path.stat().st_mode | 0o700)
+    assert done.returncode == 0, done.stdout
+    made = list((tmp_path / "out").rglob("*"))
+    assert made
+    assert [path for path in made if not path.stat().st_mode & 0o200] == []
+
+
+def test_output_that_cannot_be_written_undoes_nothing(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        cookiecutter("--no-input", home=tmp_path, stdout=full)
+    assert (tmp_path / "out" / "my-service" / "README.md").exists()
+
+
+@pytest.mark.parametrize("leftover", [".env", "uv.lock", ".venv/bin/x", "src/a.py~", ".idea/x.xml"])
+def test_what_lies_in_the_template_s_folder_is_not_generated(tmp_path: Path, leftover: str) -> None:
+    template = tmp_path / "template"
+    ignore = shutil.ignore_patterns(".git", ".*_cache", ".venv", "__pycache__")
+    shutil.copytree(TEMPLATE, template, ignore=ignore)
+    path = template / "{{cookiecutter.project_slug}}" / leftover
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"{{ not a template }} \x8e")
+    done = cookiecutter("--no-input", home=tmp_path, template=template)
+    assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "out" / "my-service" / leftover).exists()
 
 
 def test_typed_answers_are_not_executed(tmp_path: Path) -> None:
@@ -316,9 +390,10 @@ def refusal(answers: Mapping[str, str]) -> str:
         "description": "A Tornado service.",
         "author_name": "Your Name",
         "author_email": "you@example.com",
+        "license": "MIT",
         "chassis": "copy",
     }
-    context = {**right, **answers, "_template": "/template", "_output_dir": "/out"}
+    context = {"_template": "/template", "_output_dir": "/out", **right, **answers}
     source = (TEMPLATE / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
     options = json.loads((TEMPLATE / "cookiecutter.json").read_text())["_jinja2_env_vars"]
     rendered = jinja2.Environment(**options).from_string(source).render(cookiecutter=context)
@@ -338,12 +413,14 @@ def cookiecutter(
     home: Path,
     typed: str = "",
     environ: Mapping[str, str] | None = None,
+    template: Path = TEMPLATE,
+    stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
     """Runs the command with the template and a directory for its output."""
     (home / "out").mkdir(exist_ok=True)
     program = Path(sys.executable).with_name("cookiecutter")
-    argv = (str(program), "--output-dir", str(home / "out"), str(TEMPLATE), *argv)
-    return run(argv, home, environ, typed)
+    argv = (str(program), "--output-dir", str(home / "out"), str(template), *argv)
+    return run(argv, home, environ, typed, stdout)
 
 
 def command_of(message: str) -> str:
@@ -360,7 +437,11 @@ def as_shown(message: str, *, home: Path, environ: Mapping[str, str] | None = No
 
 
 def run(
-    argv: Sequence[str], home: Path, environ: Mapping[str, str] | None, typed: str = ""
+    argv: Sequence[str],
+    home: Path,
+    environ: Mapping[str, str] | None,
+    typed: str = "",
+    stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
     # Nothing of the environment that the tests run in is on the PATH.
     own = {"PATH": "/usr/bin:/bin", "HOME": str(home), "NO_COLOR": "1"}
@@ -369,7 +450,7 @@ def run(
         cwd=home,
         env={**os.environ, **own, **(environ or {})},
         input=typed,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         timeout=60,
