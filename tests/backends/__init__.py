@@ -142,19 +142,29 @@ def process(
             child.wait()
 
 
-def tool(*argv: str | Path, input: str | None = None) -> str:
-    """Return what a command prints; raises RuntimeError with it when it fails."""
+def tool(
+    *argv: str | Path,
+    input: str = "",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = TOOL_SECONDS,
+) -> str:
+    """Return what a command prints; raises RuntimeError with all of it when it fails."""
     done = subprocess.run(
         argv,
         input=input,
+        cwd=cwd,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TOOL_SECONDS,
+        errors="replace",
+        timeout=timeout,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{argv[0]} exited with {done.returncode}:\n{done.stdout}")
+        command = " ".join(map(str, argv))
+        raise RuntimeError(f"{command} exited with {done.returncode}:\n{done.stdout}")
     return done.stdout
 
 

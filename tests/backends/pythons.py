@@ -2,10 +2,9 @@
 
 import os
 import shlex
-import subprocess
 from pathlib import Path
 
-from . import home
+from . import home, tool
 
 NEWER = [(3, 14), (3, 15)]
 
@@ -13,7 +12,7 @@ NEWER = [(3, 14), (3, 15)]
 def run_in(directory: Path, script: str, timeout: float) -> str:
     """What a shell script prints. There, `directory` is /srv, and PYTHON$MINOR an interpreter.
 
-    Raises AssertionError with all of it unless the script ends with status 0.
+    Raises RuntimeError with all of it unless the script ends with status 0.
     """
     root = home("pythons") / "root"
     inside = [
@@ -35,15 +34,4 @@ def run_in(directory: Path, script: str, timeout: float) -> str:
     command = ["unshare", "--mount", "sh", "-euc", f"{mounts}\nexec {chroot}"]
     if os.geteuid():
         command = ["sudo", *command]
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}"
-    return done.stdout
+    return tool(*command, timeout=timeout)

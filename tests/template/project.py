@@ -24,6 +24,7 @@ import uv
 import yaml
 from cookiecutter.main import cookiecutter
 
+from .. import backends
 from ..backends import free_port
 
 TEMPLATE = Path(__file__).parents[2]
@@ -338,25 +339,11 @@ def setting_fields(project: Path) -> set[str]:
 
 
 def tool(*argv: str | Path, cwd: Path | None = None, timeout: float = RUN_SECONDS) -> str:
-    """What a command prints. Raises AssertionError with all of it unless it ends with status 0."""
-    environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    # A worker's own settings of pytest, which a pytest below it would obey.
-    inherited = {name: value for name, value in environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        argv,
-        cwd=cwd,
-        env=inherited,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
-    command = " ".join(map(str, argv))
-    assert done.returncode == 0, f"{command}: status {done.returncode}\n{done.stdout}"
-    return done.stdout
+    """What a command prints. Raises RuntimeError with all of it unless it ends with status 0."""
+    # Without a worker's own settings of pytest, which a pytest below it would obey.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env = {**kept, "UV_PYTHON_DOWNLOADS": "never"}
+    return backends.tool(*argv, cwd=cwd, env=env, timeout=timeout)
 
 
 def git(directory: Path, *argv: str) -> str:
