@@ -18,6 +18,8 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -41,6 +43,8 @@ LEFTOVERS += ("uv.lock", ".DS_Store", "*~", "*.sw?", "*.orig", "*.rej")
 # Longest first, or `rate_limit` would be taken for a variant of `rate`.
 FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
 VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+)")
+# Parsing only these takes a twentieth of the time that whole modules take.
+IMPORT = re.compile(r"^[ \t]*((?:from [.\w]+ import|import) (?:\([^)]*\)|.*))", re.MULTILINE)
 
 
 def main() -> None:
@@ -180,7 +184,7 @@ def imported(path: Path, module: str, modules: "dict[str, Path]") -> "set[str]":
     """Returns those of these modules that a file imports, also within functions."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in imports_in(path.read_text("utf-8")):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -190,6 +194,13 @@ def imported(path: Path, module: str, modules: "dict[str, Path]") -> "set[str]":
                 base = ".".join([*above, *([base] if base else [])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return names & modules.keys()
+
+
+def imports_in(source: str) -> "Iterator[ast.stmt]":
+    for statement in IMPORT.findall(source):
+        # A line of a docstring may look like an import.
+        with suppress(SyntaxError):
+            yield from ast.parse(statement).body
 
 
 def settle(path: Path, name: str, is_chosen: bool) -> None:
