@@ -6,33 +6,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import (
-    exposition,
-    faults,
-    generation,
-    half_load,
-    instructions,
-    memory,
-    processes,
-    run,
-    saturated,
-    soak,
-    start,
-)
+from . import generation, instructions, memory, processes, run, soak, start
 from .machine import ROOT
 from .workshop import Workshop
 
 COMMANDS = {
     "run": run,
     "instructions": instructions,
-    "half_load": half_load,
     "start": start,
     "memory": memory,
-    "exposition": exposition,
-    "saturated": saturated,
     "processes": processes,
     "generation": generation,
-    "faults": faults,
     "soak": soak,
 }
 

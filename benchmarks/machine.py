@@ -96,22 +96,6 @@ def wrk(port: int, seconds: int, every: int = 0, connections: int = CONNECTIONS)
     script = Path(__file__).with_name("load.lua")
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={ANSWER_SECONDS}s"]
     argv += ["-s", str(script), url, str(every)]
-    result = _generated(argv, seconds)
-    expected = result["requests"] / every if every else 0
-    # Those on their way at the end are not counted.
-    assert abs(result["failed"] - expected) <= (connections if every else 0), result
-    assert not result["lost"], result
-    result["throughput"] = result["requests"] / result["seconds"]
-    return result
-
-
-def paced(port: int, rate: float, seconds: float, every: int = 0) -> dict[str, Any]:
-    """What `benchmarks.paced` reports of `rate` requests a second from the load's core."""
-    argv = [sys.executable, "-m", "benchmarks.paced", str(port), str(rate), str(seconds)]
-    return _generated([*argv, f"--every={every}"], seconds)
-
-
-def _generated(argv: Sequence[str], seconds: float) -> dict[str, Any]:
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             os.sched_setaffinity(process.pid, {LOAD_CORE})
@@ -121,6 +105,11 @@ def _generated(argv: Sequence[str], seconds: float) -> dict[str, Any]:
     if process.returncode:
         raise RuntimeError(f"{' '.join(argv)}: status {process.returncode}")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    expected = result["requests"] / every if every else 0
+    # Those on their way at the end are not counted.
+    assert abs(result["failed"] - expected) <= (connections if every else 0), result
+    assert not result["lost"], result
+    result["throughput"] = result["requests"] / result["seconds"]
     return result
 
 

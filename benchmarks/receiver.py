@@ -1,7 +1,7 @@
 """What stands for a backend: takes whatever is posted to it. A process of its own, and a frugal
 one, as it shares its core with the load.
 
-    python -m benchmarks.receiver PORT {answers,fails,hangs}
+    python -m benchmarks.receiver PORT {answers,hangs}
 
 `GET` answers how many bytes have been posted to the same path.
 """
@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from typing import ClassVar
 
-ANSWERS = {"answers": b"200 OK", "fails": b"500 Internal Server Error", "hangs": b""}
+ANSWERS = {"answers": b"200 OK", "hangs": b""}
 
 
 class Receiver(asyncio.Protocol):

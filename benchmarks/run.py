@@ -5,12 +5,10 @@ from pathlib import Path
 
 from . import machine, picture, report
 from .report import Sample, ratios, spread
-from .variants import BARE, EVERYTHING, VARIANTS, Variant, in_rounds
+from .variants import EVERYTHING, VARIANTS, Variant, in_rounds
 from .workshop import Server, Workshop, get
 
 WARM_UP_SECONDS = 1
-# Fewer are answered of what was asked where a service can't keep up.
-KEEPS_UP = 0.99
 
 Results = dict[str, list[Sample]]
 
@@ -32,27 +30,14 @@ def main(options: argparse.Namespace, workshop: Workshop) -> None:
     for variant in chosen:
         workshop.prepare(variant)
     machine.pin()
-    rate = half_of_bare(workshop, options.seconds)
     results: Results = {variant.name: [] for variant in chosen}
     for variant in in_rounds(chosen, options.rounds):
-        results[variant.name].append(measure(workshop, variant, rate, options.seconds))
-    report.save(options.output, "run", {"rate": rate, "rounds": results}, as_table(results, rate))
+        results[variant.name].append(measure(workshop, variant, options.seconds))
+    report.save(options.output, "run", results, as_table(results))
     draw(options.output, results)
 
 
-def half_of_bare(workshop: Workshop, seconds: int) -> float:
-    """Requests a second. One rate for all, so that their latencies can be compared."""
-    with workshop.start(BARE) as server:
-        machine.wrk(server.port, WARM_UP_SECONDS)
-        return float(machine.wrk(server.port, seconds)["throughput"]) / 2
-
-
-def keeps_up(sample: Sample) -> bool:
-    """Whether a service has answered what a steady load has asked of it."""
-    return bool(sample["answered"] >= KEEPS_UP * sample["asked"])
-
-
-def measure(workshop: Workshop, variant: Variant, rate: float, seconds: int) -> Sample:
+def measure(workshop: Workshop, variant: Variant, seconds: int) -> Sample:
     traced = variant.source == EVERYTHING
     with workshop.start(variant) as server:
         machine.wrk(server.port, WARM_UP_SECONDS, variant.every)
@@ -63,7 +48,6 @@ def measure(workshop: Workshop, variant: Variant, rate: float, seconds: int) -> 
         if traced:
             sample["dropped"] = (dropped_spans(server) - dropped) / sample["requests"]
         sample["memory"] = server.resident_mib()
-        sample["half"] = machine.paced(server.port, rate, seconds, variant.every)
         if variant.exports:
             server.wait_for_exports()
     return sample
@@ -77,10 +61,9 @@ def dropped_spans(server: Server) -> float:
     raise LookupError("otel_spans_dropped_total")
 
 
-def as_table(results: Results, rate: float) -> str:
+def as_table(results: Results) -> str:
     bare = results["bare"]
-    head = ["", "requests/s", "of bare's", "CPU µs", "+ µs", "p50 ms", "p99 ms"]
-    head += [f"p99 ms at {rate:.0f}/s", "of bare's", "MiB"]
+    head = ["", "requests/s", "of bare's", "CPU µs", "+ µs", "p50 ms", "p99 ms", "MiB"]
     rows = []
     for name, samples in results.items():
         row = [
@@ -96,11 +79,6 @@ def as_table(results: Results, rate: float) -> str:
             spread([each["p50"] for each in samples], ".1f", 1e3),
             spread([each["p99"] for each in samples], ".1f", 1e3),
         ]
-        if all(keeps_up(each["half"]) for each in samples):
-            row.append(spread([each["half"]["p99"] for each in samples], ".2f", 1e3))
-            row.append(spread(ratios(samples, bare, lambda each: each["half"]["p99"])))
-        else:
-            row += ["can't keep up", ""]
         rows.append([*row, spread([each["memory"] for each in samples], ".0f")])
     dropped = [
         f"{name} {spread([each['dropped'] for each in samples], '.0f', 100)} %"

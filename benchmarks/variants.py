@@ -44,7 +44,7 @@ class Variant:
     name: str
     #: Answers for the template, or the name of a program in `stacks`.
     source: Mapping[str, str] | str
-    #: In the environment; `{answers}`, `{fails}` and `{hangs}` are addresses of such backends.
+    #: In the environment; `{answers}` and `{hangs}` are addresses of such backends.
     settings: Mapping[str, str] = field(default_factory=dict)
     #: Of so many requests one fails; 0 for none.
     every: int = 0

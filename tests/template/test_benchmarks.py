@@ -17,11 +17,8 @@ NEWEST_HERE = "{}.{}".format(*max(interpreters()))
 ROWS = {
     "run": ["bare", "none", "all live, 1 % errors"],
     "instructions": ["bare", "all live"],
-    "half_load": ["bare", "none", "all live"],
     "start": ["bare", "none", "all live", "by hand", "fastapi"],
     "memory": ["bare", "all idle", "all live"],
-    "exposition": ["500 series", "5000 series"],
-    "saturated": ["32 connections", "256 connections"],
     "processes": ["one", "two"],
     "generation": [
         "cookiecutter, empty template",
@@ -38,16 +35,10 @@ ROWS = {
         "their messages",
         "dropped, or still in flight",
     ],
-    "faults": [
-        f"{backend} {manner}"
-        for backend, fails in (("statsd", []), ("newrelic", ["fails"]))
-        for manner in ("answers", "refuses", "hangs", "does not resolve", *fails)
-    ],
 }
 OPTIONS = {
     "run": ["--only", "none", "all live, 1 % errors"],
     "instructions": ["--only", "all live", f"--python={NEWEST_HERE}"],
-    "faults": ["--only", "statsd", "newrelic"],
 }
 
 
@@ -57,8 +48,6 @@ def installed() -> None:
         raise NotInstalled("wrk")
     if not shutil.which("valgrind"):
         raise NotInstalled("valgrind")
-    if not shutil.which("openssl"):
-        raise NotInstalled("newrelic")
 
 
 @pytest.mark.full
