@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ..backends import pythons
 from . import combinations
 from .conftest import Generate
 from .project import CHASSIS, Project, interpreters, reference, render
@@ -87,6 +88,21 @@ def test_suite_on_an_older_python(generate: Generate, interpreter: Path) -> None
     project.interpreter = interpreter
     project.sync()
     check(project)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("version", pythons.NEWER, ids=lambda each: ".".join(map(str, each)))
+def test_suite_on_a_newer_python(generate: Generate, version: tuple[int, int]) -> None:
+    name = "python{}.{}".format(*version)
+    python = f"/tmp/service-{name}/bin/python"
+    lines = [
+        f"{name} -m venv --clear /tmp/service-{name}",
+        "cd /srv",
+        f"{python} -m pip install --quiet --group dev --editable .",
+        f"{python} -m pytest --quiet -pno:cacheprovider -ofaulthandler_timeout={STUCK}",
+        f"{python} -m mypy --cache-dir=/tmp/service-{name}/mypy",
+    ]
+    pythons.run_in(generate(tracing="jaeger").path, "\n".join(lines), timeout=300)
 
 
 @pytest.mark.full
