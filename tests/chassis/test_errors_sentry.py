@@ -251,9 +251,11 @@ class TestWithoutDsn(ChassisTest):
 @pytest.mark.parametrize(
     "dsn", ["nonsense", "http://127.0.0.1/1", "ftp://key@127.0.0.1/1", "http://key@a:b/1"]
 )
-def test_malformed_dsn_is_rejected(dsn: str) -> None:
-    with pytest.raises(ValueError, match="should look like https://key@host/project-number"):
-        read(Settings, {"SENTRY_DSN": dsn})
+def test_malformed_dsn_is_logged_and_ignored(dsn: str) -> None:
+    settings = read(Settings, {"SENTRY_DSN": dsn})
+    assert settings.sentry_dsn is None
+    [warning] = settings.warnings
+    assert "should look like https://key@host/project-number" in warning
 
 
 def test_dsn_is_not_in_the_repr() -> None:

@@ -21,8 +21,9 @@ class Sentry(Feature):
 
     def __init__(self, settings: SentrySettings) -> None:
         self._dsn = settings.sentry_dsn
-        self._environment = settings.environment
-        self._release = f"{settings.service_name}@{settings.service_version}"
+        self._environment = settings.sentry_environment or settings.environment
+        own = f"{settings.service_name}@{settings.service_version}"
+        self._release = settings.sentry_release or own
         self._lock = Lock()
         self._reporter: Reporter | None = None
         if not self._dsn:

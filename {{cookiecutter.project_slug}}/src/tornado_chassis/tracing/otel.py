@@ -90,11 +90,19 @@ class Exporting(Tracing):
         on_end = None
         if settings.otel_sdk_disabled:
             log.info("Spans are not exported: OTEL_SDK_DISABLED is set")
+        elif settings.otel_traces_exporter == "none":
+            log.info("Spans are not exported: OTEL_TRACES_EXPORTER is none")
         elif not backend.url:
             log.info("Spans are not exported: %s is not set", backend.setting)
         else:
             self._sender = Sender(
-                "span", backend.url, backend.headers, backend.timeout, backend.body
+                "span",
+                backend.url,
+                backend.headers,
+                backend.timeout,
+                backend.body,
+                backend.proxy,
+                backend.tls,
             )
             on_end = functools.partial(self._sender.put, backend.encode)
         super().__init__(
