@@ -70,7 +70,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=collector.test"
     names = "subjectAltName=DNS:collector.test,IP:127.0.0.1"
-    argv = [*command.split(), "-addext", names, "-keyout", path, "-out", f"{path}.crt"]
+    argv = [*command.split(), "-addext", names, "-keyout", str(path), "-out", f"{path}.crt"]
     subprocess.run(argv, check=True, capture_output=True)
     path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
     return path

@@ -48,9 +48,7 @@ def tls_context(
             # Without a password, it would be asked for on the terminal.
             context.load_cert_chain(client_certificate, client_key, password="")
         except OSError as error:
-            raise ValueError(
-                f"should have its key, not encrypted ({error})"
-            ) from None
+            raise ValueError(f"should have its key, not encrypted ({error})") from None
     return context
 
 
