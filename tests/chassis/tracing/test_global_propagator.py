@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from opentelemetry import baggage, context, propagate, trace
@@ -165,6 +166,13 @@ class TestSetBefore(PropagatorTest):
         assert library["x-ours"].partition(":")[0] == own["x-ours"].partition(":")[0] == TRACE
         ids = own["traceparent"].split("-")
         assert own["x-ours"] == f"{ids[1]}:{ids[2]}"
+
+    def test_one_that_fails_costs_only_its_own_headers(self) -> None:
+        for method in ("inject", "extract"):
+            self.enterContext(mock.patch.object(Custom, method, side_effect=ValueError))
+        library, own = self.sent(traceparent=f"00-{TRACE}-{PARENT}-01")
+        assert library.keys() == own.keys() == {"traceparent"}
+        assert TRACE in own["traceparent"]
 
     def test_what_our_formats_find_counts(self) -> None:
         headers = {"x-ours": f"{'f' * 32}:{PARENT}", "traceparent": f"00-{TRACE}-{PARENT}-01"}

@@ -32,7 +32,15 @@ class Sentry(Feature):
     async def startup(self) -> None:
         if self._dsn:
             # In a thread: the SDK takes a while to load, and requests are already being served.
-            await asyncio.to_thread(self._load)
+            await asyncio.to_thread(self._start)
+
+    def _start(self) -> None:
+        if reporter := self._load():
+            reporter.keep_scopes()
+
+    def request_started(self, exchange: Exchange) -> None:
+        if self._reporter:
+            self._reporter.isolate()
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if reporter := self._load():

@@ -2,9 +2,10 @@
 spans that libraries make through it join the same traces.
 """
 
+import contextlib
 import functools
 import logging
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextvars import Token, copy_context
 from typing import Any
 
@@ -217,7 +218,8 @@ class _WithApi(Propagation):
     def extract(self, headers: HTTPHeaders) -> Parent | None:
         before = found = context.get_current()
         for each in self._others:
-            found = each.extract(headers, found)
+            with _contained():
+                found = each.extract(headers, found)
         context.attach(found)
         span = found.get(_SPAN_KEY)
         theirs = _from_api_span(span) if span is not before.get(_SPAN_KEY) else None
@@ -229,7 +231,16 @@ class _WithApi(Propagation):
 
     def inject_others(self, headers: MutableMapping[str, str], current: context.Context) -> None:
         for each in self._others:
-            each.inject(headers, current)
+            with _contained():
+                each.inject(headers, current)
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # from what a team has written
+        log.exception("A propagator failed")
 
 
 class _Baggage(W3CBaggagePropagator):
