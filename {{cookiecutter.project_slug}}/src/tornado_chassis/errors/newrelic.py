@@ -142,8 +142,8 @@ class _Slim(Exception):
         super().__init__(text[:MESSAGE_CHARACTERS])
         self._kind = type(error)
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         return self._kind
 
 
