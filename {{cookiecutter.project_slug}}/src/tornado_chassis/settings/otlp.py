@@ -76,11 +76,10 @@ class OtlpExporterSettings(ProxySettings):
 
     unread = {  # noqa: RUF012 (never changed)
         "OTEL_EXPORTER_OTLP_*PROTOCOL=http/json": "",
-        "OTEL_EXPORTER_OTLP_*PROTOCOL=http/protobuf": "http/json is sent, which is taken, too",
+        "OTEL_EXPORTER_OTLP_*PROTOCOL=http/protobuf": "it is http/json, to the same port",
         "OTEL_EXPORTER_OTLP_*PROTOCOL": "telemetry is sent over HTTP: send to port 4318",
         "OTEL_EXPORTER_OTLP_*INSECURE": "the endpoint decides, with http:// or https://",
         "OTEL_EXPORTER_JAEGER_*": "Jaeger takes OTLP: set OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_EXPORTER_ZIPKIN_*": "spans are sent to OTEL_EXPORTER_OTLP_ENDPOINT",
     }
 
     # These URLs may contain a password by mistake, or a key in their query.
@@ -131,7 +130,7 @@ class OtlpSettings(OtlpExporterSettings):
     otel_exporter_otlp_traces_headers: Mapping[str, str] = setting(
         default_factory=dict, parse=_headers, secret=True, shared=True
     )
-    """Like `OTEL_EXPORTER_OTLP_HEADERS`, over which it takes precedence, as do those below."""
+    """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
 
     otel_exporter_otlp_traces_timeout: int | None = setting(
         None, parse=parsing.timeout, shared=True

@@ -52,7 +52,7 @@ class TracingSettings(ProxySettings):
         "OTEL_LOGRECORD_*": "logs are not sent with OTLP",
         "OTEL_*_LIMIT": "a span has up to 128 attributes, events and links",
         "OTEL_LOG_LEVEL": "OpenTelemetry logs like everything else",
-        "OTEL_*CONFIG_FILE": "there is no such file: set variables",
+        "OTEL_*CONFIG_FILE": "only variables are read",
         "OTEL_ENTITIES": "OTEL_RESOURCE_ATTRIBUTES describes the service",
         "OTEL_LOGS_EXPORTER=none": "",
         "OTEL_METRICS_EXPORTER=none": "",
