@@ -7,11 +7,9 @@ adds 1 µs.
 
 import asyncio
 import logging
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import sentry_sdk
-import sentry_sdk.scope
 from sentry_sdk.envelope import PayloadRef
 from sentry_sdk.integrations.atexit import AtexitIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
@@ -31,11 +29,6 @@ RETRIES_SECONDS = 60.0
 
 REPORT_BYTES = 1_000_000
 """Sentry drops what is larger than 1 MiB, with all that comes with it."""
-
-_SCOPES: tuple[ContextVar[Any], ...] = (
-    sentry_sdk.scope._isolation_scope,
-    sentry_sdk.scope._current_scope,
-)
 
 
 class Reporter:
@@ -66,22 +59,22 @@ class Reporter:
         self.transport = transport
         self._logged_errors = LoggedErrors(self.report_background)
         self._logged_errors.attach()
-        self._scopes: list[tuple[ContextVar[Any], sentry_sdk.Scope]] = []
+        self._scopes: tuple[sentry_sdk.Scope, sentry_sdk.Scope] | None = None
         logger = logging.getLogger("urllib3.connectionpool")
         if not any(isinstance(each, _Retries) for each in logger.filters):
             logger.addFilter(_Retries())
 
     def keep_scopes(self) -> None:
         """What has been set until now, such as tags, is in the reports of all requests."""
-        current = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
-        self._scopes = [
-            (variable, scope.fork()) for variable, scope in zip(_SCOPES, current, strict=True)
-        ]
+        now = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+        self._scopes = now[0].fork(), now[1].fork()
 
     def isolate(self) -> None:
         """What is set from here on, in this context, is in no other request's reports."""
-        for variable, scope in self._scopes:
-            variable.set(_Fork(scope))
+        if self._scopes:
+            isolation, current = self._scopes
+            sentry_sdk.Scope.set_isolation_scope(_Fork(isolation))
+            sentry_sdk.Scope.set_current_scope(_Fork(current))
 
     def report(self, exchange: Exchange, error: BaseException) -> None:
         """Reports an exception that was raised in a request."""

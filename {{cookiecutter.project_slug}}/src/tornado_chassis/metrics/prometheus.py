@@ -40,19 +40,22 @@ log = logging.getLogger(__name__)
 
 def _register_if_free(collector: Collector) -> None:
     """In place of `REGISTRY.register`: also refuses names of what is exposed besides."""
-    _check(collector)
     _register(collector)
+    try:
+        _check(collector)
+    except ValueError:
+        REGISTRY.unregister(collector)
+        raise
 
 
 def _check(collector: Collector) -> None:
-    names = REGISTRY._get_names(collector)  # type: ignore[no-untyped-call]
-    for name in names if collector not in _default else ():
+    for name in REGISTRY._collector_to_names[collector] if collector not in _default else ():
         metrics.check_reserved(name)
         metrics.check_free({name}, name)
 
 
 def _check_own(exposed: set[str], name: str) -> None:
-    if exposed & REGISTRY._names_to_collectors.keys():
+    if any(exposed.intersection(names) for names in REGISTRY._collector_to_names.values()):
         raise ValueError(f"{name} is taken by a metric of prometheus_client's registry")
 
 
