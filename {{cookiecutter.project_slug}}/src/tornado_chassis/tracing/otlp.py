@@ -32,13 +32,16 @@ class Otlp:
         elif settings.otel_exporter_otlp_endpoint:
             self.url = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
         #: Seconds to wait for a response.
-        self.timeout = settings.otel_exporter_otlp_timeout / 1000
+        milliseconds = settings.otel_exporter_otlp_traces_timeout
+        self.timeout = (milliseconds or settings.otel_exporter_otlp_timeout) / 1000
+        self.proxy, self.tls = settings.proxy_for(self.url), settings.traces_tls()
         self.headers = {
             "Content-Type": "application/json",
             "User-Agent": f"{settings.service_name}/{settings.service_version}",
-            **settings.otel_exporter_otlp_headers,
+            **(settings.otel_exporter_otlp_traces_headers or settings.otel_exporter_otlp_headers),
         }
-        self._gzip = settings.otel_exporter_otlp_compression == "gzip"
+        compression = settings.otel_exporter_otlp_traces_compression
+        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         self._resource = '{"attributes":[' + _attributes(resource) + "]}"
