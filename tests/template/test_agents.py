@@ -70,4 +70,4 @@ def test_page_of_this_repository() -> None:
         elif program == "ruff":
             subprocess.run([find_ruff_bin(), *arguments], cwd=TEMPLATE, check=True)
         else:
-            assert (program, arguments) == ("mypy", [])  # which `.ci/run` runs as well
+            assert (program, arguments) == ("mypy", [])
