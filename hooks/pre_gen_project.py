@@ -24,8 +24,8 @@ STANDARD_OF_SOME = set(
 )
 # Distributions and modules installed beside a service. A test keeps this list complete.
 INSTALLED = set(
-    "ast-serialize certifi colorama coverage dotenv iniconfig librt mypy mypy-extensions mypyc "
-    "newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
+    "ast-serialize certifi colorama coverage dotenv iniconfig librt msgspec mypy mypy-extensions "
+    "mypyc newrelic opentelemetry opentelemetry-api opentelemetry-sdk "
     "opentelemetry-semantic-conventions pathspec packaging pluggy "
     "prometheus-client py pygments pytest python-dotenv "
     "ruff sentry-sdk tornado tornado-chassis typing-extensions urllib3 uv uv-build".split()

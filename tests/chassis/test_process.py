@@ -44,7 +44,7 @@ def test_interpreter_is_not_torn_down_under_a_daemon_thread() -> None:
 def test_help() -> None:
     with process(STAND_IN, "--help") as service:
         assert service.wait() == 0
-        assert service.output().startswith(f"Usage: {SERVICE} [--help | --version]\n")
+        assert service.output().startswith(f"Usage: {SERVICE} [--help | --version | openapi]\n")
 
 
 def test_version() -> None:

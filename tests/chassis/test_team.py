@@ -519,7 +519,7 @@ class TestHttps(TeamTest):
         https = HTTPServer(self.app, ssl_options=context)
         https.add_socket(listening)
         answer = self.fetch(f"https://127.0.0.1:{port}/hello/x", validate_cert=False)
-        assert (answer.code, answer.body) == (200, b'{"hello": "x"}')
+        assert (answer.code, answer.body) == (200, b'{"hello":"x"}')
         assert self.one() == ("/hello/{name}", 200)
         request = self.recorder.ended[0].request
         assert request.protocol == "https"

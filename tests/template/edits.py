@@ -138,17 +138,14 @@ class NewOrder:
 
 
 class Orders(JsonHandler):
-    def post(self) -> None:
-        try:
-            order = NewOrder(**self.read_json())
-        except TypeError:
-            raise HTTPError(422, reason="An order has an item and a count") from None
-        self.set_status(201)
-        self.finish(asdict(order))
+    @operation(status=201)
+    def post(self, body: NewOrder) -> NewOrder:
+        """Place an order."""
+        return body
 ''',
         r'(r"/orders", handlers.Orders)',
-        "from dataclasses import asdict, dataclass",
-        "from tornado.web import HTTPError",
+        "from dataclasses import dataclass",
+        "from tornado_chassis.handlers import operation",
     )
     team.add_test(
         "orders",
@@ -159,13 +156,13 @@ import json
 class TestOrders(ServiceTest):
     def test_order_is_made(self) -> None:
         order = {"item": "book", "count": 2}
-        response = self.fetch("/orders", method="POST", body=json.dumps(order))
+        response = self.fetch("/orders", json=order)
         assert response.code == 201
         assert json.loads(response.body) == order
 
     def test_wrong_bodies_are_problems_of_the_client(self) -> None:
-        for body, status in (('{"item": ', 400), ("[]", 422), ('{"item": "book"}', 422)):
-            response = self.fetch("/orders", method="POST", body=body)
+        for body, status in (([], 422), ({"item": "book"}, 422)):
+            response = self.fetch("/orders", json=body)
             assert json.loads(response.body)["status"] == status
 """,
     )
@@ -284,6 +281,10 @@ class Visits(JsonHandler):
 class TestVisits(ServiceTest):
     def test_visits_are_counted(self) -> None:
         assert self.fetch("/visits", method="POST", body="").code == 200
+        assert self.metric("visits", country="nl") == 1
+        assert self.metric("open_shops") == 1
+        assert self.metric("queueing_seconds") == 1
+        assert self.spans()[0].attributes == {"visitor.country": "nl"}
 """,
     )
 

@@ -18,6 +18,8 @@ NOTHING = {
 COMBINATIONS = [*combinations.each_choice(), NOTHING]
 FEATURES = combinations.features()
 VARIANT = re.compile(rf"({'|'.join(FEATURES)})_(\w+?)\.md")
+# The first line of a sample, a comment of its language.
+PATH = re.compile(r"(?:# |/\* |<!-- )([\w./]+)(?: \*/| -->)?")
 
 # What samples take for granted: a class of one's own around a pool, its setting, and the handler of
 # this section.
@@ -96,11 +98,17 @@ def test_samples_work(generate: Generate, page: str) -> None:
     sections = sections_of(project, page)
     assert sections
     for section in sections:
+        for dependency in re.findall(r"`uv add (\S+)`", section):
+            project.uv("add", "--quiet", dependency)
         for path, code in samples(section):
             paste(project, path, code)
         own = [str(path.relative_to(project.path)) for path in project.path.glob("tests/test_*.py")]
         project.run(project.python, "-m", "mypy", f"src/{project.package}", *own)
         project.run(project.python, "-m", "pytest", "--quiet", *own)
+        for path, _ in samples(section):
+            # The next section has other routes.
+            if path.startswith("tests/test_"):
+                (project.path / path).unlink()
 
 
 def answers_for(page: str) -> combinations.Answers:
@@ -124,7 +132,8 @@ def sections_of(project: Project, page: str) -> list[str]:
 def samples(section: str) -> list[tuple[str, str]]:
     """The path that each sample begins with, and its code."""
     found = [code.partition("\n") for kind, code in FENCED.findall(section) if kind != "json"]
-    return [(path.removeprefix("# "), code) for path, _, code in found if path.startswith("# ")]
+    matched = [(PATH.fullmatch(first), code) for first, _, code in found]
+    return [(match[1], code) for match, code in matched if match]
 
 
 def take_for_granted(project: Project) -> None:
@@ -146,6 +155,7 @@ def paste(project: Project, name: str, code: str) -> None:
     path = project.path / name
     if not name.startswith("tests/"):
         path = project.path / "src" / project.package / name
+    path.parent.mkdir(exist_ok=True)
     if path.suffix != ".py" or not path.exists():
         with path.open("a", encoding="utf-8") as file:
             file.write(code)

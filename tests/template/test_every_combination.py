@@ -41,7 +41,7 @@ def test_it_starts_serves_and_stops(tmp_path: Path, answers: combinations.Answer
     project = Project(path, answers, Path(sys.prefix), Path(sys.executable), _is_synced=True)
     with project.start(PYTHONPATH=":".join(map(str, sources))) as service:
         status, _, body = service.get("/")
-        assert (status, body) == (200, '{"service": "my-service", "version": "0.1.0"}')
+        assert (status, body) == (200, '{"service":"my-service","version":"0.1.0"}')
         for prompt, choice, route, is_admin in (
             ("health", "probes", "/livez", False),
             ("health", "probes", "/readyz", False),

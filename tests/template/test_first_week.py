@@ -3,6 +3,8 @@
 After each edit the suite, mypy and ruff run, as they run in the team's pipeline.
 """
 
+import json
+
 import pytest
 
 from .conftest import Generate
@@ -50,7 +52,7 @@ def check(project: Project, what: str) -> None:
 def check_start(project: Project, name: str) -> None:
     """It starts under its name, and not without the setting that has no default."""
     with project.start(**SETTINGS) as service:
-        assert f'"service": "{name}"' in service.get("/")[2]
+        assert json.loads(service.get("/")[2])["service"] == name
         assert service.get("/visits", method="POST", body="")[0] == 200
         assert service.terminate() == 0
         if project.answers["logging"] != "none":

@@ -202,7 +202,7 @@ class TracingTest(ChassisTest):
     def work(self, name: str, **headers: str) -> Any:
         return json.loads(self.fetch(f"/task/{name}", headers=headers).body)["answer"]
 
-    def spans(self) -> list[Received]:
+    def spans(self) -> list[Received]:  # type: ignore[override]
         """All spans that there were, in the order of their ends; there are no more after this."""
         self.run_async(self.tracing.shutdown)
         return sorted(self.receiver.spans, key=lambda span: span.ended)

@@ -28,7 +28,7 @@ class Application(web.Application):
         super().__init__(list(handlers), **settings)
         _name_routes(self.default_router)
         self.runtime = Runtime(features)
-        self.runtime.routes = lambda: _named_routes(self.default_router)
+        self.runtime.routes = lambda: _routes(self.default_router)
 
     def add_handlers(self, host_pattern: str, host_handlers: Any) -> None:
         super().add_handlers(host_pattern, host_handlers)
@@ -52,20 +52,18 @@ class Endpoint(NamedTuple):
     port: int
 
 
-def _named_routes(router: Any) -> Iterator[tuple[str, str]]:
-    """The template of each route, and the name of what answers it."""
+def _routes(router: Any) -> Iterator[tuple[str, Any]]:
+    """The template of each route, and what answers it."""
     for rule in router.rules:
         target, route = rule.target, getattr(rule.target_kwargs, "route", "")
         if isinstance(target, _Target):
             target, route = target.target, target.route
         if isinstance(target, RuleRouter):
-            yield from _named_routes(target)
+            yield from _routes(target)
             continue
-        # An application's or a delegate's own name is its class's.
-        named = target if hasattr(target, "__qualname__") else type(target)
-        yield route, f"{named.__module__}.{named.__qualname__}"
+        yield route, target
         if isinstance(target, web.Application):
-            yield from _named_routes(target.default_router)
+            yield from _routes(target.default_router)
 
 
 class _Arguments(dict[str, Any]):

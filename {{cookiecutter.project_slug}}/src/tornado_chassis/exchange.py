@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
-from tornado.web import HTTPError
+from tornado.web import HTTPError, RequestHandler
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
@@ -87,6 +87,16 @@ def _request_id(headers: HTTPHeaders) -> str:
     if "X-Request-ID" in headers and _REQUEST_ID.fullmatch(headers["X-Request-ID"]):
         return headers["X-Request-ID"]
     return random.getrandbits(128).to_bytes(16).hex()
+
+
+def methods_of(handler: type[RequestHandler]) -> list[str]:
+    """The methods that a handler answers, in Tornado's order."""
+    missing = RequestHandler._unimplemented_method
+    return [
+        each
+        for each in handler.SUPPORTED_METHODS
+        if getattr(handler, each.lower(), missing) is not missing
+    ]
 
 
 def contain(error: BaseException) -> None:

@@ -183,7 +183,7 @@ class Runtime:
             lambda name, error: self.notify(Feature.background_failed, name, error)
         )
         #: The template of each route, and what answers it.
-        self.routes: Callable[[], Iterable[tuple[str, str]]] = tuple
+        self.routes: Callable[[], Iterable[tuple[str, Any]]] = tuple
         #: Whether handlers start as soon as the request has been read, and not a turn later.
         self.eager_start = all(each.eager_start for each in features)
         #: Whether a feature writes the access lines.

@@ -34,7 +34,14 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.log import app_log
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from .exchange import CLIENT_CLOSED_REQUEST, Exchange, contain, http_date, is_cancelled
+from .exchange import (
+    CLIENT_CLOSED_REQUEST,
+    Exchange,
+    contain,
+    http_date,
+    is_cancelled,
+    methods_of,
+)
 from .feature import Runtime
 from .rejections import body_lost, closed_with
 from .websockets import Socket
@@ -247,6 +254,9 @@ class Outgoing(HTTPConnection):
         if not (exchange := self.exchange):
             return _ended()
         status = self._status = int(start_line.code)  # type: ignore  # may be an HTTPStatus
+        if status == 405 and self._handler and (handler := self._handler()):
+            # RFC 9110 demands it of whatever answers, and Tornado's own handlers lack it.
+            headers.setdefault("Allow", ", ".join(methods_of(type(handler))))
         if status == 101:
             # Undocumented: in a stop, the connection would be closed after its handshake.
             self._connection._disconnect_on_finish = False
@@ -527,10 +537,16 @@ def log_failure(
         own(typ, value, tb)
     elif of_class is not web.RequestHandler.log_exception:
         of_class(handler, typ, value, tb)
-    elif value is not None and is_failure:
+    elif isinstance(value, web.HTTPError):
+        message = value.get_message()
+        if is_failure:
+            trace = (type(value), value, tb)
+            meant = message or value.reason or "raised by the handler"
+            log.error("%d %s: %s", value.status_code, exchange, meant, exc_info=trace)
+        elif message:
+            log.warning("%d %s: %s", value.status_code, exchange, message)
+    elif value is not None:
         log.error("Unhandled exception in %s", exchange, exc_info=(type(value), value, tb))
-    elif isinstance(value, web.HTTPError) and (message := value.get_message()):
-        log.warning("%d %s: %s", value.status_code, exchange, message)
 
 
 def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:

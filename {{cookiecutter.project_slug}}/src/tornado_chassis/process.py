@@ -2,12 +2,14 @@
 
 import asyncio
 import atexit
+import json
 import logging
 import os
 import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -23,10 +25,11 @@ EX_USAGE = 64
 
 END_SECONDS = 0.5
 
-USAGE = """Usage: {name} [--help | --version]
+USAGE = """Usage: {name} [--help | --version | openapi]
 
-Runs the service until SIGTERM or Ctrl-C. It takes no other arguments: settings are read from the
-environment and, in development, from a file .env. docs/settings.md lists them."""
+Runs the service until SIGTERM or Ctrl-C, or prints its OpenAPI document. It takes no other
+arguments: settings are read from the environment and, in development, from a file .env.
+docs/settings.md lists them."""
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
@@ -44,7 +47,21 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     listen on an address, with 64 for an unknown argument, and with 1 after any other exception.
     """
     loaded = configure(arguments, kind)
-    run(import_module(app).make_service(loaded))
+    if arguments != ["openapi"]:
+        run(import_module(app).make_service(loaded))
+        return
+    # What is logged meanwhile must not get into the document.
+    with redirect_stdout(sys.stderr):
+        service = import_module(app).make_service(loaded)
+    _print_openapi(service)
+
+
+def _print_openapi(service: "Service") -> None:
+    from .openapi import document
+
+    settings, routes = service.settings, service.app.runtime.routes()
+    described = document(settings.service_name, settings.service_version, routes)
+    print(json.dumps(described, indent=2, default=str))
 
 
 def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
@@ -133,7 +150,7 @@ def _exit(status: int) -> None:
 def _read_arguments(arguments: list[str], kind: type[ServerSettings]) -> None:
     usage = USAGE.format(name=kind.service_name)
     match arguments:
-        case []:
+        case [] | ["openapi"]:
             return
         case ["-h" | "--help"]:
             print(usage)

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 from threading import Timer
@@ -19,11 +19,15 @@ from tornado.httpserver import HTTPServer
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.testing import AsyncHTTPTestCase, bind_unused_port
 
+from . import tracing
 from .application import Application
+from .bodies import encode
 from .connections import Server
+from .metrics import Gauge, Histogram, Instrument, instruments
 from .server import finish, start
 from .service import Service
 from .settings import AnySettings, read
+from .tracing.recording import RecordedSpan, RecordingTracer
 
 # A test may block the event loop, and a busy machine does.
 UNWATCHED = {"LOOP_BLOCKED_SECONDS": "0"}
@@ -52,7 +56,13 @@ class ServiceTest(AsyncHTTPTestCase):
         """
         kept = dotenv_values(file) if file else {}
         environ = {name: value for name, value in kept.items() if value}
-        return read(kind, UNWATCHED | environ | self.environ)
+        try:
+            return read(kind, UNWATCHED | environ | self.environ)
+        except ValueError as error:
+            if file is None:
+                raise
+            name = f"{file.parent.name}/{file.name}"
+            raise ValueError(f"Wrong or missing in {name} and `environ`:\n{error}") from None
 
     def setUp(self) -> None:
         # Whatever is written from here on, the logs before all, is read back by `lines()`.
@@ -60,7 +70,13 @@ class ServiceTest(AsyncHTTPTestCase):
         self.enterContext(contextlib.redirect_stdout(self.output))
         self._servers: list[HTTPServer] = []
         self._is_stopped = False
+        self._measured = {
+            each: _measured(each) for metric in instruments.values() for each in metric.series()
+        }
         super().setUp()
+        self._tracer = RecordingTracer(tracing._tracer)
+        tracing.use(self._tracer)
+        self.addCleanup(tracing.use, self._tracer.inner)
         self.run_async(lambda: start(self.service))
 
     def tearDown(self) -> None:
@@ -99,21 +115,64 @@ class ServiceTest(AsyncHTTPTestCase):
             self._is_stopped = True
             self.run_async(lambda: finish(self.service, self.io_loop.time()))
 
+    def fetch(self, path: str, raise_error: bool = False, **kwargs: Any) -> HTTPResponse:
+        """Sends a request to the service; with `json`, whatever `JsonHandler` can answer with, a
+        POST with that as its body."""
+        if "json" in kwargs:
+            headers = {"Content-Type": "application/json", **kwargs.get("headers", {})}
+            body = {"method": "POST", "body": encode(kwargs.pop("json"))}
+            kwargs = {**body, **kwargs, "headers": headers}
+        return super().fetch(path, raise_error, **kwargs)
+
     def fetch_admin(self, path: str, **kwargs: Any) -> HTTPResponse:
         return self.fetch(f"http://127.0.0.1:{self.admin_port}{path}", **kwargs)
 
-    def run_async(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    def run_async(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Runs `work` on the loop that the service runs on; a test that hangs fails."""
         return cast(Result, self.io_loop.run_sync(work, timeout=10))
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        await until(condition)
+    def until(self, condition: Callable[[], object]) -> Awaitable[None]:
+        """Lets the service run until `condition()` is true; an async function has to await it.
+
+        Fails after 10 seconds.
+        """
+        waiting = until(condition)
+        loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        if loop.is_running():
+            return waiting
+        self.run_async(lambda: waiting)
+        done: asyncio.Future[None] = asyncio.Future(loop=loop)
+        done.set_result(None)
+        return done
+
+    def metric(self, name: str, **labels: object) -> float:
+        """What a metric of the service's own shows, whichever backend there is.
+
+        Of a counter, how much it has grown in this test; of a histogram, how many durations it was
+        given in this test; of a gauge, its present value.
+        """
+        assert name in instruments, f"{name} is none of {', '.join(instruments)}"
+        series = instruments[name].labels(**labels)
+        if isinstance(series, Gauge):
+            value = series.read()
+            assert value is not None, f"the function of {name} has raised"
+            return value
+        return _measured(series) - self._measured.get(series, 0)
+
+    def spans(self) -> list[RecordedSpan]:
+        """The spans of the service's own that have ended in this test, in that order, whichever
+        backend there is: each with its `name`, `attributes`, `parent` and `error`."""
+        return self._tracer.ended
 
     def lines(self) -> list[str]:
         """What has been logged."""
         # Lines leave at the end of a turn of the loop.
         self.run_async(lambda: asyncio.sleep(0))
         return self.output.getvalue().splitlines()
+
+
+def _measured(series: Instrument) -> float:
+    return sum(series.counts) if isinstance(series, Histogram) else series.value
 
 
 async def until(condition: Callable[[], object]) -> None:

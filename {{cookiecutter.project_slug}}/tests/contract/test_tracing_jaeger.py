@@ -33,8 +33,8 @@ class TestTracing(ContractTest):
     routes = ((r"/look-up", LookUp),)
 
     def make_service(self) -> Service:
-        self.spans: list[dict[str, Any]] = []
-        port = self.serve(Application([(r"/v1/traces", Collector, {"spans": self.spans})]))
+        self.exported: list[dict[str, Any]] = []
+        port = self.serve(Application([(r"/v1/traces", Collector, {"spans": self.exported})]))
         self.environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
         return super().make_service()
 
@@ -46,20 +46,20 @@ class TestTracing(ContractTest):
 
     def test_a_request_is_one_span_of_its_route_in_the_trace_of_its_caller(self) -> None:
         self.trace("/task/a?token=hidden")
-        (span,) = self.spans
+        (span,) = self.exported
         assert (span["traceId"], span["parentSpanId"]) == (TRACE_ID, CALLER)
         assert span["name"] == "GET /task/{name}"
         assert "hidden" not in str(span)
 
     def test_a_failed_request_is_one_span_with_its_exception(self) -> None:
         self.trace("/fail")
-        (span,) = self.spans
+        (span,) = self.exported
         assert span["status"]["code"] == 2
         assert [event["name"] for event in span["events"]] == ["exception"]
 
     def test_steps_and_calls_are_spans_and_the_trace_goes_on_in_a_call(self) -> None:
         received = json.loads(self.trace("/look-up"))
-        children = {span["parentSpanId"]: span for span in self.spans}
+        children = {span["parentSpanId"]: span for span in self.exported}
         step = children[children[CALLER]["spanId"]]
         assert step["name"] == "look up"
         call = children[step["spanId"]]
@@ -68,4 +68,4 @@ class TestTracing(ContractTest):
     def test_what_a_caller_does_not_record_is_passed_on_and_not_sent(self) -> None:
         received = json.loads(self.trace("/look-up", flags="00"))
         assert received["Traceparent"].split("-")[1::2] == [TRACE_ID, "00"]
-        assert self.spans == []
+        assert self.exported == []

@@ -32,8 +32,8 @@ class TestTracing(ContractTest):
     routes = ((r"/look-up", LookUp),)
 
     def make_service(self) -> Service:
-        self.spans: list[dict[str, Any]] = []
-        port = self.serve(Application([(r"/api/v2/spans", Collector, {"spans": self.spans})]))
+        self.exported: list[dict[str, Any]] = []
+        port = self.serve(Application([(r"/api/v2/spans", Collector, {"spans": self.exported})]))
         self.environ = {"ZIPKIN_ENDPOINT": f"http://127.0.0.1:{port}"}
         return super().make_service()
 
@@ -45,20 +45,20 @@ class TestTracing(ContractTest):
 
     def test_a_request_is_one_span_of_its_route_in_the_trace_of_its_caller(self) -> None:
         self.trace("/task/a?token=hidden")
-        (span,) = self.spans
+        (span,) = self.exported
         assert (span["traceId"], span["parentId"]) == (TRACE_ID, CALLER)
         assert span["name"] == "GET /task/{name}"
         assert "hidden" not in str(span)
 
     def test_a_failed_request_is_one_span_with_its_exception(self) -> None:
         self.trace("/fail")
-        (span,) = self.spans
+        (span,) = self.exported
         assert span["tags"]["error"] == "LookupError"
         assert '"exception":' in span["annotations"][0]["value"]
 
     def test_steps_and_calls_are_spans_and_the_trace_goes_on_in_a_call(self) -> None:
         received = json.loads(self.trace("/look-up"))
-        children = {span["parentId"]: span for span in self.spans}
+        children = {span["parentId"]: span for span in self.exported}
         step = children[children[CALLER]["id"]]
         assert step["name"] == "look up"
         call = children[step["id"]]
@@ -67,4 +67,4 @@ class TestTracing(ContractTest):
     def test_what_a_caller_does_not_record_is_passed_on_and_not_sent(self) -> None:
         received = json.loads(self.trace("/look-up", flags="00"))
         assert received["Traceparent"].split("-")[1::2] == [TRACE_ID, "00"]
-        assert self.spans == []
+        assert self.exported == []

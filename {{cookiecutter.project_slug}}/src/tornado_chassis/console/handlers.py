@@ -11,6 +11,7 @@ from typing import Any
 from tornado.escape import json_encode
 from tornado.web import HTTPError, RequestHandler
 
+from ..openapi import document
 from . import views
 from .access import COOKIE
 from .profile import MAX_SECONDS, Profile
@@ -44,6 +45,7 @@ A browser shows this as a page.
 /console/requests/NUMBER.json one: its timeline, log lines and exception
 /console/errors.json          exceptions, grouped
 /console/routes.json          routes, with their handlers and figures
+/openapi.json                 what the main port serves, for whoever calls it (OpenAPI 3.1)
 /console/checks.json          checks, with their history
 /console/settings.json        settings, and where they come from
 /console/logs.json            the last lines of the log
@@ -60,6 +62,7 @@ def routes(console: State) -> list[Any]:
     given = {"console": console}
     return [
         (r"/", Index, given),
+        (r"/openapi\.json", OpenApi, given),
         (r"/console/(page\.css|page\.js)", File, given),
         (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
         (r"/console/requests/(\d{1,18})\.json", OneRequest, given),
@@ -173,6 +176,12 @@ class View(Guarded):
         arguments = {key: values[-1].decode(errors="replace") for key, values in given.items()}
         view = views.VIEWS[name](self.console, arguments)
         self.respond(await view if isinstance(view, Awaitable) else view)
+
+
+class OpenApi(Guarded):
+    def get(self) -> None:
+        settings, routes = self.console.settings, self.console.runtime.routes()
+        self.respond(document(settings.service_name, settings.service_version, routes))
 
 
 class OneRequest(Guarded):

@@ -244,7 +244,7 @@ const VIEWS = {
     const rows = body.routes.map((each) => [
       [mono(`${each.method} ${each.route || "unmatched"}`), h("div", { class: "second" }, each.handler)],
       count(each.count), each.errors ? badge(count(each.errors), "bad") : "0", duration(each.p50), duration(each.p99)]);
-    return [h("h2", {}, "Routes"), table("Routes", [["Route, handler"], ["Requests", "number"], ["Errors", "number"], ["p50", "number wide"], ["p99", "number"]], rows, "None.")];
+    return [h("h2", {}, "Routes"), h("p", {}, h("a", { href: "/openapi.json" }, "OpenAPI document")), table("Routes", [["Route, handler"], ["Requests", "number"], ["Errors", "number"], ["p50", "number wide"], ["p99", "number"]], rows, "None.")];
   },
 
   async checks() {

@@ -103,7 +103,7 @@ def errors(console: State, arguments: Arguments) -> dict[str, Any]:
 
 
 def routes(console: State, arguments: Arguments) -> dict[str, Any]:
-    handlers = dict(console.runtime.routes())
+    handlers = {route: _named(target) for route, target in console.runtime.routes()}
     measured = dict(console.recorder.routes)
     for idle in handlers.keys() - {route for _, route in measured}:
         measured["", idle] = Histogram()
@@ -122,6 +122,12 @@ def routes(console: State, arguments: Arguments) -> dict[str, Any]:
         )
     ]
     return {"routes": rows}
+
+
+def _named(target: Any) -> str:
+    # An application's or a delegate's own name is its class's.
+    kind = target if hasattr(target, "__qualname__") else type(target)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 async def checks(console: State, arguments: Arguments) -> dict[str, Any]:

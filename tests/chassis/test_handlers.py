@@ -1,0 +1,318 @@
+"""Bodies of declared types, answers of the same, and errors as problem details."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from http import HTTPStatus
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlencode
+
+import msgspec
+import pytest
+from tornado.httpclient import HTTPResponse
+from tornado.web import HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
+from tornado_chassis import hooks
+from tornado_chassis.bodies import encode, find_errors, is_json
+from tornado_chassis.handlers import JsonHandler, Problem, operation
+from tornado_chassis.service import Service
+
+from .testing import ChassisTest
+
+REASONS = ["two\nlines", "<script>", "5 €", "没有", "\r\nSet-Cookie: a=b", "lone \ud800", "plain"]
+
+
+@dataclass
+class Item:
+    name: str
+    count: int = 1
+
+
+@dataclass
+class NewOrder:
+    customer: str
+    items: list[Item]
+    prices: dict[str, float] = field(default_factory=dict)
+    gift: Item | None = None
+    day: date | None = None
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True, rename={"odd": "a/b~c d"}):
+    odd: int
+    size: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        if self.size == 13:
+            raise ValueError("is unlucky")
+
+
+class Orders(JsonHandler):
+    def post(self) -> None:
+        order = self.read_json(NewOrder)
+        order.customer = order.customer.upper()
+        self.finish(order)
+
+    put = post  # and nothing else
+
+
+class Stricts(JsonHandler):
+    def post(self) -> None:
+        self.finish([self.read_json(Strict)])
+
+
+class Raw(JsonHandler):
+    def post(self) -> None:
+        self.finish({"body": self.read_json()})
+
+
+class Typed(JsonHandler):
+    later: ClassVar[list[str]] = []
+
+    @operation(status=201, problems={409: "Sold out"})
+    async def post(self, body: NewOrder) -> NewOrder:
+        if body.customer == "none":
+            raise Problem(409, "Sold out", detail="until Monday", left=0)
+        return body
+
+    @operation()
+    def get(self) -> list[Item]:
+        return [Item("tea")]
+
+    @operation(status=204)
+    def delete(self) -> None:
+        self.later.append("deleted")
+
+    @operation()
+    def put(self, body: "Later") -> "Later":
+        return body
+
+    @operation(status=201)
+    def patch(self) -> Item:
+        self.problem(410, "Gone for good")
+        return Item("never")
+
+
+@dataclass
+class Later:
+    size: int
+
+
+class Failing(JsonHandler):
+    def initialize(self, how: str) -> None:
+        self.how = how
+
+    def get(self) -> None:
+        reason = self.get_query_argument("reason", strip=False)
+        if self.how == "send":
+            self.send_error(422, reason=reason)
+        elif self.how == "problem":
+            self.set_header("WWW-Authenticate", "Bearer")
+            self.problem(401, reason, detail=reason, type="https://example.com/why", odd=[1])
+        else:
+            raise HTTPError(422, "not for %s", "clients", reason=reason)
+
+
+class OtherReason(JsonHandler):
+    def get(self) -> None:
+        b"\xff".decode()  # an exception with a `reason` that is none
+
+
+class Upstream(JsonHandler):
+    def get(self) -> None:
+        try:
+            raise ConnectionError("no route to the shop")
+        except ConnectionError as error:
+            raise HTTPError(502, "the shop is %s", "closed") from error
+
+
+class TestHandlers(ChassisTest):
+    features = "probes"
+
+    def make_service(self) -> Service:
+        routes: list[Any] = [
+            (r"/orders", Orders),
+            (r"/strict", Stricts),
+            (r"/raw", Raw),
+            (r"/typed", Typed),
+            (r"/raised", Failing, {"how": "raise"}),
+            (r"/sent", Failing, {"how": "send"}),
+            (r"/problem", Failing, {"how": "problem"}),
+            (r"/other", OtherReason),
+            (r"/upstream", Upstream),
+            (r"/old", RedirectHandler, {"url": "/"}),
+            (r"/plain", RequestHandler),
+            (r"/files/(.*)", StaticFileHandler, {"path": "."}),
+        ]
+        return Service(self.settings(), routes)
+
+    def send(self, path: str, body: str | bytes, kind: str | None = None, **more: Any) -> Any:
+        headers = {"Content-Type": "application/json" if kind is None else kind}
+        more = {"method": "POST", **more}
+        return self.fetch(path, body=body, headers=headers, **more)
+
+    def problem(self, response: HTTPResponse, status: int) -> dict[str, Any]:
+        problem: dict[str, Any] = json.loads(response.body)
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert (response.code, problem["status"]) == (status, status)
+        assert problem["request_id"] == response.headers["X-Request-ID"]
+        return problem
+
+    def test_body_and_answer_of_a_type(self) -> None:
+        body = {"customer": "eva", "items": [{"name": "tea"}], "day": "2030-01-31", "unknown": 1}
+        response = self.send("/orders", json.dumps(body), "application/merge-patch+json; a=b")
+        assert response.headers["Content-Type"] == "application/json; charset=UTF-8"
+        assert json.loads(response.body) == {
+            "customer": "EVA",
+            "items": [{"name": "tea", "count": 1}],
+            "prices": {},
+            "gift": None,
+            "day": "2030-01-31",
+        }
+
+    def test_of_a_name_that_comes_twice_the_last_value_counts(self) -> None:
+        response = self.send("/strict", '{"size": 2, "a/b~c d": 1, "size": 3}')
+        assert json.loads(response.body) == [{"a/b~c d": 1, "size": 3}]
+
+    def test_body_that_is_no_json_is_a_400(self) -> None:
+        for body in (b"{", b"", b"\xff", b'"\xff"', b"[" * 500, b"[1, 2", b'{"a": NaN}', b"1 2"):
+            for path in ("/orders", "/raw"):
+                problem = self.problem(self.send(path, body), 400)
+                assert problem["title"] == "The body is not valid JSON"
+
+    def test_body_of_another_media_type_is_a_415(self) -> None:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"):
+            self.problem(self.send("/orders", "{}", kind), 415)
+        assert self.send("/raw", "{}", "text/plain").code == 200
+
+    def test_everything_wrong_with_a_body_is_a_422_that_points_to_it(self) -> None:
+        body = {
+            "items": [{"name": "tea"}, {"name": 5, "count": "x"}, {}],
+            "prices": {"tea": 1, "a/b ~": "x"},
+            "gift": {"count": 1},
+            "day": "tomorrow",
+        }
+        problem = self.problem(self.send("/orders", json.dumps(body)), 422)
+        pointers = {each["pointer"]: each["detail"] for each in problem["errors"]}
+        assert pointers == {
+            "#/customer": "is required",
+            "#/items/1/name": "Expected `str`, got `int`",
+            "#/items/1/count": "Expected `int`, got `str`",
+            "#/prices/a~1b%20~0": "Expected `float`, got `str`",
+            "#/gift/name": "is required",
+            "#/day": "Invalid RFC3339 encoded date",
+        }
+
+    def test_what_is_wrong_with_a_struct(self) -> None:
+        for body, pointer, detail in (
+            ({}, "#/a~1b~0c%20d", "is required"),
+            ({"a/b~c d": "x"}, "#/a~1b~0c%20d", "Expected `int`, got `str`"),
+            ({"a/b~c d": 1, "size": 0}, "#/size", "Expected `int` >= 1"),
+            ({"a/b~c d": 1, "size": 13}, "#", "is unlucky"),
+            ({"a/b~c d": 1, "more": 1}, "#", "Object contains unknown field `more`"),
+            ([], "#", "Expected `object`, got `array`"),
+        ):
+            problem = self.problem(self.send("/strict", json.dumps(body)), 422)
+            assert problem["errors"] == [{"detail": detail, "pointer": pointer}]
+
+    def test_annotations_of_an_operation_read_the_body_and_answer(self) -> None:
+        made = self.send("/typed", '{"customer": "eva", "items": []}')
+        assert (made.code, json.loads(made.body)["customer"]) == (201, "eva")
+        assert json.loads(self.fetch("/typed").body) == [{"name": "tea", "count": 1}]
+        assert self.fetch("/typed", method="DELETE").code == 204
+        assert self.send("/typed", '{"size": 1}', method="PUT").body == b'{"size":1}'
+        self.problem(self.send("/typed", '{"customer": 1}'), 422)
+        self.problem(self.send("/typed", "{}", "text/plain"), 415)
+
+    def test_operation_that_raises_or_writes_a_problem(self) -> None:
+        sold_out = self.send("/typed", '{"customer": "none", "items": []}')
+        problem = self.problem(sold_out, 409)
+        assert [problem[each] for each in ("title", "detail", "left")] == [
+            "Sold out",
+            "until Monday",
+            0,
+        ]
+        gone = self.fetch("/typed", method="PATCH", body="")
+        assert self.problem(gone, 410)["title"] == "Gone for good"
+
+    def test_reason_is_the_title_as_it_was_given_and_the_status_line_is_safe(self) -> None:
+        for path in ("/raised", "/sent", "/problem"):
+            for reason in REASONS[:-2]:
+                response = self.fetch(f"{path}?{urlencode({'reason': reason})}")
+                problem = self.problem(response, 401 if path == "/problem" else 422)
+                assert problem["title"] == reason
+                assert response.reason == HTTPStatus(response.code).phrase
+                assert "Set-Cookie" not in response.headers
+        assert self.fetch("/raised?reason=Too%20sweet").reason == "Too sweet"
+
+    def test_members_and_headers_of_a_problem(self) -> None:
+        response = self.fetch("/problem?reason=why")
+        problem = self.problem(response, 401)
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        assert (problem["detail"], problem["odd"]) == ("why", [1])
+        assert problem["type"] == "https://example.com/why"
+
+    def test_reason_of_another_exception_is_not_revealed(self) -> None:
+        problem = self.problem(self.fetch("/other"), 500)
+        assert problem["title"] == "Internal Server Error"
+
+    def test_method_that_is_not_allowed_names_those_that_are(self) -> None:
+        for path, allowed in (
+            ("/orders", "POST, PUT"),
+            ("/old", "GET"),
+            ("/files/x", "GET, HEAD"),
+            ("/livez", "GET, HEAD"),
+            ("/plain", ""),
+        ):
+            for method in ("PATCH", "PROPFIND"):
+                response = self.fetch(path, method=method, body="", allow_nonstandard_methods=True)
+                assert (response.code, response.headers["Allow"]) == (405, allowed), path
+
+    def test_http_error_that_was_raised_on_purpose_is_no_unhandled_exception(self) -> None:
+        with self.assertLogs(hooks.__name__, "ERROR") as logs:
+            assert self.fetch("/upstream").code == 502
+        assert "502 GET /upstream: the shop is closed" in logs.output[0]
+        assert "no route to the shop" in logs.output[0]
+        assert "Unhandled" not in logs.output[0]
+
+
+def test_what_msgspec_cannot_encode_is_encoded_as_before() -> None:
+    class Text(str):
+        pass
+
+    value = {None: 1, "a": Text("x"), "day": date(2030, 1, 31), "lone": "\ud800", "item": Item("a")}
+    assert json.loads(encode(value)) == {
+        "null": 1,
+        "a": "x",
+        "day": "2030-01-31",
+        "lone": "\ud800",
+        "item": {"name": "a", "count": 1},
+    }
+    with pytest.raises(TypeError):
+        encode(object())
+
+
+def test_hostile_bodies_give_few_errors_soon() -> None:
+    @dataclass
+    class Tree:
+        below: "list[Tree]"
+        size: int
+
+    Tree.__annotations__["below"] = list[Tree]
+    deep: dict[str, Any] = {"below": [], "size": "x"}
+    for _ in range(90):
+        deep = {"below": [deep], "size": 1}
+    for value, kind in (
+        (deep, Tree),
+        ({str(number): "x" for number in range(5000)}, dict[str, int]),
+        ([*range(100_000), "x"], list[int]),
+    ):
+        body = json.dumps(value).encode()
+        with pytest.raises(msgspec.ValidationError) as caught:
+            msgspec.json.decode(body, type=kind)
+        assert 1 <= len(find_errors(body, kind, caught.value)) <= 20
+
+
+def test_media_types() -> None:
+    assert is_json("Application/JSON ; charset=utf-8")
+    assert is_json("application/geo+json")
+    assert not is_json("text/json")
+    assert not is_json("")

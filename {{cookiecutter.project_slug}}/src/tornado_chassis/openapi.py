@@ -1,0 +1,168 @@
+"""The OpenAPI 3.1 document of a service, made from its routes and handlers.
+
+What `handlers.operation` decorates is described by its annotations, docstring and problems. Of any
+other handler, the document has the path, the methods and their docstrings.
+"""
+
+import inspect
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from http.client import responses
+from types import NoneType
+from typing import Any, NamedTuple
+
+import msgspec
+from tornado.web import RequestHandler
+
+from .exchange import methods_of
+from .handlers import Operation
+
+# What reading a body may answer; see `JsonHandler.read_json`.
+OF_BODIES = {
+    400: "The body is not valid JSON",
+    415: "The body is not said to be application/json",
+    422: "The body does not have the expected content",
+}
+# Those that a path of the document can have.
+METHODS = {"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"}
+
+_PARAMETER = re.compile(r"{([^{}]*)}")
+_REFERENCE = "#/components/schemas/{name}"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class WrongPart:
+    """Something that is wrong with the request's body."""
+
+    detail: str
+    #: A JSON Pointer (RFC 6901), as a fragment such as `#/items/0`.
+    pointer: str
+
+
+@dataclass
+class ProblemDetails:
+    """Why a request failed (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[WrongPart] = field(default_factory=list)
+    request_id: str | None = None
+
+
+class _Method(NamedTuple):
+    path: str
+    name: str
+    handler: type[RequestHandler]
+    docstring: str
+    #: What its annotations say; None if they say nothing.
+    operation: Operation | None
+    #: Types; None if there is no content.
+    body: Any
+    answer: Any
+
+
+def document(name: str, version: str, routes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The document of a service, of whose `routes` each has a template and what answers it."""
+    paths: dict[str, dict[str, Any]] = {}
+    methods: list[_Method] = []
+    for path, target in _paths(routes):
+        paths[path] = {}
+        if parameters := _PARAMETER.findall(path):
+            paths[path]["parameters"] = [_parameter(each) for each in parameters]
+        if isinstance(target, type) and issubclass(target, RequestHandler):
+            names = (each for each in methods_of(target) if each in METHODS)
+            methods += [_described(path, each, target) for each in names]
+    types = [each for method in methods for each in (method.body, method.answer)]
+    (problem, *schemas), components = msgspec.json.schema_components(
+        [ProblemDetails, *types], schema_hook=_schema_of_other, ref_template=_REFERENCE
+    )
+    ids: Counter[str] = Counter()
+    for method, body, answer in zip(methods, schemas[::2], schemas[1::2], strict=True):
+        operation_id = f"{method.name}_{_words(method.handler.__name__)}".lower()
+        ids[operation_id] += 1
+        if ids[operation_id] > 1:
+            operation_id += f"_{ids[operation_id]}"
+        summary, _, description = method.docstring.partition("\n\n")
+        described: dict[str, Any] = {
+            "operationId": operation_id,
+            "summary": " ".join(summary.split()),
+            "description": description,
+        }
+        if method.body is not None:
+            described["requestBody"] = {"required": True, "content": _content(body)}
+        described["responses"] = _responses(method, answer, problem)
+        paths[method.path][method.name.lower()] = {key: it for key, it in described.items() if it}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": version},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _paths(routes: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The routes that are reached, without those of probes."""
+    seen = set()
+    for path, target in routes:
+        shape = _PARAMETER.sub("{}", path)
+        if path.startswith("/") and shape not in seen and not getattr(target, "is_probe", False):
+            seen.add(shape)
+            yield path, target
+
+
+def _described(path: str, name: str, handler: type[RequestHandler]) -> _Method:
+    method = getattr(handler, name.lower())
+    operation: Operation | None = getattr(method, "operation", None)
+    docstring = inspect.cleandoc(method.__doc__ or "")
+    if operation:
+        try:
+            types = operation.body, operation.answer
+            msgspec.json.schema_components(types, schema_hook=_schema_of_other)
+            return _Method(path, name, handler, docstring, operation, *types)
+        except Exception as error:  # whatever an annotation does
+            log.warning("Cannot describe %s %s: %s", name, path, error)
+    return _Method(path, name, handler, docstring, None, None, None)
+
+
+def _responses(method: _Method, answer: Any, problem: Any) -> dict[str, Any]:
+    operation = method.operation
+    if operation is None:
+        return {"default": {"description": "Not described"}}
+    described: dict[str, Any] = {"description": responses.get(operation.status, "")}
+    if method.answer is not NoneType:
+        described["content"] = _content(answer)
+    problems = {**(OF_BODIES if method.body is not None else {}), **operation.problems}
+    return {
+        str(int(operation.status)): described,
+        **{
+            str(int(status)): {
+                "description": meaning,
+                "content": _content(problem, "application/problem+json"),
+            }
+            for status, meaning in sorted(problems.items())
+        },
+    }
+
+
+def _schema_of_other(kind: type[Any]) -> dict[str, Any]:
+    """Of a class that msgspec does not know, such as one that encodes itself."""
+    return {"title": kind.__name__}
+
+
+def _content(schema: Any, kind: str = "application/json") -> dict[str, Any]:
+    return {kind: {"schema": schema}}
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _words(name: str) -> str:
+    """`new_order` for `NewOrder`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
