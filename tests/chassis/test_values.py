@@ -50,7 +50,7 @@ class Detached(Exception):
 
 
 class Lying:
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("working outside of a request")
 

@@ -63,6 +63,9 @@ def test_all_of_it_takes_four_mebibytes() -> None:
                 parent_id=f"{number + 1:016x}",
                 started=10**18 + number,
                 ended=10**18 + 2 * number,
+                status="ERROR",
+                status_message=own,
+                attributes={str(each): own for each in range(100)},
             )
         )
         memory.end_second(number / 7)

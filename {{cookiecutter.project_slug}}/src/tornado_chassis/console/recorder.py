@@ -23,7 +23,7 @@ if sys.platform != "win32":
 
 REQUESTS = 500
 FAILURES = 100
-SPANS = 2000
+SPANS = 1800
 LINES = 1000
 LINE_CHARACTERS = 512 * 1024
 SECONDS = 15 * 60
@@ -76,6 +76,9 @@ class Span(NamedTuple):
     #: Nanoseconds since 1970.
     started: int
     ended: int
+    #: Why it failed; empty if it did not.
+    error: str = ""
+    attributes: str = ""
 
 
 class Line(NamedTuple):
@@ -193,10 +196,17 @@ class Recorder:
 
     def span_ended(self, span: Any) -> None:
         ids = span.trace_id, span.span_id, span.parent_id
-        name = _bounded(span.name, PATH)
-        self.spans.append(
-            Span(*ids, name, span.kind, span.started, span.ended or int(time() * 1e9))
-        )
+        name = _bounded(text(span.name), PATH)
+        ended = span.ended or int(time() * 1e9)
+        error, attributes = "", getattr(span, "attributes", {})
+        if getattr(span, "status", "") == "ERROR":
+            error = span.status_message or text(attributes.get("error.type", "failed"))
+            error = _bounded(error, PATH // 2)
+        room = PATH - len(error) * (1 if error.isascii() else 4)
+        shown = " ".join([f"{key}={text(value)[:PATH]}" for key, value in attributes.items()])
+        times = span.started, ended
+        shown = _bounded(shown, room)
+        self.spans.append(Span(*ids, name, span.kind, *times, error, shown))
 
     def call_ended(self, call: Any, request_id: str) -> None:
         """An outgoing call, in a request that has no trace."""
