@@ -1,21 +1,29 @@
 """What a scraper reads."""
 
+import asyncio
+import math
 import re
+from collections.abc import Iterator
 from unittest import mock
 
+import prometheus_client as client
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado_chassis import metrics
 from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange
 from tornado_chassis.feature import Feature
-from tornado_chassis.metrics import meter
+from tornado_chassis.metrics import meter, prometheus
 from tornado_chassis.metrics.prometheus import Prometheus
 
 from .settings import SERVICE, VERSION
 from .test_metrics import DURATION, Measured, Shown, no_metrics
+from .test_values import Mute
 from .testing import ChassisTest
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -197,6 +205,45 @@ class TestMetrics(Measured, ChassisTest):
         assert sorted(found) == sorted(samples)
         with mock.patch("prometheus_client.metrics._use_created", False):
             assert self.own() == [line for line in expected if "_created" not in line]
+
+    def test_what_a_library_cannot_collect_costs_itself_only(self) -> None:
+        class Failing(Collector):
+            def collect(self) -> Iterator[Metric]:
+                yield GaugeMetricFamily("lib_before", "Lost.", 1)
+                raise asyncio.CancelledError
+
+        class Odd(Collector):
+            def collect(self) -> list[Metric]:
+                odd = GaugeMetricFamily("lib_odd", "Odd.", labels=["at"])
+                odd.add_metric(["shore"], "high")  # type: ignore[arg-type]
+                odd.add_metric(["sea"], 5)
+                odd.add_metric([Mute()], 6)  # type: ignore[list-item]
+                return [odd]
+
+        own = CollectorRegistry()
+        self.enterContext(mock.patch.object(prometheus, "registry", own))
+        client.Gauge("lib_raises", "Raises.", registry=own).set_function(lambda: 1 // 0)
+        client.Counter("lib_calls", "Calls \ud800.", ["at"], registry=own).labels("\udfff").inc()
+        client.Gauge("lib_nan", "No number.", registry=own).set(float("nan"))
+        own._collector_to_names |= {Failing(): [], Odd(): []}
+        with self.assertLogs(prometheus.log) as logs:
+            for accept in ("", OPENMETRICS, ""):
+                found = {
+                    (sample.name, sample.labels.get("at", "")): sample.value
+                    for sample in self.scrape(accept)
+                    if sample.name.startswith("lib_") and "_created" not in sample.name
+                }
+                assert math.isnan(found.pop(("lib_nan", "")))
+                assert found == {
+                    ("lib_calls_total", "?"): 1,
+                    ("lib_odd", "sea"): 5,
+                    ("lib_odd", "<Mute whose text fails: Detached>"): 6,
+                }
+        assert sorted(record.exc_info[0].__name__ for record in logs.records) == [  # type: ignore
+            "CancelledError",
+            "ValueError",
+            "ZeroDivisionError",
+        ]
 
     def test_strange_accept_header_gets_text(self) -> None:
         for accept in ("application/openmetrics-text; version=x", "image/png"):

@@ -3,8 +3,9 @@
 Names, labels and buckets follow OpenTelemetry's stable HTTP conventions.
 """
 
+import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -22,12 +23,16 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 from tornado.web import RequestHandler
 
+from ..exchange import contain
 from ..feature import Export
 from ..settings.server import ServerSettings
+from ..values import encodable, text
 from . import BUCKETS, Gauge, Histogram, Instrument, instruments
 from .meter import CALL_LABELS, LABELS, Durations, Meter
 
 _BOUNDS = [*map(floatToGoString, BUCKETS), "+Inf"]
+
+log = logging.getLogger(__name__)
 
 registry = CollectorRegistry()
 ProcessCollector(registry=registry)
@@ -41,6 +46,7 @@ class Prometheus(Meter, Collector):
         super().__init__()
         self._names = {"service": settings.service_name, "version": settings.service_version}
         self.scrapes = 0
+        self._failures: dict[str, BaseException] = {}
 
     def admin_routes(self) -> list[Any]:
         """For the admin port, because labels reveal how the service is built."""
@@ -50,7 +56,8 @@ class Prometheus(Meter, Collector):
         yield Export("Prometheus", "scrapes", self.scrapes)
 
     def collect(self) -> Iterator[Metric]:
-        yield from registry.collect()
+        for collector in [*registry._collector_to_names]:
+            yield from self._collected(collector)
         yield from map(_own, [*instruments.values()])
         build = {**self._names, "python": platform.python_version()}
         yield InfoMetricFamily("build", "What is running.", build)
@@ -73,6 +80,46 @@ class Prometheus(Meter, Collector):
         yield calls
         yield from _families(GaugeMetricFamily, self.gauges())
         yield from _families(CounterMetricFamily, self.runtime.totals())
+
+    def _collected(self, collector: Collector) -> list[Metric]:
+        """What a collector of the team's or of a library has; nothing if it fails."""
+        try:
+            return [*collector.collect()]
+        except BaseException as error:
+            contain(error)
+            self.report(collector, error)
+            return []
+
+    def report(self, what: object, error: BaseException) -> None:
+        """Logs what fails, but only the first time: every scrape repeats it."""
+        if self._failures.setdefault(text(what), error) is error:
+            log.error("Cannot collect %s", text(what), exc_info=error)
+
+    def repaired(self, encode: Callable[[Any], bytes]) -> bytes:
+        """What is encoded, without the samples that can't be."""
+        families = []
+        for family in self.collect():
+            family.documentation = encodable(text(family.documentation))
+            samples, kept = family.samples, []
+            for sample in samples:
+                try:
+                    labels = {name: encodable(text(each)) for name, each in sample.labels.items()}
+                    family.samples = [sample._replace(labels=labels)]
+                    encode(_Families([family]))
+                    kept += family.samples
+                except Exception as error:
+                    self.report(family.name, error)
+            family.samples = kept
+            families.append(family)
+        return encode(_Families(families))
+
+
+class _Families(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 def _own(metric: Instrument) -> Metric:
@@ -135,5 +182,9 @@ class Exposition(RequestHandler):
         except (TypeError, ValueError):  # a version that is not a number
             encode, content_type = choose_encoder("")
         self.set_header("Content-Type", content_type)
-        self.finish(encode(self.metrics))
+        try:
+            shown = encode(self.metrics)
+        except Exception:  # A label that UTF-8 cannot hold, or a value that is no number.
+            shown = self.metrics.repaired(encode)
+        self.finish(shown)
         self.metrics.scrapes += 1
