@@ -162,6 +162,13 @@ def logged() -> io.StringIO:
     return stream
 
 
+def uncaptured() -> None:
+    """Logs without pytest's own handlers, which raise an exception if a record can't be formatted,
+    and keep what pytest-xdist can't pass on."""
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if "pytest" not in type(each).__module__]
+
+
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     """As a reader in another language takes them."""
     found = stream.getvalue().splitlines()
@@ -322,9 +329,7 @@ class Order(RequestHandler):
 
 class TestHandler(ChassisTest):
     def test_a_value_that_cannot_be_logged_fails_no_request(self) -> None:
-        root = logging.getLogger()
-        # pytest's own handlers raise an exception if a record can't be formatted.
-        root.handlers[:] = [each for each in root.handlers if "pytest" not in type(each).__module__]
+        uncaptured()
         for name, make in HOSTILE.items():
             Order.make = staticmethod(make)
             self.app.add_handlers(".*", [(f"/{name.replace(' ', '-')}", Order)])

@@ -112,6 +112,18 @@ def stack(error: BaseException) -> str:
     return text(error, _stack)
 
 
+def reported(report: Callable[[BaseException], object], error: BaseException) -> None:
+    """Reports an exception to a library; one that it would fail with, as another that looks like
+    it."""
+    said = text(error)
+    try:
+        said.encode()
+        report(error)
+    except BaseException:
+        kind = type(name_of(error), (Exception,), {"__module__": text(type(error).__module__)})
+        report(kind(encodable(said)).with_traceback(error.__traceback__))
+
+
 def _stack(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
