@@ -70,6 +70,8 @@ def cut(text: str, limit: int = TEXT_CHARACTERS) -> str:
 
 def message(record: logging.LogRecord) -> str:
     """The message of a log record, with a placeholder for an argument that has no text."""
+    if not record.args and type(record.msg) is str and type(record) is logging.LogRecord:
+        return cut(record.msg)
     return cut(text(record, _formatted))
 
 

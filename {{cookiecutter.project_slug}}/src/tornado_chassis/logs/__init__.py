@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import Context
 from functools import cache, lru_cache
 from http import HTTPStatus
@@ -118,22 +118,18 @@ def _keep_records() -> None:
     """Makes a record also of an argument whose class must not be looked at, which `logging` does
     in the caller. An example is a proxy for a request where there is none."""
     make = logging.getLogRecordFactory()
-    if isinstance(make, _Records):
+    if getattr(make, "__module__", "") == __name__:
         return
-    logging.setLogRecordFactory(_Records(make))
 
-
-class _Records:
-    def __init__(self, make: Callable[..., logging.LogRecord]) -> None:
-        self._make = make
-
-    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+    def keep(*args: Any, **kwargs: Any) -> logging.LogRecord:
         try:
-            return self._make(*args, **kwargs)
+            return make(*args, **kwargs)
         except BaseException:
-            record = self._make(*args[:5], (), *args[6:], **kwargs)
+            record = make(*args[:5], (), *args[6:], **kwargs)
             record.args = args[5]
             return record
+
+    logging.setLogRecordFactory(keep)
 
 
 class _Handler(logging.Handler):
@@ -194,11 +190,12 @@ class _Json:
             **correlation.get(),
             **self._names,
         }
-        if error := _error(record):
-            fields["exception.type"] = name_of(error)
-            fields["exception.message"] = cut(text(error))
-        if trace := _trace(record):
-            fields["exception.stacktrace"] = trace
+        if record.exc_info or record.exc_text:
+            if error := _error(record):
+                fields["exception.type"] = name_of(error)
+                fields["exception.message"] = cut(text(error))
+            if trace := _trace(record):
+                fields["exception.stacktrace"] = trace
         if record.stack_info:
             fields["stacktrace"] = cut(record.stack_info)
         return to_json(_with_extra(fields, record), limit=LINE_CHARACTERS) + "\n"
@@ -246,9 +243,10 @@ class _Console:
     def record(self, record: logging.LogRecord) -> str:
         fields = _with_extra({**correlation.get()}, record)
         lines = [self._line(record.levelname, record.name, message(record), fields)]
-        for trace in (_trace(record), record.stack_info or ""):
-            # Indented, so that a line of a message cannot be taken for a line of the log.
-            lines += [f"    {_printable(line)}" for line in cut(trace).splitlines()]
+        if record.exc_info or record.exc_text or record.stack_info:
+            for trace in (_trace(record), record.stack_info or ""):
+                # Indented, so that a line of a message cannot be taken for a line of the log.
+                lines += [f"    {_printable(line)}" for line in cut(trace).splitlines()]
         return "\n".join(lines) + "\n"
 
     def exchange(self, exchange: Exchange, level: int) -> str:
@@ -262,12 +260,10 @@ class _Console:
     def _line(self, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
         colour = self._colours.get(level, "")
         plain = "\033[0m" if colour else ""
-        shown = "".join(
-            f" {_printable(name)}={_printable(cut(text(value)))}" for name, value in fields.items()
-        )
+        shown = "".join([f" {name}={cut(text(value))}" for name, value in fields.items()])
         return (
             f"{_timestamp(time.time())[11:-1]} {colour}{level:8}{plain} "
-            f"{_printable(message)}  [{_printable(logger)}]{shown}"
+            f"{_printable(f'{message}  [{logger}]{shown}')}"
         )
 
 
