@@ -52,6 +52,7 @@ CHILD = """
 import asyncio
 import atexit
 import gc
+import sys
 import weakref
 
 from tornado_chassis import process
@@ -86,6 +87,16 @@ class Callback(RequestHandler):
         raise ValueError("in a callback")
 
 
+class Mute(Exception):
+    def __str__(self):
+        sys.exit(1)
+
+
+class Raising(RequestHandler):
+    def get(self, name):
+        raise Mute() if name == "mute" else ValueError("a\\ud800b")
+
+
 class Outgoing(RequestHandler):
     async def get(self):
         await AsyncHTTPClient().fetch(f"http://{self.request.host}/hello/out?token=s3cret")
@@ -96,6 +107,7 @@ agent = core.Agent
 activate, agent.activate_application = agent.activate_application, lambda *args, **kwargs: None
 service = make_service(settings)
 own = [("/probe", Probe), ("/callback", Callback), ("/outgoing", Outgoing)]
+own += [("/raising/(.*)", Raising)]
 service.app.add_handlers(".*", own)
 [feature] = [each for each in service.app.runtime.features if isinstance(each, newrelic.NewRelic)]
 class OrderError(LookupError):
@@ -275,7 +287,16 @@ def reports() -> Iterator[Reports]:
         port = service.port
         for path in ("/hello/one", "/hello/two", "/nowhere", "/else/where", "/status/403"):
             request(port, "GET", f"{path}?token=s3cret")
-        for path in ("/boom", "/status/503", "/flushed", "/finished", "/probe", "/callback"):
+        for path in (
+            "/raising/mute",
+            "/raising/alone",
+            "/boom",
+            "/status/503",
+            "/flushed",
+            "/finished",
+            "/probe",
+            "/callback",
+        ):
             request(port, "GET", f"{path}?token=s3cret")
         request(port, "POST", "/", "s3cret")
         request(port, "GET", "/outgoing")
@@ -294,6 +315,7 @@ def test_transactions_are_named_after_routes(reports: Reports) -> None:
         "WebTransaction/Tornado/GET /hello/{name}": 3,
         "WebTransaction/Tornado/GET unmatched": 2,
         "WebTransaction/Tornado/GET /status/{1}": 2,
+        "WebTransaction/Tornado/GET /raising/{1}": 2,
         "WebTransaction/Tornado/GET /boom": 1,
         "WebTransaction/Tornado/GET /flushed": 1,
         "WebTransaction/Tornado/GET /finished": 1,
@@ -317,7 +339,9 @@ def test_transactions_have_their_status(reports: Reports) -> None:
 def test_each_error_is_reported_once(reports: Reports) -> None:
     messages = [intrinsics["error.message"] for intrinsics, _, _ in reports.errors()]
     assert sorted(message for message in messages if not message.startswith("early")) == [
+        "<Mute whose text fails: SystemExit>",
         "HTTP 503: Service Unavailable",
+        "a?b",
         "after finish",
         "after flush",
         "boom",
@@ -330,7 +354,7 @@ def test_each_error_is_reported_once(reports: Reports) -> None:
 
 def test_errors_are_counted(reports: Reports) -> None:
     # Those of the test above, and the early ones, of which five found no room.
-    assert f"given to the agent: {8 + MAX_WAITING} dropped: 5\n" in reports.output
+    assert f"given to the agent: {10 + MAX_WAITING} dropped: 5\n" in reports.output
 
 
 def test_background_work_is_reported_by_name(reports: Reports) -> None:

@@ -24,6 +24,7 @@ from tornado_chassis.service import Service
 from tornado_chassis.settings import read
 
 from .settings import SERVICE, VERSION, Settings
+from .test_values import Mute, Unnotable, uncaptured
 from .testing import ChassisTest, process, reserved_port
 
 SECRETS = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
@@ -134,6 +135,18 @@ class Large(RequestHandler):
         raise error
 
 
+class Detailed(Exception):
+    detail = property(lambda self: 1 // 0)
+
+
+class Raising(RequestHandler):
+    error: Exception
+
+    def get(self) -> None:
+        sentry_sdk.set_tag("own", "\ud800")
+        raise self.error
+
+
 class SentryTest(ChassisTest):
     more: dict[str, str] = {}  # noqa: RUF012 (never changed, only replaced)
 
@@ -146,7 +159,7 @@ class SentryTest(ChassisTest):
 
     def get_app(self) -> Application:
         app = super().get_app()
-        app.add_handlers(".*", [(r"/ids", Ids), (r"/order", Order)])
+        app.add_handlers(".*", [(r"/ids", Ids), (r"/order", Order), (r"/raising", Raising)])
         app.add_handlers(".*", [(r"/account", Account), (r"/large/(.*)", Large)])
         return app
 
@@ -179,6 +192,18 @@ class TestSentry(SentryTest):
         assert event["environment"] == "testing"
         assert event["tags"]["http.route"] == "/boom"
         assert event["tags"]["request_id"] == response.headers["X-Request-ID"]
+
+    def test_exception_that_cannot_be_shown_is_reported(self) -> None:
+        uncaptured()
+        raised = [Mute(), Unnotable(), Detailed(), ValueError("a\ud800b"), KeyError({5: "\udfff"})]
+        for error in raised:
+            Raising.error = error
+            assert self.fetch("/raising").code == 500
+        # As a reader in another language takes them.
+        assert json.dumps(self.events(), ensure_ascii=False).encode()
+        found = [self.exception(event) for event in self.events()]
+        assert [kind for kind, _ in found] == [type(error).__name__ for error in raised]
+        assert found[3][1] == "a?b"
 
     def post_secrets(self) -> HTTPResponse:
         path = "/ids?token=hidden"

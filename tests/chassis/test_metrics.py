@@ -19,6 +19,7 @@ from tornado_chassis.client import ReportingClient
 from tornado_chassis.metrics import meter
 
 from .routes import Slow
+from .test_values import HOSTILE, Mute, failing
 from .testing import SOURCES, ChassisTest
 
 if TYPE_CHECKING:
@@ -217,6 +218,24 @@ def test_gauge_with_a_function(caplog: pytest.LogCaptureFixture) -> None:
     assert failure.exc_info
     queue.set(3)
     assert queue.read() == 3
+
+
+def test_gauge_whose_function_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    queue = metrics.gauge("queue_length", "Jobs waiting.")
+    queue.set_function(mock.Mock(side_effect=asyncio.CancelledError))
+    assert [queue.read(), queue.read()] == [None, None]
+    assert len(caplog.records) == 1
+
+
+def test_label_that_has_no_text() -> None:
+    orders = metrics.counter("orders", "Orders placed.", ["customer"])
+    for make in HOSTILE.values():
+        orders.labels(make()).inc()
+    for (value,) in [each.label_values for each in orders.series()]:
+        assert len(value.encode()) <= 4 * metrics.LABEL_CHARACTERS
+    with pytest.raises(ValueError, match="has the labels"):
+        orders.labels(failing(Mute()), 5)
+    assert sum(each.value for each in orders.series()) == len(HOSTILE)
 
 
 def test_histogram() -> None:

@@ -1,11 +1,14 @@
 """What a scraper reads."""
 
+import asyncio
+import math
 import re
+from collections.abc import Iterator
 from unittest import mock
 
-import prometheus_client
+import prometheus_client as client
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -21,6 +24,7 @@ from tornado_chassis.metrics.prometheus import Prometheus
 
 from .settings import SERVICE, VERSION
 from .test_metrics import DURATION, Measured, Shown, no_metrics
+from .test_values import Mute
 from .testing import ChassisTest
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -209,7 +213,7 @@ class TestMetrics(Measured, ChassisTest):
         self.addCleanup(REGISTRY.unregister, collector)
 
     def test_metrics_of_libraries(self) -> None:
-        jobs = prometheus_client.Counter("library_jobs", "Jobs.", ["queue"])
+        jobs = client.Counter("library_jobs", "Jobs.", ["queue"])
         self.addCleanup(REGISTRY.unregister, jobs)
         jobs.labels("mail").inc(3)
         assert self.value("library_jobs_total") == 3
@@ -220,38 +224,55 @@ class TestMetrics(Measured, ChassisTest):
     def test_library_is_refused_names_that_are_taken(self) -> None:
         metrics.counter("own_orders", "Orders placed.")
         for name in ("own_orders", "build_info", "websocket_closes", "http_server_active_requests"):
-            for kind in (prometheus_client.Counter, prometheus_client.Gauge):
+            for kind in (client.Counter, client.Gauge):
                 with pytest.raises(ValueError, match=name):
                     kind(name, "Theirs.")
         assert len([line for line in self.own() if line.startswith("own_orders_total")]) == 1
 
     def test_name_that_a_library_took_first_is_refused_at_the_start(self) -> None:
         with mock.patch.object(REGISTRY, "register", prometheus._register):
-            self.register(prometheus_client.Gauge("event_loop_lag_seconds", "T.", registry=None))
+            self.register(client.Gauge("event_loop_lag_seconds", "T.", registry=None))
         with pytest.raises(ValueError, match="event_loop_lag_seconds"):
             Prometheus(self.settings())
 
-    def test_collector_that_fails_costs_itself_only(self) -> None:
+    def test_what_a_library_cannot_collect_costs_itself_only(self) -> None:
         class Failing(Collector):
-            def describe(self) -> list[Metric]:
-                return []
+            def collect(self) -> Iterator[Metric]:
+                yield GaugeMetricFamily("lib_before", "Lost.", 1)
+                raise asyncio.CancelledError
 
+        class Odd(Collector):
             def collect(self) -> list[Metric]:
-                raise OSError("no such device")
+                odd = GaugeMetricFamily("lib_odd", "Odd.", labels=["at"])
+                odd.add_metric(["shore"], "high")  # type: ignore[arg-type]
+                odd.add_metric(["sea"], 5)
+                odd.add_metric([Mute()], 6)  # type: ignore[list-item]
+                return [odd]
 
-        class Invalid(Failing):
-            def collect(self) -> list[Metric]:
-                family = GaugeMetricFamily("library_invalid", "No text.", labels=["a"])
-                family.add_metric([None], 1)  # type: ignore[list-item]
-                return [family]
-
-        self.register(Failing())
-        self.register(Invalid())
-        self.register(prometheus_client.Gauge("library_last", "After those.", registry=None))
-        for accept in ("", OPENMETRICS):
-            names = {sample.name for sample in self.scrape(accept)}
-            assert {"build_info", "library_last"} <= names
-            assert "library_invalid" not in names
+        own = CollectorRegistry()
+        self.enterContext(mock.patch.object(prometheus, "REGISTRY", own))
+        client.Gauge("lib_raises", "Raises.", registry=own).set_function(lambda: 1 // 0)
+        client.Counter("lib_calls", "Calls \ud800.", ["at"], registry=own).labels("\udfff").inc()
+        client.Gauge("lib_nan", "No number.", registry=own).set(float("nan"))
+        own._collector_to_names |= {Failing(): [], Odd(): []}
+        with self.assertLogs(prometheus.log) as logs:
+            for accept in ("", OPENMETRICS, ""):
+                found = {
+                    (sample.name, sample.labels.get("at", "")): sample.value
+                    for sample in self.scrape(accept)
+                    if sample.name.startswith("lib_") and "_created" not in sample.name
+                }
+                assert math.isnan(found.pop(("lib_nan", "")))
+                assert found == {
+                    ("lib_calls_total", "?"): 1,
+                    ("lib_odd", "sea"): 5,
+                    ("lib_odd", "<Mute whose text fails: Detached>"): 6,
+                }
+        assert sorted(record.exc_info[0].__name__ for record in logs.records) == [  # type: ignore
+            "CancelledError",
+            "ValueError",
+            "ZeroDivisionError",
+        ]
 
     def test_strange_accept_header_gets_text(self) -> None:
         for accept in ("application/openmetrics-text; version=x", "image/png"):

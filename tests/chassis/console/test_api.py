@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.web import RequestHandler
+from tornado_chassis import tracing
 from tornado_chassis.application import Application
 from tornado_chassis.console import Console
 from tornado_chassis.console.recorder import REQUESTS
@@ -40,7 +42,19 @@ class Calling(RequestHandler):
     """Asks the service itself for something."""
 
     async def get(self) -> None:
-        await AsyncHTTPClient().fetch(f"http://{self.request.host}/hello/x")
+        path = "hello/x"
+        if self.get_query_argument("fails", ""):
+            path = "nowhere"
+            with suppress(ValueError), tracing.span("charge") as span:
+                span.set_attribute("items", 3)
+                span.set_attribute("card", Card())
+                raise ValueError("declined")
+        await AsyncHTTPClient().fetch(f"http://{self.request.host}/{path}", raise_error=False)
+
+
+class Card:
+    def __str__(self) -> str:
+        raise KeyError
 
 
 class Answers(HTTPServerConnectionDelegate):
@@ -504,6 +518,31 @@ class TestConsole(ConsoleTest):
         paths = [each["path"] for each in self.ask("requests.json")["requests"]]
         assert len(paths) == REQUESTS
         assert "/hello/first" not in paths
+
+
+class TestParts(ConsoleTest):
+    flags: tuple[str, ...] = "01", "00"
+
+    def test_part_that_failed_is_shown_with_its_reason_and_its_attributes(self) -> None:
+        self.app.add_handlers(".*", [(r"/calling", Calling)])
+        for flags in self.flags:
+            parent = f"00-{'a' * 32}-{'b' * 16}-{flags}"
+            self.fetch("/calling?fails=1", headers={"traceparent": parent})
+            [number, *_] = [
+                each["number"]
+                for each in self.ask("requests.json")["requests"]
+                if each["route"] == "/calling"
+            ]
+            charge, call = self.ask(f"requests/{number}.json")["spans"]
+            assert charge["error"] == "ValueError: declined"
+            assert charge["attributes"] == "items=3 card=<Card whose text fails: KeyError>"
+            assert (call["kind"], call["error"]) == ("CLIENT", "404")
+            assert "http.response.status_code=404" in call["attributes"].split(" ")
+
+
+class TestPartsOfAnIdleExporter(TestParts):
+    features = "logs jaeger console"
+    flags = ("01",)
 
 
 class TestBlocked(ConsoleTest):

@@ -63,6 +63,9 @@ def test_all_of_it_takes_four_mebibytes() -> None:
                 parent_id=f"{number + 1:016x}",
                 started=10**18 + number,
                 ended=10**18 + 2 * number,
+                status="ERROR",
+                status_message=own,
+                attributes={str(each): own for each in range(100)},
             )
         )
         memory.end_second(number / 7)
@@ -93,7 +96,7 @@ def test_lines_that_do_not_fit_their_arguments_are_kept() -> None:
     record = line("%d orders")
     record.args = ("no number",)
     tail.handle(record)
-    assert tail.lines[0].message == "%d orders"
+    assert tail.lines[0].message == "%d orders ('no number',)"
 
 
 class Mute(Exception):
@@ -107,8 +110,9 @@ def test_lines_that_cannot_be_printed_are_kept() -> None:
     fields = line("paid")
     fields.order, fields.mute = 5, Mute()
     tail.handle(fields)
-    assert [each.message for each in tail.lines] == ["", "paid"]
-    assert tail.lines[1].fields == "order=5 mute="
+    mute = "<Mute whose text fails: RuntimeError>"
+    assert [each.message for each in tail.lines] == [mute, "paid"]
+    assert tail.lines[1].fields == f"order=5 mute={mute}"
 
 
 def test_errors_that_cannot_be_printed_are_kept() -> None:

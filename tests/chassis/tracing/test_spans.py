@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from tornado_chassis.tracing.otel import ApiSpan as Span
-from tornado_chassis.tracing.spans import LIMIT, TEXT_CHARACTERS
+from tornado_chassis.tracing.tracer import LIMIT
+from tornado_chassis.values import TEXT_CHARACTERS
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

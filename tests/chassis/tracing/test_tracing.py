@@ -692,6 +692,7 @@ class TestSettings(TracingTest):
             "otel_spans_exported": 0,
             "otel_spans_failed": 1,
             "otel_spans_dropped": 0,
+            "otel_attributes_dropped": 0,
         }
         [export] = self.tracing.exports()
         assert (export.unit, export.sent, export.dropped) == ("spans", 0, 1)

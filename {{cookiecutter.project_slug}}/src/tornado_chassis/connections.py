@@ -25,7 +25,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from .application import Application
-from .exchange import is_address
+from .exchange import address_of
 from .rejections import HeadersTimeoutError, connection_closed
 
 # Tornado's defaults are 100 MiB, an hour for an idle connection, and no limit for a body.
@@ -274,11 +274,12 @@ class _Forwarded(HTTPMessageDelegate):
         context.remote_ip, context.protocol = context.address[0], "http"
         if self._is_trusted(context.remote_ip):
             hops = ",".join(headers.get_list("X-Forwarded-For")).split(",")
-            for hop in reversed([each.strip() for each in hops]):
-                if not is_address(hop):
+            for hop in reversed(hops):
+                address = address_of(hop.strip())
+                if not address:
                     break
-                context.remote_ip = hop
-                if not self._is_trusted(hop):
+                context.remote_ip = address
+                if not self._is_trusted(address):
                     break
             schemes = ",".join(headers.get_list("X-Forwarded-Proto")).split(",")
             if schemes[-1].strip() in ("http", "https"):

@@ -21,6 +21,8 @@ CLIENT_CLOSED_REQUEST = 499
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
+_WITH_PORT = re.compile(r"\[([^]]+:[^]]*)](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+
 correlation: ContextVar[Mapping[str, str]] = ContextVar(
     "correlation",
     default=MappingProxyType({}),
@@ -119,9 +121,18 @@ def http_date(seconds: int) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an IP address, without brackets."""
+    """Whether a text is an IP address, without brackets, and without a zone, which may be any text
+    and means something only to the machine that has it."""
     try:
         ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
+
+
+def address_of(text: str) -> str:
+    """The IP address in a text, without the port and the brackets that it may have; empty if there
+    is none."""
+    found = _WITH_PORT.fullmatch(text)
+    address = found[1] or found[2] if found else text
+    return address if is_address(address) else ""

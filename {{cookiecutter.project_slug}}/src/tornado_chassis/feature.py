@@ -150,7 +150,9 @@ class Feature:
         """Called when a part of the work ends, such as a call or a step, if parts are followed.
 
         It has a `name`, a `kind`, its own ids and its parent's, and the times when it `started` and
-        `ended`, in nanoseconds since 1970; an end of 0 means now. Not called for a whole exchange.
+        `ended`, in nanoseconds since 1970; an end of 0 means now. It has `attributes`, and its
+        `status` is `ERROR` if it failed, for the reason `status_message`. Not called for a whole
+        exchange.
         """
 
     def loop_blocked(self, incident: Incident) -> None:

@@ -12,6 +12,7 @@ from tornado.escape import json_encode
 from tornado.web import HTTPError, RequestHandler
 
 from ..openapi import document
+from ..values import to_json
 from . import views
 from .access import COOKIE
 from .profile import MAX_SECONDS, Profile
@@ -19,6 +20,7 @@ from .state import State
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_LEVEL_SECONDS = 24 * 60 * 60
+BODY_CHARACTERS = 16 * 1024 * 1024
 
 TYPES = {
     "page.html": "text/html; charset=utf-8",
@@ -122,8 +124,7 @@ class Guarded(RequestHandler):
 
     def respond(self, body: object) -> None:
         self.set_header("Content-Type", "application/json")
-        # NaN is not JSON, and a lone surrogate is not UTF-8; ASCII can represent everything.
-        self.finish(json.dumps(body, default=str))
+        self.finish(to_json(body, room=BODY_CHARACTERS))
 
     def body(self) -> dict[str, Any]:
         try:

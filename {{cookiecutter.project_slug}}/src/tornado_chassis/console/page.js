@@ -334,11 +334,11 @@ const VIEWS = {
 async function oneRequest(number) {
   const each = await ask(`requests/${encodeURIComponent(number)}.json`);
   const whole = Math.max(each.duration, ...each.spans.map((span) => span.offset + span.duration), 1e-6);
-  const bar = (name, offset, took, kind, depth) => {
+  const bar = (name, offset, took, kind, depth, more = "") => {
     const mark = h("div", { class: `bar ${kind}` });
     mark.style.left = `${(100 * Math.max(offset, 0)) / whole}%`;
     mark.style.width = `${(100 * took) / whole}%`;
-    const label = h("div", { class: "name", title: name }, name);
+    const label = h("div", { class: "name", title: `${name}\n${more}`.trim() }, name, more ? h("div", { class: "second" }, more) : null);
     label.style.paddingLeft = `${depth * 14}px`;
     return [label, h("div", { class: "track" }, mark), h("div", { class: "took" }, duration(took))];
   };
@@ -346,7 +346,8 @@ async function oneRequest(number) {
   const bars = each.spans.map((span) => {
     const depth = (depths.get(span.parent_id) ?? 0) + 1;
     depths.set(span.span_id, depth);
-    return bar(span.name, span.offset, span.duration, span.kind.toLowerCase(), depth);
+    const more = [span.error, span.attributes].filter(Boolean).join(" ");
+    return bar(span.name, span.offset, span.duration, span.error ? "failed" : span.kind.toLowerCase(), depth, more);
   });
   const isFailed = each.errors.length || each.status >= 500;
   return [

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..exchange import Exchange, correlation
+from ..values import message, name_of, stack, text
 from ..watch import is_own
 
 if sys.platform != "win32":
@@ -22,7 +23,7 @@ if sys.platform != "win32":
 
 REQUESTS = 500
 FAILURES = 100
-SPANS = 2000
+SPANS = 1800
 LINES = 1000
 LINE_CHARACTERS = 512 * 1024
 SECONDS = 15 * 60
@@ -75,6 +76,9 @@ class Span(NamedTuple):
     #: Nanoseconds since 1970.
     started: int
     ended: int
+    #: Why it failed; empty if it did not.
+    error: str = ""
+    attributes: str = ""
 
 
 class Line(NamedTuple):
@@ -171,12 +175,12 @@ class Recorder:
             second.errors += 1
 
     def failed(self, error: BaseException, where: str, number: int, request_id: str) -> None:
-        kind, place = type(error).__qualname__, place_of(error.__traceback__, self._package)
+        kind, place = name_of(error), place_of(error.__traceback__, self._package)
         failure = Failure(
             number,
             time(),
             kind,
-            _bounded(_text(error), MESSAGE),
+            _bounded(text(error), MESSAGE),
             where,
             place,
             stack_of(error),
@@ -192,10 +196,17 @@ class Recorder:
 
     def span_ended(self, span: Any) -> None:
         ids = span.trace_id, span.span_id, span.parent_id
-        name = _bounded(span.name, PATH)
-        self.spans.append(
-            Span(*ids, name, span.kind, span.started, span.ended or int(time() * 1e9))
-        )
+        name = _bounded(text(span.name), PATH)
+        ended = span.ended or int(time() * 1e9)
+        error, attributes = "", getattr(span, "attributes", {})
+        if getattr(span, "status", "") == "ERROR":
+            error = span.status_message or text(attributes.get("error.type", "failed"))
+            error = _bounded(error, PATH // 2)
+        room = PATH - len(error) * (1 if error.isascii() else 4)
+        shown = " ".join([f"{key}={text(value)[:PATH]}" for key, value in attributes.items()])
+        times = span.started, ended
+        shown = _bounded(shown, room)
+        self.spans.append(Span(*ids, name, span.kind, *times, error, shown))
 
     def call_ended(self, call: Any, request_id: str) -> None:
         """An outgoing call, in a request that has no trace."""
@@ -247,15 +258,12 @@ class Tail(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "tornado.access":
             return  # It would add a line to each request, with what the console shows anyway.
-        try:
-            message = record.getMessage()
-        except Exception:
-            message = _text(record.msg)
+        said = message(record)
         if self._secret:
-            message = message.replace(self._secret, "…")
-        error = record.exc_info[1] if record.exc_info else None
+            said = said.replace(self._secret, "…")
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         extra = (
-            f"{key}={_text(value)}" for key, value in vars(record).items() if key not in _STANDARD
+            f"{key}={text(value)}" for key, value in vars(record).items() if key not in _STANDARD
         )
         self._count += 1
         line = Line(
@@ -263,11 +271,13 @@ class Tail(logging.Handler):
             record.created,
             record.levelno,
             _bounded(record.name, PATH),
-            _bounded(message, MESSAGE),
+            _bounded(said, MESSAGE),
             # The watching thread names the request that it has seen; it does not run in one.
             getattr(record, "request_id", "") or correlation.get().get("request_id", ""),
             _bounded(" ".join(extra), MESSAGE),
-            stack_of(error) if error else _bounded(record.stack_info or "", -STACK),
+            stack_of(error)
+            if error
+            else _bounded(record.exc_text or record.stack_info or "", -STACK),
         )
         if len(self.lines) == LINES:
             self._size -= _size(self.lines[0])
@@ -279,10 +289,7 @@ class Tail(logging.Handler):
 
 def stack_of(error: BaseException) -> str:
     """The traceback, or its end if it is long."""
-    try:
-        return _bounded("".join(traceback.format_exception(error)), -STACK)
-    except Exception:  # from the exception's own `__str__`
-        return "".join(traceback.format_tb(error.__traceback__))[-STACK // 4 :]
+    return _bounded(stack(error), -STACK)
 
 
 def place_of(trace: TracebackType | None, package: str) -> str:
@@ -305,13 +312,6 @@ def short(file: str) -> str:
 def _size(line: Line) -> int:
     texts = line.message, line.fields, line.stack
     return sum(len(text) * (1 if text.isascii() else 4) for text in texts)
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:
-        return ""
 
 
 def _bounded(text: str, length: int) -> str:

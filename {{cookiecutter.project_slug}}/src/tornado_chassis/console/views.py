@@ -333,6 +333,8 @@ def _span(span: Span, begun: float) -> dict[str, Any]:
         "parent_id": span.parent_id,
         "offset": span.started / 1e9 - begun,
         "duration": (span.ended - span.started) / 1e9,
+        "error": span.error,
+        "attributes": span.attributes,
     }
 
 

@@ -23,4 +23,7 @@ class LoggedErrors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and (error := record.exc_info[1]):
-            self._report(error)
+            try:
+                self._report(error)
+            except Exception:  # Whoever logs must not learn of it.
+                self.handleError(record)

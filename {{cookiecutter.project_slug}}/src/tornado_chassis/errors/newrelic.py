@@ -14,6 +14,7 @@ from tornado.web import HTTPError
 from ..exchange import Exchange, correlation
 from ..feature import Export, Feature
 from ..settings.newrelic import NewRelicSettings
+from ..values import reported
 from . import LoggedErrors
 
 SHUTDOWN_SECONDS = 1.4
@@ -111,11 +112,11 @@ class NewRelic(Feature):
             self._waiting.append((_slim(error), attributes))
         elif transaction and transaction.enabled:
             status = error.status_code if isinstance(error, HTTPError) else None
-            transaction.root_span.notice_error(error, attributes, status_code=status)
+            span = transaction.root_span
+            reported(lambda each: span.notice_error(each, attributes, status_code=status), error)
             self._reported += 1
         else:
-            self._application.notice_error(error, attributes)
-            self._reported += 1
+            self._notice(error, attributes)
 
     async def shutdown(self) -> None:
         if self._application is None:
@@ -127,8 +128,11 @@ class NewRelic(Feature):
 
     def _report_waiting(self) -> None:
         while self._waiting and self._application.active:
-            self._application.notice_error(*self._waiting.popleft())
-            self._reported += 1
+            self._notice(*self._waiting.popleft())
+
+    def _notice(self, error: BaseException, attributes: dict[str, str]) -> None:
+        reported(lambda each: self._application.notice_error(each, attributes), error)
+        self._reported += 1
 
 
 class _Slim(Exception):

@@ -6,6 +6,7 @@ adds 1 µs.
 """
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from sentry_sdk.integrations.threading import ThreadingIntegration
 from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
+from ..values import reported, to_json
 from . import LoggedErrors
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 FLUSH_SECONDS = 1.4
+EVENT_CHARACTERS = 1024 * 1024
 RETRIES_SECONDS = 60.0
 
 REPORT_BYTES = 1_000_000
@@ -53,6 +56,8 @@ class Reporter:
             max_request_body_size="never",
             auto_session_tracking=False,
             shutdown_timeout=FLUSH_SECONDS,
+            # A lone surrogate would cost the whole event.
+            before_send=lambda event, hint: json.loads(to_json(event, room=EVENT_CHARACTERS)),
         )
         transport = sentry_sdk.get_client().transport
         assert isinstance(transport, _Transport)
@@ -94,7 +99,7 @@ class Reporter:
             scope.set_tag("http.route", route)
             scope.add_event_processor(describe)
             _correlate(scope)
-            scope.capture_exception(error)
+            reported(scope.capture_exception, error)
 
     def report_background(self, error: BaseException, name: str = "") -> None:
         """Reports an exception that was raised outside of requests, by background work of this
@@ -103,7 +108,7 @@ class Reporter:
             if name:
                 scope.set_transaction_name(name, source="task")
             _correlate(scope)
-            scope.capture_exception(error)
+            reported(scope.capture_exception, error)
 
     async def close(self) -> None:
         """Sends the remaining reports, for at most `FLUSH_SECONDS`, and accepts no more."""

@@ -8,6 +8,7 @@ from time import monotonic, perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..values import encodable, text
 from . import Check, Degraded, Health
 
 OUTPUT_CHARACTERS = 1000
@@ -78,11 +79,7 @@ _runs: WeakKeyDictionary[Check, _Run] = WeakKeyDictionary()
 
 
 def _reason(error: BaseException) -> str:
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"[:OUTPUT_CHARACTERS]
-    except Exception:  # from its own `__str__`
-        return name
+    return encodable(f"{type(error).__name__}: {text(error)}"[:OUTPUT_CHARACTERS])
 
 
 def _as_json(value: object) -> object:

@@ -7,13 +7,11 @@ JSON lines are written by hand because python-json-logger adds 34 to 49 µs to a
 access line that is formatted once and written together with the others of its turn adds 3.
 """
 
-import json
 import logging
 import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterable
 from contextvars import Context
 from functools import cache, lru_cache
@@ -28,18 +26,15 @@ from ..exchange import Exchange, correlation
 from ..feature import Feature
 from ..handlers import JsonHandler
 from ..settings.logs import LogSettings
+from ..values import TEXT_CHARACTERS, cut, message, name_of, stack, text, to_json
 from .output import Output
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-FIELD_CHARACTERS = 32 * 1024
-"""Maximum length of a field; a longer one is cut in the middle."""
-
-LINE_CHARACTERS = 16 * FIELD_CHARACTERS
+LINE_CHARACTERS = 16 * TEXT_CHARACTERS
 """In a longer line, fields that are not text are cut, too."""
 
 _standard = {*vars(logging.makeLogRecord({})), "message", "asctime"}
-_encode = json.JSONEncoder(default=str, allow_nan=False, separators=(",", ":")).encode
 
 
 class Logs(Feature):
@@ -62,6 +57,7 @@ class Logs(Feature):
             )
         self._output = Output(stream, lambda lines: _loss(formatter, lines))
         handler = _Handler(formatter, self._output)
+        _keep_records()
         _setup(handler, settings.log_level, logging.getLogger(settings.service_package))
         self._is_enabled = access.isEnabledFor
         self._format = formatter.exchange
@@ -118,6 +114,24 @@ def _setup(handler: "_Handler", level: str, own: logging.Logger) -> None:
     threading.excepthook = log_uncaught_in_thread
 
 
+def _keep_records() -> None:
+    """Makes a record also of an argument whose class must not be looked at, which `logging` does
+    in the caller. An example is a proxy for a request where there is none."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "__module__", "") == __name__:
+        return
+
+    def keep(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        try:
+            return make(*args, **kwargs)
+        except BaseException:
+            record = make(*args[:5], (), *args[6:], **kwargs)
+            record.args = args[5]
+            return record
+
+    logging.setLogRecordFactory(keep)
+
+
 class _Handler(logging.Handler):
     def __init__(self, formatter: "_Formatter", output: Output) -> None:
         super().__init__()
@@ -127,10 +141,10 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._output.write(self._format(record))
-        except Exception:
-            self.handleError(record)
-        if record.levelno >= logging.WARNING:
-            self._output.flush()  # The process may die before the turn ends.
+            if record.levelno >= logging.WARNING:
+                self._output.flush()  # The process may die before the turn ends.
+        except Exception:  # There is no room left on the stack.
+            self._output.dropped += 1
 
     def flush(self) -> None:
         self._output.flush()
@@ -164,7 +178,7 @@ class _Json:
             "service.name": settings.service_name,
             "service.version": settings.service_version,
         }
-        self._service = _encode(self._names)[1:-1]
+        self._service = to_json(self._names)[1:-1]
         self._access = access
 
     def record(self, record: logging.LogRecord) -> str:
@@ -172,24 +186,19 @@ class _Json:
             "timestamp": _timestamp(record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": _message(record),
+            "message": message(record),
             **correlation.get(),
             **self._names,
-            **_extra(record),
         }
-        if record.exc_info and (error := record.exc_info[1]):
-            fields["exception.type"] = type(error).__qualname__
-            fields["exception.message"] = _cut(_text(error))
-            fields["exception.stacktrace"] = _cut("".join(traceback.format_exception(error)))
+        if record.exc_info or record.exc_text:
+            if error := _error(record):
+                fields["exception.type"] = name_of(error)
+                fields["exception.message"] = cut(text(error))
+            if trace := _trace(record):
+                fields["exception.stacktrace"] = trace
         if record.stack_info:
-            fields["stacktrace"] = _cut(record.stack_info)
-        try:
-            line = _encode(fields) + "\n"
-        except (TypeError, ValueError):  # NaN, a circular reference, or a key that is not a string
-            line = ""
-        if not line or len(line) > LINE_CHARACTERS:
-            line = _encode({name: _cut(_text(value)) for name, value in fields.items()}) + "\n"
-        return line
+            fields["stacktrace"] = cut(record.stack_info)
+        return to_json(_with_extra(fields, record), limit=LINE_CHARACTERS) + "\n"
 
     def exchange(self, exchange: Exchange, level: int) -> str:
         # Ids need no escaping: they were created here, or match a pattern of plain characters.
@@ -201,7 +210,7 @@ class _Json:
             '{"timestamp":"'
             f'{_timestamp(time.time())}",'
             f"{fields}"
-            f'{ids}{self._service},"url.path":{_quote(_cut(exchange.request.path))},'
+            f'{ids}{self._service},"url.path":{_quote(cut(exchange.request.path))},'
             f'"duration":{exchange.duration:.6f},'
             f'"client.address":{_quote(str(exchange.request.remote_ip))}{error}'
             "}\n"
@@ -221,7 +230,7 @@ def _access_fields(logger: str, level: int, method: str, route: str, status: int
     }
     if not route:
         del fields["http.route"]
-    return _encode(fields)[1:-1] + ","
+    return to_json(fields)[1:-1] + ","
 
 
 class _Console:
@@ -232,33 +241,29 @@ class _Console:
         self._colours = {level: f"\033[{code}m" for level, code in zip(LEVELS, codes, strict=False)}
 
     def record(self, record: logging.LogRecord) -> str:
-        fields = {**correlation.get(), **_extra(record)}
-        lines = [self._line(record.levelname, record.name, _message(record), fields)]
-        if record.exc_info and (error := record.exc_info[1]):
-            # Indented, so that a line of a message cannot be taken for a line of the log.
-            trace = _cut("".join(traceback.format_exception(error)))
-            lines += [f"    {_printable(line)}" for line in trace.splitlines()]
-        if record.stack_info:
-            lines += [f"    {_printable(line)}" for line in _cut(record.stack_info).splitlines()]
+        fields = _with_extra({**correlation.get()}, record)
+        lines = [self._line(record.levelname, record.name, message(record), fields)]
+        if record.exc_info or record.exc_text or record.stack_info:
+            for trace in (_trace(record), record.stack_info or ""):
+                # Indented, so that a line of a message cannot be taken for a line of the log.
+                lines += [f"    {_printable(line)}" for line in cut(trace).splitlines()]
         return "\n".join(lines) + "\n"
 
     def exchange(self, exchange: Exchange, level: int) -> str:
-        message = (
-            f"{exchange.method} {_cut(exchange.request.path)} {exchange.status} "
+        said = (
+            f"{exchange.method} {cut(exchange.request.path)} {exchange.status} "
             f"{exchange.duration * 1000:.1f} ms"
         )
         fields = {"client.address": exchange.request.remote_ip, **exchange.ids}
-        return self._line(logging.getLevelName(level), self._access, message, fields) + "\n"
+        return self._line(logging.getLevelName(level), self._access, said, fields) + "\n"
 
     def _line(self, level: str, logger: str, message: str, fields: dict[str, Any]) -> str:
         colour = self._colours.get(level, "")
         plain = "\033[0m" if colour else ""
-        shown = "".join(
-            f" {name}={_printable(_cut(_text(value)))}" for name, value in fields.items()
-        )
+        shown = "".join([f" {name}={cut(text(value))}" for name, value in fields.items()])
         return (
             f"{_timestamp(time.time())[11:-1]} {colour}{level:8}{plain} "
-            f"{_printable(message)}  [{_printable(logger)}]{shown}"
+            f"{_printable(f'{message}  [{logger}]{shown}')}"
         )
 
 
@@ -279,33 +284,24 @@ class LogLevel(JsonHandler):
         self.get()
 
 
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return _cut(record.getMessage())
-    except Exception:  # The line must not be lost because its arguments don't match its format.
-        return _cut(f"{record.msg} {record.args!r}")
+def _error(record: logging.LogRecord) -> BaseException | None:
+    return record.exc_info[1] if isinstance(record.exc_info, tuple) else None
 
 
-def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {
-        name: _cut(value) if isinstance(value, str) else value
-        for name, value in vars(record).items()
-        if name not in _standard
-    }
+def _trace(record: logging.LogRecord) -> str:
+    """The traceback of what was raised; of a record from another process, only its text is left."""
+    error = _error(record)
+    return cut(stack(error) if error else record.exc_text or "")
 
 
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception as error:
-        return f"<{type(value).__qualname__} whose text fails: {type(error).__qualname__}>"
-
-
-def _cut(text: str) -> str:
-    if len(text) <= FIELD_CHARACTERS:
-        return text
-    kept = FIELD_CHARACTERS // 2 - 32
-    return f"{text[:kept]} ... {len(text) - 2 * kept} characters cut ... {text[-kept:]}"
+def _with_extra(fields: dict[str, Any], record: logging.LogRecord) -> dict[str, Any]:
+    """The fields with those of `extra`, which cannot replace any."""
+    for name, value in vars(record).items():
+        if name not in _standard:
+            while name in fields:
+                name = f"extra.{name}"
+            fields[name] = cut(value) if type(value) is str else value
+    return fields
 
 
 def _timestamp(seconds: float) -> str:

@@ -21,16 +21,21 @@ from threading import RLock
 from time import perf_counter, time
 from typing import Self, TypeVar
 
+from ..values import cut, encodable, text
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Upper bounds of a histogram's buckets, in seconds. The last bucket has none."""
 
 MAX_SERIES = 10_000
 
+LABEL_CHARACTERS = 1000
+"""Maximum length of a label's value; a longer one is cut in the middle."""
+
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 # What the chassis and the backends measure themselves, with what Prometheus appends.
 _RESERVED = re.compile(
     r"(build|event_loop_(blocked|lag)_seconds|http_(client|server)_request_duration_seconds"
-    r"|http_server_(active|refused)_requests|(log_lines|statsd)_dropped|otel_spans_[a-z]+"
+    r"|http_server_(active|refused)_requests|(log_lines|statsd)_dropped|otel_(spans_[a-z]+|attributes_dropped)"
     r"|process_(cpu(_time)?_seconds|start_time_seconds|(max|open)_fds)"
     r"|process_(memory_usage|(resident|virtual)_memory)_bytes"
     r"|python_gc_[a-z_]+|websocket_(closes|connections|messages))"
@@ -73,11 +78,11 @@ class Instrument:
         if not values and by_name.keys() == set(self.label_names):
             values, by_name = tuple(by_name[name] for name in self.label_names), {}
         if by_name or len(values) != len(self.label_names):
-            given = ", ".join([*map(repr, values), *by_name])
+            given = ", ".join([*(text(value, repr) for value in values), *by_name])
             raise ValueError(f"{self.name} has the labels {self.label_names}, not ({given})")
         if not values:
             return self
-        key = tuple(_encodable(str(value)) for value in values)
+        key = tuple(encodable(cut(text(value), LABEL_CHARACTERS)) for value in values)
         with _lock:
             child = self._children.get(key)
             if child is None:
@@ -154,7 +159,9 @@ class Gauge(Instrument):
         """The present value; None if the function raises."""
         try:
             return float(self._function()) if self._function else self.value
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             if not self._has_failed:
                 log.exception("Cannot read the gauge %s", self.name)
             self._has_failed = True
@@ -226,7 +233,7 @@ def _register(kind: type[Kind], name: str, documentation: str, labels: Sequence[
     is_valid = all(_NAME.fullmatch(each) and each != "le" for each in labels)
     if isinstance(labels, str) or not is_valid or len({*labels}) < len(labels):
         raise ValueError(f"{name}: {labels!r} should be different names of letters, digits and _")
-    metric = kind(name, _encodable(documentation), tuple(labels))
+    metric = kind(name, encodable(documentation), tuple(labels))
     check_reserved(name)
     with _lock:
         check_free(_exposed(metric), name)
@@ -260,11 +267,6 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:  # an integer that is too large
         return math.nan
-
-
-def _encodable(text: str) -> str:
-    """The text, with `?` for what UTF-8 cannot hold."""
-    return text.encode(errors="replace").decode()
 
 
 @cache

@@ -6,7 +6,6 @@ Names, labels and buckets follow OpenTelemetry's stable HTTP conventions.
 import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY
@@ -25,8 +24,10 @@ from prometheus_client.utils import floatToGoString
 from tornado.web import RequestHandler
 
 from .. import metrics
+from ..exchange import contain
 from ..feature import Export
 from ..settings.server import ServerSettings
+from ..values import encodable, text
 from . import BUCKETS, Gauge, Histogram, Instrument, instruments
 from .meter import CALL_LABELS, LABELS, Durations, Meter
 
@@ -74,6 +75,7 @@ class Prometheus(Meter, Collector):
         # What was registered before this module was imported.
         for collector in [*REGISTRY._collector_to_names]:
             _check(collector)
+        self._failures: dict[str, BaseException] = {}
 
     def admin_routes(self) -> list[Any]:
         """For the admin port, because labels reveal how the service is built."""
@@ -84,10 +86,7 @@ class Prometheus(Meter, Collector):
 
     def collect(self) -> Iterator[Metric]:
         for collector in [*REGISTRY._collector_to_names]:
-            try:
-                yield from [*collector.collect()]
-            except Exception:  # of a library
-                _log_failure(type(collector).__qualname__)
+            yield from self._collected(collector)
         yield from map(_own, [*instruments.values()])
         build = {**self._names, "python": platform.python_version()}
         yield InfoMetricFamily("build", "What is running.", build)
@@ -111,11 +110,45 @@ class Prometheus(Meter, Collector):
         yield from _families(GaugeMetricFamily, self.gauges())
         yield from _families(CounterMetricFamily, self.runtime.totals())
 
+    def _collected(self, collector: Collector) -> list[Metric]:
+        """What a collector of the team's or of a library has; nothing if it fails."""
+        try:
+            return [*collector.collect()]
+        except BaseException as error:
+            contain(error)
+            self.report(collector, error)
+            return []
 
-@cache
-def _log_failure(name: str) -> None:
-    """Once for each collector, and not at each scrape."""
-    log.exception("Cannot show the metrics of %s", name)
+    def report(self, what: object, error: BaseException) -> None:
+        """Logs what fails, but only the first time: every scrape repeats it."""
+        if self._failures.setdefault(text(what), error) is error:
+            log.error("Cannot collect %s", text(what), exc_info=error)
+
+    def repaired(self, encode: Callable[[Any], bytes]) -> bytes:
+        """What is encoded, without the samples that can't be."""
+        families = []
+        for family in self.collect():
+            family.documentation = encodable(text(family.documentation))
+            samples, kept = family.samples, []
+            for sample in samples:
+                try:
+                    labels = {name: encodable(text(each)) for name, each in sample.labels.items()}
+                    family.samples = [sample._replace(labels=labels)]
+                    encode(_Families([family]))
+                    kept += family.samples
+                except Exception as error:
+                    self.report(family.name, error)
+            family.samples = kept
+            families.append(family)
+        return encode(_Families(families))
+
+
+class _Families(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 def _own(metric: Instrument) -> Metric:
@@ -164,19 +197,6 @@ def _buckets(series: Durations | Histogram) -> list[Any]:
     return buckets
 
 
-class _Families(list[Metric], Collector):
-    def collect(self) -> Iterable[Metric]:
-        return self
-
-
-def _is_valid(family: Metric, encode: Callable[[Any], bytes]) -> bool:
-    try:
-        encode(_Families([family]))
-    except Exception:
-        return False
-    return True
-
-
 class Exposition(RequestHandler):
     """Serves OpenMetrics, which has exemplars, or Prometheus's own text format."""
 
@@ -191,14 +211,9 @@ class Exposition(RequestHandler):
         except (TypeError, ValueError):  # a version that is not a number
             encode, content_type = choose_encoder("")
         self.set_header("Content-Type", content_type)
-        self.finish(self._encode(encode))
-        self.metrics.scrapes += 1
-
-    def _encode(self, encode: Callable[[Any], bytes]) -> bytes:
-        families = _Families(self.metrics.collect())
         try:
-            return encode(families)
-        except Exception:
-            # A collector has made something that is no metric.
-            _log_failure("a library")
-            return encode(_Families(each for each in families if _is_valid(each, encode)))
+            shown = encode(self.metrics)
+        except Exception:  # A label that UTF-8 cannot hold, or a value that is no number.
+            shown = self.metrics.repaired(encode)
+        self.finish(shown)
+        self.metrics.scrapes += 1

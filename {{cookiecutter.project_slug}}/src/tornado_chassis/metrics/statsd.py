@@ -80,7 +80,7 @@ class _Outbox:
         if kind == "g" and value < 0:
             # StatsD adds a number with a sign to the value before it.
             line = f"{name}:0|g\n{line}"
-        text = line.encode()
+        text = line.encode(errors="replace")
         with self.lock:
             if self.datagrams and len(self.datagrams[-1]) + len(text) < DATAGRAM_BYTES:
                 self.datagrams[-1] += b"\n" + text

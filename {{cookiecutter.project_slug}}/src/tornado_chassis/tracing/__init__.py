@@ -2,7 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable, MutableMapping
+import types
+from collections.abc import AsyncGenerator, Callable, Generator, MutableMapping
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -36,13 +38,16 @@ class Span:
 def span(name: str) -> "SpanScope":
     """A span for a part of the work: a child of the current span, or the first of a new trace.
 
-    Use it in a `with` statement, or as a decorator of a function, async or not:
+    Use it in a `with` statement, or as a decorator of a function or a generator, async or not:
 
         with tracing.span("charge card") as span:
             span.set_attribute("order.items", 3)
 
         @tracing.span("charge card")
         async def charge(order): ...
+
+    That of a generator lasts from its first step to its last, and is not current in between, where
+    its caller runs.
 
     Log lines and outgoing calls within it have its ids. An exception that leaves it is recorded and
     sets its status to error, unless it is an `HTTPError` below 500 or a `Finish`. Spans with the
@@ -94,7 +99,69 @@ class SpanScope:
             with SpanScope(self._name):
                 return await function(*args, **kwargs)
 
-        return cast(Function, awaited if inspect.iscoroutinefunction(function) else traced)
+        @functools.wraps(function)
+        def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            scope, context = SpanScope(self._name), copy_context()
+            with _Within(scope, context):
+                return (yield from _steps(context, function(*args, **kwargs)))
+
+        @functools.wraps(function)
+        async def streamed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            scope, context = SpanScope(self._name), copy_context()
+            items = function(*args, **kwargs)
+            step, given = items.asend, None
+            with _Within(scope, context):
+                while True:
+                    try:
+                        item = await _awaited(context, step(given))
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        step, given = items.asend, (yield item)
+                    except BaseException as error:
+                        step, given = items.athrow, error
+
+        kinds = {
+            inspect.iscoroutinefunction: awaited,
+            inspect.isgeneratorfunction: generated,
+            inspect.isasyncgenfunction: streamed,
+        }
+        found = (wrapper for is_kind, wrapper in kinds.items() if is_kind(function))
+        return cast(Function, next(found, traced))
+
+
+class _Within:
+    """Enters a scope in a context of its own: what runs in others has another current span."""
+
+    def __init__(self, scope: SpanScope, context: Context) -> None:
+        self._scope = scope
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._context.run(self._scope.__enter__)
+
+    def __exit__(self, *raised: Any) -> None:
+        self._context.run(self._scope.__exit__, *raised)
+
+
+def _steps(context: Context, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Takes each step of a generator in this context, and not in that of whoever asks for it."""
+    step: Callable[[Any], Any] = steps.send
+    given: Any = None
+    while True:
+        try:
+            item = context.run(step, given)
+        except StopIteration as end:
+            return end.value
+        try:
+            step, given = steps.send, (yield item)
+        except BaseException as error:
+            step, given = steps.throw, error
+
+
+@types.coroutine
+def _awaited(context: Context, awaitable: Any) -> Generator[Any, Any, Any]:
+    return (yield from _steps(context, awaitable.__await__()))
 
 
 class Tracer:

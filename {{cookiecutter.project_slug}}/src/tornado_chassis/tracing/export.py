@@ -9,7 +9,6 @@ import base64
 import http.client
 import logging
 import random
-import re
 import socket
 import ssl
 import threading
@@ -19,6 +18,8 @@ from itertools import islice
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
+
+from ..values import well_formed
 
 BATCH = 512
 """Maximum number of texts that are sent at once, as in OpenTelemetry's SDK."""
@@ -151,7 +152,7 @@ class Sender:
 
     def _deliver(self, batch: list[str]) -> bool:
         """Tries until the batch is accepted or given up; False if a stop comes first."""
-        body = self._body([_clean(text) if "\\ud" in text else text for text in batch])
+        body = self._body([*map(well_formed, batch)])
         delay = FIRST_DELAY_SECONDS
         refusals = 0
         export = f"{self._unit.capitalize()} export to {self._name}"
@@ -278,12 +279,3 @@ def _until(deadline: float) -> float:
     if seconds <= 0:
         raise TimeoutError("timed out")
     return seconds
-
-
-_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
-
-
-def _clean(text: str) -> str:
-    """JSON with U+FFFD for each lone surrogate, because of which a backend may refuse the whole
-    batch."""
-    return _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)

@@ -19,18 +19,18 @@ from opentelemetry.propagators.textmap import (
     default_getter,
     default_setter,
 )
-from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
+from ..values import text
 from . import spans
 from .b3 import B3, B3_MULTI
 from .export import Sender
 from .propagation import KNOWN_FLAGS, SAMPLED, TRACE_CONTEXT, Format, Parent, Propagation
-from .tracer import Span, Tracing, current_span
+from .tracer import LIMIT, Span, Tracing, current_span
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +70,16 @@ class ApiSpan(spans.Span, trace.Span):
         return self.recording
 
     def update_name(self, name: str) -> None:
-        self.name = name
+        self.name = text(name)
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        for key, value in attributes.items():
+        for key, value in spans.copied(attributes).items():
             self.set_attribute(key, value)
 
     def add_link(
         self, context: trace.SpanContext, attributes: Mapping[str, Any] | None = None
     ) -> None:
-        if self.recording and context.is_valid and len(self.links) < spans.LIMIT:
+        if self.recording and context.is_valid and len(self.links) < LIMIT:
             self.links = [*self.links, spans.make_link(context, attributes)]
 
     def set_status(self, status: Any, description: str | None = None) -> None:
@@ -141,6 +141,8 @@ class Exporting(Tracing):
             yield "otel_spans_exported", "Spans that the backend accepted.", sender.sent
             yield "otel_spans_failed", "Spans that the backend refused.", sender.failed
             yield "otel_spans_dropped", "Spans that were dropped unsent.", sender.dropped
+            lost = self._backend.dropped_attributes
+            yield "otel_attributes_dropped", "Attributes that spans had no room for.", lost
 
     def exports(self) -> Iterable[Export]:
         if sender := self._sender:
@@ -156,10 +158,6 @@ class Exporting(Tracing):
         span = exchange.context.get(current_span)
         if isinstance(span, ApiSpan) and span.recording:
             spans.end_exchange(span, exchange, self._describe)
-
-    def describe_call(self, span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
-        if isinstance(span, ApiSpan):
-            spans.describe_call(span, request, response)
 
     def current(self) -> Span | None:
         # Within a library's span, that of the exchange.

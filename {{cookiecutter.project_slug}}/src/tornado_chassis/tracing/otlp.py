@@ -11,20 +11,21 @@ from math import isfinite
 from typing import Any
 
 from ..settings.otlp import OtlpSettings
-from .spans import Span
+from .spans import Encoding, Span
 
 _KINDS = {"INTERNAL": 1, "SERVER": 2, "CLIENT": 3, "PRODUCER": 4, "CONSUMER": 5}
 _CODES = {"UNSET": 0, "OK": 1, "ERROR": 2}
 _INT64_END = 1 << 63
 
 
-class Otlp:
+class Otlp(Encoding):
     """Where spans are sent, and in which format; `resource` describes the service."""
 
     name = "Jaeger"
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
     def __init__(self, settings: OtlpSettings, resource: Mapping[str, str]) -> None:
+        super().__init__(self._span, _attributes)
         #: Empty if it is not set.
         self.url = ""
         if settings.otel_exporter_otlp_traces_endpoint:
@@ -47,7 +48,7 @@ class Otlp:
         self._resource = '{"attributes":[' + _attributes(resource) + "]}"
         self._service = settings.service_name
 
-    def encode(self, span: Span) -> str:
+    def _span(self, span: Span) -> str:
         """A line for the scope, and one for the span."""
         # By hand, because even a fast encoder takes longer for nested dictionaries.
         parent = f'"parentSpanId":"{span.parent_id}",' if span.parent_id else ""
@@ -60,6 +61,9 @@ class Otlp:
             if not recurring:
                 recurring = span.recurring.encoded = _attributes(span.recurring.attributes)
         comma = "," if recurring and span.attributes else ""
+        dropped = ""
+        if span.dropped_attributes:
+            dropped = f'"droppedAttributesCount":{span.dropped_attributes},'
         message = f',"message":{_quote(span.status_message)}' if span.status_message else ""
         version = f',"version":{_quote(span.scope_version)}' if span.scope_version else ""
         return (
@@ -67,7 +71,7 @@ class Otlp:
             f'{span.trace_id}","spanId":"{span.span_id}",{parent}{state}'
             f'"flags":{span.flags},"name":{_quote(span.name)},"kind":{_KINDS[span.kind]},'
             f'"startTimeUnixNano":"{span.started}","endTimeUnixNano":"{span.ended}",'
-            f'"attributes":[{recurring}{comma}{_attributes(span.attributes)}],{events}{links}'
+            f'"attributes":[{recurring}{comma}{_attributes(span.attributes)}],{dropped}{events}{links}'
             '"status":{"code":'
             f"{_CODES[span.status]}{message}"
             "}}"

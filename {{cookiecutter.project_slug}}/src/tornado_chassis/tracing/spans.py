@@ -4,29 +4,20 @@ They are written by hand because a span of OpenTelemetry's SDK adds 51 microseco
 request, while a span whose attributes are put together once, at its end, adds 14.
 """
 
-import contextlib
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
 from time import perf_counter, time_ns
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
-
-from tornado.httpclient import HTTPRequest, HTTPResponse
-from tornado.httputil import split_host_and_port
-from tornado.web import Finish, HTTPError
 
 from .. import __version__
-from ..client import NO_ANSWER
-from ..exchange import METHODS, Exchange
+from ..exchange import Exchange
 from ..settings.tracing import TracingSettings
+from ..values import TEXT_CHARACTERS, cut, encodable, name_of, stack, text
+from .tracer import LIMIT, host
 from .tracer import Span as _Span
 
-LIMIT = 128
-"""Limit of a span's attributes, of its events and of its links, as in OpenTelemetry's SDK."""
-
-TEXT_CHARACTERS = 32 * 1024
-"""Maximum length of an exception's message and stack trace; longer ones are cut in the middle."""
+SPAN_CHARACTERS = 16 * TEXT_CHARACTERS
+"""Of a longer span, attributes are cut or dropped, since a backend may refuse its whole batch."""
 
 CLIENT_CHARACTERS = 255
 """Longest host or method that is kept. Clients may invent longer ones, but none exist."""
@@ -71,36 +62,76 @@ class Backend(Protocol):
     timeout: float
     proxy: str
     tls: SSLContext | None
+    dropped_attributes: int
 
     def encode(self, span: "Span") -> str: ...
     def body(self, spans: Sequence[str]) -> bytes: ...
 
 
-class Span(_Span):
-    """A span that keeps what is set, if it has an `on_end` and its trace is sampled."""
+class Encoding:
+    """How a backend's format has spans, and their attributes."""
 
-    attributes: dict[str, Any] = {}  # noqa: RUF012 (never changed, only replaced)
+    def __init__(
+        self, encode: Callable[["Span"], str], attributes: Callable[[Mapping[str, Any]], str]
+    ) -> None:
+        self._encode = encode
+        self._attributes = attributes
+        #: How many attributes had no room, or could not be encoded.
+        self.dropped_attributes = 0
+
+    def encode(self, span: "Span") -> str:
+        """The span, without those attributes that fail, or that make it too long."""
+        try:
+            encoded = self._encode(span)
+            is_whole = len(encoded) <= SPAN_CHARACTERS
+        except BaseException:  # It may be what a value raises.
+            is_whole = False
+        if not is_whole:
+            self._repair(span)
+            encoded = self._encode(span)
+        self.dropped_attributes += span.dropped_attributes
+        return encoded
+
+    def _repair(self, span: "Span") -> None:
+        room = SPAN_CHARACTERS
+
+        def kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
+            nonlocal room
+            found = {}
+            for key, value in attributes.items():
+                try:
+                    short = cut(value) if type(value) is str else value
+                    size = len(self._attributes({key: short}))
+                    if size <= room:
+                        found[key] = short
+                        room -= size
+                        continue
+                except BaseException:
+                    pass
+                span.dropped_attributes += 1
+            return found
+
+        span.name = cut(text(span.name))
+        span.attributes = kept(span.attributes)
+        span.events = [Event(cut(text(name)), at, kept(own)) for name, at, own in span.events]
+        span.links = [link._replace(attributes=kept(link.attributes)) for link in span.links]
+
+
+class Span(_Span):
+    """A span that also keeps what only a backend shows."""
+
     recurring: Recurring | None = None
     events: Sequence[Event] = ()
     links: Sequence[Link] = ()
-    #: The name of an OpenTelemetry `StatusCode`.
-    status = "UNSET"
-    status_message = ""
     #: Name and version of the library that made the span; empty for the service's own.
     scope = ""
     scope_version = ""
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        if self.recording and (len(self.attributes) < LIMIT or key in self.attributes):
-            if not self.attributes:
-                self.attributes = {}
-            self.attributes[key] = value
 
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
         if self.recording and len(self.events) < LIMIT:
-            self.events = [*self.events, Event(name, as_time(timestamp), attributes or {})]
+            self.events = [*self.events, Event(name, as_time(timestamp), copied(attributes))]
 
     def record_exception(
         self,
@@ -110,32 +141,13 @@ class Span(_Span):
         escaped: bool = False,
     ) -> None:
         if self.recording:
-            kind = type(exception)
-            module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+            module = text(type(exception), lambda kind: kind.__module__)
             described = {
-                "exception.type": module + kind.__qualname__,
-                "exception.message": cut(str(exception)),
-                "exception.stacktrace": cut("".join(traceback.format_exception(exception))),
+                "exception.type": f"{module}.{name_of(exception)}".removeprefix("builtins."),
+                "exception.message": cut(text(exception)),
+                "exception.stacktrace": cut(stack(exception)),
             }
-            self.add_event("exception", {**described, **(attributes or {})}, timestamp)
-
-    def set_status(self, status: Any, description: str | None = None) -> None:
-        """`status` is the name of a `StatusCode`."""
-        # OK is final, and nothing changes back to unset.
-        if self.recording and self.status != "OK" and status != "UNSET":
-            self.status = status
-            self.status_message = cut(description or "")
-
-    def fail(self, error: BaseException) -> None:
-        """Records an exception that leaves the span, if it is more than a response to the
-        client."""
-        if isinstance(error, HTTPError):
-            is_failure = error.status_code >= 500
-        else:
-            is_failure = isinstance(error, Exception) and not isinstance(error, Finish)
-        if is_failure:
-            self.record_exception(error)
-            self.set_status("ERROR", f"{type(error).__qualname__}: {error}")
+            self.add_event("exception", {**described, **copied(attributes)}, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         if self.recording:
@@ -180,10 +192,10 @@ def end_exchange(
 
 
 def describe(
-    method: str, route: str, status: int, error: str, scheme: str, host: str, version: str
+    method: str, route: str, status: int, error: str, scheme: str, netloc: str, version: str
 ) -> tuple[str, Recurring]:
     """The name of a server span, and the attributes that it has in common with others."""
-    name, port = _host(host, scheme)
+    name, port = host(netloc, scheme)
     attributes: dict[str, Any] = {
         "http.request.method": method,
         "http.response.status_code": status,
@@ -198,35 +210,6 @@ def describe(
         attributes["error.type"] = error
     verb = "HTTP" if method == "_OTHER" else method
     return f"{verb} {route}" if route else verb, Recurring(attributes)
-
-
-def describe_call(span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
-    """Completes a client span. Its URL is recorded without query and password."""
-    method, code = request.method, response.code
-    attributes: dict[str, Any] = {"http.request.method": method}
-    if method not in METHODS:
-        attributes = {"http.request.method": "_OTHER", "http.request.method_original": method}
-    with contextlib.suppress(ValueError):  # not a URL, which is why the call failed
-        url = urlsplit(request.url)
-        netloc = url.netloc.rpartition("@")[2]
-        attributes["url.full"] = f"{url.scheme}://{netloc}{url.path}"
-        attributes["server.address"], attributes["server.port"] = _host(netloc, url.scheme)
-    if code == NO_ANSWER and response.error:
-        attributes["error.type"] = type(response.error).__qualname__
-        span.record_exception(response.error)
-        span.set_status("ERROR", str(response.error))
-    else:
-        attributes["http.response.status_code"] = code
-        if code >= 400:
-            attributes["error.type"] = str(code)
-            span.set_status("ERROR")
-    span.attributes = attributes
-
-
-def _host(host: str, scheme: str) -> tuple[str, int]:
-    """Name or address, and port."""
-    name, port = split_host_and_port(host)
-    return name.strip("[]"), port or (443 if scheme == "https" else 80)
 
 
 def resource_of(settings: TracingSettings) -> dict[str, str]:
@@ -244,12 +227,12 @@ def resource_of(settings: TracingSettings) -> dict[str, str]:
     if settings.otel_service_name:
         resource["service.name"] = settings.otel_service_name
     # Bytes in the environment that are not text would make every span invalid.
-    return {_well_formed(name): _well_formed(value) for name, value in resource.items()}
+    return {encodable(name): encodable(value) for name, value in resource.items()}
 
 
 def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:
     """A link to the span of an OpenTelemetry `SpanContext`."""
-    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", attributes or {})
+    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", copied(attributes))
 
 
 def as_time(given: Any) -> int:
@@ -261,16 +244,13 @@ def as_time(given: Any) -> int:
         return time_ns()
     try:
         return min(max(int(given), 0), _TIME_END - 1)
-    except (TypeError, ValueError, OverflowError):
+    except BaseException:
         return time_ns()
 
 
-def _well_formed(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def cut(text: str) -> str:
-    if len(text) <= TEXT_CHARACTERS:
-        return text
-    kept = TEXT_CHARACTERS // 2 - 32
-    return f"{text[:kept]} ... {len(text) - 2 * kept} characters cut ... {text[-kept:]}"
+def copied(attributes: Any) -> dict[str, Any]:
+    """Attributes as they are now; none if that is no mapping."""
+    try:
+        return {} if attributes is None else dict(attributes)
+    except BaseException:
+        return {}

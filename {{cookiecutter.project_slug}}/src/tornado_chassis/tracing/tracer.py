@@ -1,6 +1,6 @@
 """The spans of a service: of each exchange, of each outgoing call, and of code that asks for one.
 
-Nothing is recorded here. `spans` does that where there is a backend.
+Here, what is set on them is kept for the service's own console. `spans` adds what a backend shows.
 """
 
 import contextlib
@@ -12,12 +12,18 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httputil import split_host_and_port
+from tornado.web import Finish, HTTPError
 
 from .. import tracing
-from ..client import Calls, ReportingClient
+from ..client import NO_ANSWER, Calls, ReportingClient
 from ..exchange import METHODS, Exchange, correlation
 from ..feature import Feature, Runtime
+from ..values import cut, name_of, text
 from .propagation import SAMPLED, Parent, Propagation
+
+LIMIT = 128
+"""Limit of a span's attributes, of its events and of its links, as in OpenTelemetry's SDK."""
 
 # The bits of `KNOWN_FLAGS`: no others are passed on.
 _FLAGS = ("00", "01", "02", "03")
@@ -30,7 +36,7 @@ current_span: ContextVar["Span | None"] = ContextVar("span", default=None)
 
 
 class Span(tracing.Span):
-    """A span whose ids are known and of which nothing is kept.
+    """A span that keeps what is set, if it has an `on_end` and its trace is sampled.
 
     `kind` is the name of an OpenTelemetry `SpanKind`. A span that is recorded calls `on_end` with
     itself at its end.
@@ -40,6 +46,12 @@ class Span(tracing.Span):
     started = ended = 0
     #: Whether what is set is kept.
     recording = False
+    attributes: dict[str, Any] = {}  # noqa: RUF012 (never changed, only replaced)
+    #: How many had no room, or could not be encoded.
+    dropped_attributes = 0
+    #: The name of an OpenTelemetry `StatusCode`.
+    status = "UNSET"
+    status_message = ""
 
     def __init__(
         self,
@@ -59,8 +71,11 @@ class Span(tracing.Span):
         self.flags = flags
         self.tracestate = tracestate
         if on_end and flags & SAMPLED:
-            self.recording = True
-            self._on_end = on_end
+            self.record(on_end)
+
+    def record(self, on_end: OnEnd) -> None:
+        self.recording = True
+        self._on_end = on_end
 
     def ids(self) -> dict[str, str]:
         return {
@@ -69,11 +84,44 @@ class Span(tracing.Span):
             "trace_flags": _FLAGS[self.flags],
         }
 
+    def set_attribute(self, key: str, value: Any) -> None:
+        if self.recording:
+            try:
+                key = str.__str__(key)
+            except TypeError:
+                self.dropped_attributes += 1
+                return
+            if len(self.attributes) < LIMIT or key in self.attributes:
+                if not self.attributes:
+                    self.attributes = {}
+                self.attributes[key] = value
+            else:
+                self.dropped_attributes += 1
+
+    def set_status(self, status: Any, description: str | None = None) -> None:
+        """`status` is the name of a `StatusCode`."""
+        # OK is final, and nothing changes back to unset.
+        is_known = type(status) is str and status in ("OK", "ERROR")
+        if is_known and self.recording and self.status != "OK":
+            self.status = status
+            self.status_message = "" if description is None else cut(text(description))
+
     def fail(self, error: BaseException) -> None:
-        """Called with an exception that leaves the span."""
+        """Records an exception that leaves the span, if it is more than a response to the
+        client."""
+        if isinstance(error, HTTPError):
+            is_failure = error.status_code >= 500
+        else:
+            is_failure = isinstance(error, Exception) and not isinstance(error, Finish)
+        if is_failure:
+            self.record_exception(error)
+            self.set_status("ERROR", f"{name_of(error)}: {text(error)}")
 
     def end(self) -> None:
         """Ends the span, once."""
+        if self.recording:
+            self.recording = False
+            self._on_end(self)
 
 
 class Tracing(Feature, tracing.Tracer):
@@ -150,7 +198,9 @@ class Tracing(Feature, tracing.Tracer):
         except ValueError:
             pass
         if error is not None:
-            span.fail(error)
+            # Whatever its class does, it is the error that leaves.
+            with contextlib.suppress(Exception):
+                span.fail(error)
         self.end(span)
 
     def start(self, name: str, kind: str) -> Span:
@@ -171,20 +221,22 @@ class Tracing(Feature, tracing.Tracer):
         else:
             return outer
         span.started = time_ns()
+        if self._report and not span.recording and self._is_followed(span):
+            span.record(_not_sent)
         return span
 
     def end(self, span: Span, url: str = "") -> None:
         """Ends what `start` returned, and reports it; the host that was called completes its
         name."""
         span.end()
-        if self._report and (span.flags & SAMPLED or self.follows_unsampled):
+        if self._report and self._is_followed(span):
             span.ended = span.ended or time_ns()
             if url:
-                span.name = f"{span.name} {_host(url)}"
+                span.name = f"{span.name} {_netloc(url)}"
             self._report(span)
 
-    def describe_call(self, span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
-        """Called when a call has ended, if its span is recorded."""
+    def _is_followed(self, span: Span) -> int:
+        return self.follows_unsampled or span.flags & SAMPLED
 
     def _begin(self, name: str, kind: str, parent: Parent | None) -> Span:
         """A span of a trace that started elsewhere, or the first span of a new trace."""
@@ -213,7 +265,7 @@ class Client(ReportingClient):
 
         def end(response: HTTPResponse) -> None:
             if span.recording:
-                tracing.describe_call(span, request, response)
+                _describe_call(span, request, response)
             tracing.end(span, request.url)
             callback(response)
 
@@ -224,8 +276,40 @@ def _new_trace_id() -> str:
     return (getrandbits(128) or 1).to_bytes(16).hex()
 
 
-def _host(url: str) -> str:
+def _describe_call(span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
+    """Completes a client span. Its URL is recorded without query and password."""
+    method, code = request.method, response.code
+    attributes: dict[str, Any] = {"http.request.method": method}
+    if method not in METHODS:
+        attributes = {"http.request.method": "_OTHER", "http.request.method_original": method}
+    with contextlib.suppress(ValueError):  # not a URL, which is why the call failed
+        url, netloc = urlsplit(request.url), _netloc(request.url)
+        attributes["url.full"] = f"{url.scheme}://{netloc}{url.path}"
+        attributes["server.address"], attributes["server.port"] = host(netloc, url.scheme)
+    if code == NO_ANSWER and response.error:
+        attributes["error.type"] = name_of(response.error)
+        span.record_exception(response.error)
+        span.set_status("ERROR", text(response.error))
+    else:
+        attributes["http.response.status_code"] = code
+        if code >= 400:
+            attributes["error.type"] = str(code)
+            span.set_status("ERROR")
+    span.attributes = attributes
+
+
+def _netloc(url: str) -> str:
     """Host and port of a URL, without a password."""
     with contextlib.suppress(ValueError):
         return urlsplit(url).netloc.rpartition("@")[2]
     return ""
+
+
+def host(netloc: str, scheme: str) -> tuple[str, int]:
+    """Name or address, and port."""
+    name, port = split_host_and_port(netloc)
+    return name.strip("[]"), port or (443 if scheme == "https" else 80)
+
+
+def _not_sent(span: Span) -> None:
+    """The end of a span that is only reported to other features."""

@@ -1,0 +1,212 @@
+"""The team's values, as text and as JSON: one that cannot be written costs only itself.
+
+What a value does when it is asked for its text may raise, not end, or log the value again. Nothing
+of it reaches whoever logs, traces or reports the value.
+"""
+
+import json
+import logging
+import re
+import threading
+import traceback
+from collections.abc import Callable
+from itertools import islice
+from math import inf, isfinite
+from typing import Any
+
+TEXT_CHARACTERS = 32 * 1024
+"""Maximum length of a text; a longer one is cut in the middle."""
+
+_DEPTH = 16
+"""How deep `plain` follows values within values."""
+
+_NESTED = 2
+"""How many texts may be made within each other: that of a value may log the value itself."""
+
+_encode = json.JSONEncoder(
+    default=lambda value: text(value), allow_nan=False, separators=(",", ":")
+).encode
+# The name that `class` gave, whatever a metaclass shows.
+_name_of_class = type.__dict__["__qualname__"].__get__
+_SURROGATE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
+
+
+class _Local(threading.local):
+    texts = 0
+
+
+_local = _Local()
+
+
+def text(value: object, convert: Callable[[Any], str] = str) -> str:
+    """What `convert` makes of a value; if that fails, a placeholder which says so."""
+    if type(value) is str and convert is str:
+        return value
+    outer = _local.texts
+    try:
+        if outer == _NESTED:
+            raise RecursionError
+        _local.texts = outer + 1
+        # Exactly a `str`, as a class that extends it may do anything.
+        return str.__str__(convert(value))
+    except BaseException as error:  # It may raise what usually ends a process.
+        return f"<{name_of(value)} whose text fails: {name_of(error)}>"
+    finally:
+        _local.texts = outer
+
+
+def name_of(value: object) -> str:
+    """The name of a value's class."""
+    return str(_name_of_class(type(value)))
+
+
+def cut(text: str, limit: int = TEXT_CHARACTERS) -> str:
+    if len(text) <= limit:
+        return text
+    kept = max(limit // 2 - 32, 0)
+    end = text[len(text) - kept :]
+    return f"{text[:kept]} ... {len(text) - 2 * kept} characters cut ... {end}"
+
+
+def message(record: logging.LogRecord) -> str:
+    """The message of a log record, with a placeholder for an argument that has no text."""
+    if not record.args and type(record.msg) is str and type(record) is logging.LogRecord:
+        return cut(record.msg)
+    return cut(text(record, _formatted))
+
+
+def _formatted(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except BaseException:
+        form, args = text(record.msg), record.args
+        shown: Any = _Shown(args)
+        if type(args) is tuple:
+            shown = tuple(map(_shown, args))
+        elif type(args) is dict:
+            shown = {key: _shown(each) for key, each in args.items()}
+        try:
+            return str(form % shown)
+        except BaseException:  # The arguments don't match the format.
+            return f"{form} {shown!r}"
+
+
+def _shown(value: object) -> object:
+    is_number = type(value) is float or (type(value) is int and value.bit_length() < 1024)
+    return value if is_number else _Shown(value)
+
+
+class _Shown:
+    """A value, and what its texts are."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return text(self._value)
+
+    def __repr__(self) -> str:
+        return text(self._value, repr)
+
+
+def stack(error: BaseException) -> str:
+    """The traceback of an exception, with those of its causes."""
+    return text(error, _stack)
+
+
+def reported(report: Callable[[BaseException], object], error: BaseException) -> None:
+    """Reports an exception to a library; one that it would fail with, as another that looks like
+    it."""
+    said = text(error)
+    try:
+        said.encode()
+        report(error)
+    except BaseException:
+        kind = type(name_of(error), (Exception,), {"__module__": text(type(error).__module__)})
+        report(kind(encodable(said)).with_traceback(error.__traceback__))
+
+
+def _stack(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:  # from a property of its own, such as `__notes__`
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return f"{frames}{name_of(error)}: {text(error)}\n"
+
+
+def to_json(value: object, room: int = TEXT_CHARACTERS, limit: float = inf) -> str:
+    """A value as JSON, in ASCII. What has no JSON becomes text.
+
+    If that is needed, or the JSON would be longer than `limit`, the value, or each member of a
+    dictionary, has about `room` characters.
+    """
+    try:
+        encoded = _encode(value)
+        if len(encoded) <= limit:
+            return well_formed(encoded)
+    except BaseException:  # NaN, a value within itself, a key that is not a string
+        pass
+    if type(value) is dict:
+        value = {cut(text(key)): plain(each, room) for key, each in value.items()}
+    else:
+        value = plain(value, room)
+    return well_formed(_encode(value))
+
+
+def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
+    """A copy of a value that consists only of what JSON has, with text for the rest.
+
+    It has about `room` characters, in place of the rest of which it has `...`.
+    """
+
+    def copy(value: Any, depth: int) -> Any:
+        nonlocal room
+        room -= 4
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, int) and int.bit_length(value) < 1024:
+            return int.__int__(value)
+        if issubclass(kind, float) and isfinite(float.__float__(value)):
+            return float.__float__(value)
+        if room <= 0:
+            return "..."
+        # With the methods of the base class: those of the value's own may do anything.
+        if issubclass(kind, dict) and depth:
+            pairs = {}
+            for key, each in list(islice(dict.items(value), room)):
+                pairs[shown(key)] = copy(each, depth - 1)
+                if room <= 0:
+                    break
+            return pairs
+        if issubclass(kind, list | tuple) and depth:
+            items = []
+            for each in (list if issubclass(kind, list) else tuple).__iter__(value):
+                items.append(copy(each, depth - 1))
+                if room <= 0:
+                    break
+            return items
+        return shown(value)
+
+    def shown(value: object) -> str:
+        nonlocal room
+        kept = text(value)
+        if len(kept) > room:
+            kept = cut(kept, max(room, 0))
+        room -= len(kept)
+        return kept
+
+    return copy(value, _DEPTH)
+
+
+def well_formed(encoded: str) -> str:
+    """JSON in ASCII with U+FFFD for each lone surrogate, because of which a reader may reject all
+    of it."""
+    if "\\ud" not in encoded:
+        return encoded
+    return _SURROGATE.sub(lambda match: "\\ufffd" if match[1] else match[0], encoded)
+
+
+def encodable(text: str) -> str:
+    """The text, with `?` for what UTF-8 cannot hold."""
+    return text.encode(errors="replace").decode()
