@@ -24,6 +24,7 @@ class Sentry(Feature):
         self._environment = settings.sentry_environment or settings.environment
         own = f"{settings.service_name}@{settings.service_version}"
         self._release = settings.sentry_release or own
+        self._proxy = settings.proxy_for(self._dsn or "")
         self._lock = Lock()
         self._reporter: Reporter | None = None
         if not self._dsn:
@@ -66,5 +67,5 @@ class Sentry(Feature):
             if self._dsn and not self._reporter:
                 from .sentry_sdk import Reporter
 
-                self._reporter = Reporter(self._dsn, self._environment, self._release)
+                self._reporter = Reporter(self._dsn, self._environment, self._release, self._proxy)
         return self._reporter

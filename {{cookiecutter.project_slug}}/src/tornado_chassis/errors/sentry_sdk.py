@@ -34,12 +34,15 @@ REPORT_BYTES = 1_000_000
 class Reporter:
     """Reports errors to Sentry. Once started, it also finds errors outside of requests."""
 
-    def __init__(self, dsn: str, environment: str, release: str) -> None:
+    def __init__(self, dsn: str, environment: str, release: str, proxy: str) -> None:
         sentry_sdk.init(
             dsn,
             transport=_Transport,
             release=release,
             environment=environment,
+            # Of both, or it reads variables, and fails if one is malformed.
+            http_proxy=proxy,
+            https_proxy=proxy,
             default_integrations=False,
             auto_enabling_integrations=False,
             integrations=[
