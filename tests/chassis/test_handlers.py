@@ -1,6 +1,7 @@
 """Bodies of declared types, answers of the same, and errors as problem details."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from http import HTTPStatus
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from tornado.httpclient import HTTPResponse
 from tornado.web import HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
-from tornado_chassis import hooks
+from tornado_chassis import bodies, hooks
 from tornado_chassis.bodies import encode, find_errors, is_json
 from tornado_chassis.handlers import JsonHandler, Problem, operation
 from tornado_chassis.service import Service
@@ -290,25 +291,48 @@ def test_what_msgspec_cannot_encode_is_encoded_as_before() -> None:
         encode(object())
 
 
-def test_hostile_bodies_give_few_errors_soon() -> None:
-    @dataclass
-    class Tree:
-        below: "list[Tree]"
-        size: int
+@dataclass
+class Tree:
+    below: "list[Tree]"
+    size: int
 
-    Tree.__annotations__["below"] = list[Tree]
-    deep: dict[str, Any] = {"below": [], "size": "x"}
-    for _ in range(90):
-        deep = {"below": [deep], "size": 1}
-    for value, kind in (
-        (deep, Tree),
-        ({str(number): "x" for number in range(5000)}, dict[str, int]),
-        ([*range(100_000), "x"], list[int]),
-    ):
-        body = json.dumps(value).encode()
-        with pytest.raises(msgspec.ValidationError) as caught:
-            msgspec.json.decode(body, type=kind)
-        assert 1 <= len(find_errors(body, kind, caught.value)) <= 20
+
+def tree(depth: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"below": [], "size": "x"}
+    for _ in range(depth):
+        made = {"below": [made], "size": 1}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "errors", "looks"),
+    [
+        (tree(90), Tree, 1, 30),
+        ({str(number): "x" for number in range(5000)}, dict[str, int], 20, 30),
+        ({str(number): 1 for number in range(5000)} | {"last": "x"}, dict[str, int], 1, 1010),
+        ([*range(100_000), "x"], list[int], 1, 3),
+    ],
+    ids=["deep", "wrong", "wide", "long"],
+)
+def test_hostile_body_is_not_looked_at_for_long(
+    value: object, kind: Any, errors: int, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    of_value = bodies._errors
+
+    def counted(value: Any, *arguments: Any) -> Iterator[dict[str, str]]:
+        looked.append(value)
+        return of_value(value, *arguments)
+
+    monkeypatch.setattr(bodies, "_errors", counted)
+    body = json.dumps(value).encode()
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.json.decode(body, type=kind)
+    found = find_errors(body, kind, caught.value)
+    assert len(found) == errors
+    assert len(looked) <= looks
+    if kind is Tree:
+        assert found[0]["pointer"] == "#" + "/below/0" * 90 + "/size"
 
 
 def test_media_types() -> None:

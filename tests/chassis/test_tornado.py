@@ -21,6 +21,7 @@ NAMES = [
     (web.RequestHandler, "_headers"),
     (web.RequestHandler, "_reason"),
     (web.RequestHandler, "_status_code"),
+    (web.RequestHandler, "_unimplemented_method"),
     (web.RequestHandler, "_write_buffer"),
     (web, "_stream_request_body"),
     (web, "_body_future"),

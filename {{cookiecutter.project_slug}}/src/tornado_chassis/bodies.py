@@ -94,7 +94,7 @@ def _errors(value: Any, kind: Any, pointer: str, depth: int) -> Iterator[dict[st
                 is_found = True
                 yield each
     if not is_found:
-        steps = _STEP.findall(path.partition("[...]")[0])
+        steps = _STEP.findall(path.rstrip("`").partition("[...]")[0])
         place = "".join(f"/{_escaped(name or index)}" for name, index in steps)
         yield {"detail": detail, "pointer": pointer + place}
 

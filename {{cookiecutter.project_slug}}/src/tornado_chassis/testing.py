@@ -136,14 +136,14 @@ class ServiceTest(AsyncHTTPTestCase):
 
         Fails after 10 seconds.
         """
-        waiting = until(condition)
-        loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
-        if loop.is_running():
-            return waiting
-        self.run_async(lambda: waiting)
-        done: asyncio.Future[None] = asyncio.Future(loop=loop)
-        done.set_result(None)
-        return done
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # not in an async function
+            self.run_async(lambda: until(condition))
+            done: asyncio.Future[None] = self.io_loop.asyncio_loop.create_future()  # type: ignore
+            done.set_result(None)
+            return done
+        return until(condition)
 
     def metric(self, name: str, **labels: object) -> float:
         """What a metric of the service's own shows, whichever backend there is.
