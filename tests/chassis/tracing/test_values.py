@@ -123,20 +123,32 @@ class Work(RequestHandler):
         self.finish("done")
 
 
+class Raising(RequestHandler):
+    error: BaseException
+
+    def get(self) -> None:
+        raise self.error
+
+
 class TestSpans(TracingTest):
     def test_exception_stays_the_same_and_its_span_is_kept(self) -> None:
-        self.app.add_handlers(".*", [("/work", Work)])
+        self.app.add_handlers(".*", [("/work", Work), ("/raising", Raising)])
         raised = [Mute(), Unnotable(), HTTPError("teapot"), HTTPError(500, failing(Mute()))]  # type: ignore[arg-type]
         Work.kept = []
         for error in raised:
             Work.raised = error
             assert self.fetch("/work").body == b"done"
         assert all(map(operator.is_, Work.kept, raised))
+        Raising.error = Mute()
+        assert self.fetch("/raising").code == 500
         spans = [span for span in self.spans() if span.name == "charge"]
         assert [span.attributes["number"] for span in spans] == ["5"] * 4
         assert [span.status for span in spans] == ["ERROR", "ERROR", "UNSET", "ERROR"]
         assert [span.message.split(":")[0] for span in spans[:2]] == ["Mute", "Unnotable"]
         assert spans[0].events[0][1]["exception.type"].endswith("test_values.Mute")
+        (failed,) = [span for span in self.spans() if span.name == "GET /raising"]
+        assert (failed.status, failed.attributes["error.type"]) == ("ERROR", "Mute")
+        assert failed.events[0][1]["exception.message"].startswith("<Mute whose text fails")
         totals = {name: total for name, _, total, _ in self.app.runtime.totals()}
         assert totals["otel_attributes_dropped"] == 4
 

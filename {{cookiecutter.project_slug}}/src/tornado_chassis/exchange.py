@@ -14,6 +14,8 @@ from typing import NamedTuple
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
 from tornado.web import HTTPError, RequestHandler
 
+from .values import name_of
+
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
 CLIENT_CLOSED_REQUEST = 499
@@ -70,7 +72,7 @@ class Exchange:
     def error_type(self) -> str:
         """OpenTelemetry's `error.type`: an exception's class, a status of 500 and up, or empty."""
         if self.error is not None and not isinstance(self.error, HTTPError):
-            return type(self.error).__qualname__
+            return name_of(self.error)
         return str(self.status) if self.status >= 500 else ""
 
 

@@ -71,11 +71,8 @@ class Span(tracing.Span):
         self.flags = flags
         self.tracestate = tracestate
         if on_end and flags & SAMPLED:
-            self.record(on_end)
-
-    def record(self, on_end: OnEnd) -> None:
-        self.recording = True
-        self._on_end = on_end
+            self.recording = True
+            self._on_end = on_end
 
     def ids(self) -> dict[str, str]:
         return {
@@ -222,7 +219,7 @@ class Tracing(Feature, tracing.Tracer):
             return outer
         span.started = time_ns()
         if self._report and not span.recording and self._is_followed(span):
-            span.record(_not_sent)
+            span.recording, span._on_end = True, _not_sent
         return span
 
     def end(self, span: Span, url: str = "") -> None:
