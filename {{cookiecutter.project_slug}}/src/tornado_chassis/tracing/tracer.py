@@ -8,13 +8,13 @@ from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar, Token
 from random import getrandbits
 from time import time_ns
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httpclient import HTTPRequest, HTTPResponse
 
 from .. import tracing
-from ..client import Calls, ReportingClient
+from ..client import Callback, Calls
 from ..exchange import METHODS, Exchange, correlation
 from ..feature import Feature, Runtime
 from .propagation import SAMPLED, Parent, Propagation
@@ -111,11 +111,10 @@ class Tracing(Feature, tracing.Tracer):
         self._on_end = on_end
         self._report: Callable[[Span], None] | None = None
         tracing.use(self)
-        Client.tracing = self
-        AsyncHTTPClient.configure(Client)
 
     def attach(self, runtime: Runtime) -> None:
         self._report = runtime.span_reporter()
+        Calls.follow = self._follow
 
     def request_started(self, exchange: Exchange) -> None:
         if exchange.is_probe:
@@ -186,6 +185,19 @@ class Tracing(Feature, tracing.Tracer):
     def describe_call(self, span: Span, request: HTTPRequest, response: HTTPResponse) -> None:
         """Called when a call has ended, if its span is recorded."""
 
+    def _follow(self, request: HTTPRequest, callback: Callback) -> Callback:
+        """Gives a call a span, which is propagated with it."""
+        span = self.start(request.method if request.method in METHODS else "HTTP", "CLIENT")
+        self.propagation.inject(span, request.headers)
+
+        def end(response: HTTPResponse) -> None:
+            if span.recording:
+                self.describe_call(span, request, response)
+            self.end(span, request.url)
+            callback(response)
+
+        return end
+
     def _begin(self, name: str, kind: str, parent: Parent | None) -> Span:
         """A span of a trace that started elsewhere, or the first span of a new trace."""
         trace_id, parent_id, flags, tracestate = parent or _NO_PARENT
@@ -194,30 +206,6 @@ class Tracing(Feature, tracing.Tracer):
             sampled = self.ratio == 1 or int(trace_id[16:], 16) < self._bound
             flags = (flags or 0) & ~SAMPLED | sampled
         return self._kind(name, kind, trace_id, parent_id, flags, tracestate, self._on_end)
-
-
-class Client(ReportingClient):
-    """Tornado's HTTP client. Each call has a span, which is propagated with it."""
-
-    tracing: ClassVar[Tracing]
-
-    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
-        if hasattr(request, "original_request"):
-            # A redirect, within the span of the first request. It may run in the context of another
-            # request, the one that this one had to wait for.
-            super().fetch_impl(request, callback)
-            return
-        tracing = self.tracing
-        span = tracing.start(request.method if request.method in METHODS else "HTTP", "CLIENT")
-        tracing.propagation.inject(span, request.headers)
-
-        def end(response: HTTPResponse) -> None:
-            if span.recording:
-                tracing.describe_call(span, request, response)
-            tracing.end(span, request.url)
-            callback(response)
-
-        super().fetch_impl(request, end)
 
 
 def _new_trace_id() -> str:
