@@ -1,9 +1,19 @@
 """The process around the service: its arguments, and that it ends."""
 
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from .settings import SERVICE, VERSION
-from .testing import STAND_IN, process
+from .testing import STAND_IN, Process, process
+
+forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 
 
 @pytest.mark.parametrize("path", ["/thread", "/stubborn"])
@@ -39,6 +49,117 @@ def test_interpreter_is_not_torn_down_under_a_daemon_thread() -> None:
         assert service.wait() == 0
         assert "Library's own end" in service.output()
         assert "Interpreter torn down" not in service.output()
+
+
+def test_what_never_ends_at_exit_does_not_hold_the_process() -> None:
+    with process(STUBBORN="atexit") as service:
+        service.wait_until_listening()
+        service.process.terminate()
+        assert service.wait() == 0
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def children_of(service: Process) -> list[int]:
+    service.wait_for_output("Children")
+    (line,) = re.findall("^Children(.*)$", service.output(), re.MULTILINE)
+    return [int(pid) for pid in line.split()]
+
+
+@forks
+@pytest.mark.parametrize("kind", ["process", "deaf", "daemon", "executor", "pool"])
+def test_children_end_with_the_service(kind: str) -> None:
+    with process(FORK=kind) as service:
+        children = children_of(service)
+        assert all(map(is_running, children))
+        service.process.terminate()
+        assert service.wait() == 0
+        assert '"Stopped"' in service.output().splitlines()[-1], service.output()
+        assert children
+        deadline = time.monotonic() + 10
+        while any(map(is_running, children)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@forks
+def test_child_that_is_told_ends() -> None:
+    with process(FORK="told") as service:
+        service.wait_for_output("Ended with -15")
+
+
+@forks
+def test_child_that_exits_leaves_the_service_alone() -> None:
+    with process(FORK="exits") as service:
+        service.wait_for_output("Children")
+        service.wait_for_output("Ended with 5")
+        assert service.fetch("/hello/x")
+        assert "Stopping" not in service.output()
+        assert service.output().count("is running in") == 1
+
+
+@forks
+def test_child_keeps_neither_port_nor_connections() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        port = service.port
+        with service.get("/fork") as connection:
+            child = int(connection.recv(1024).rpartition(b"\n")[2])
+            try:
+                service.process.kill()
+                service.wait()
+                assert connection.recv(1024) == b""
+                with socket.create_server(("127.0.0.1", port)):
+                    assert is_running(child)
+            finally:
+                os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "error"),
+    [
+        ("handler", 3, "SystemExit(3)"),
+        ("later", 3, "SystemExit(3)"),
+        ("callback", 3, "SystemExit(3)"),
+        ("thread", 3, "SystemExit(3)"),
+        ("background", 3, "SystemExit(3)"),
+        ("interrupt", 128 + signal.SIGINT, "KeyboardInterrupt()"),
+        ("stop", 1, "RuntimeError"),
+    ],
+)
+def test_what_ends_the_process_drains_and_leaves_a_line(
+    where: str, status: int, error: str
+) -> None:
+    with process() as service:
+        service.wait_until_listening()
+        with service.connect() as upload:
+            upload.sendall(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nha")
+            service.fetch("/")  # once it is answered, the one before has been received
+            with service.get(f"/exit/{where}") as connection:
+                assert connection.recv(1024).startswith(b"HTTP/1.1 ")
+            service.wait_for_output("Stopping because of ")
+            upload.sendall(b"lf")
+            assert b"4 uploaded" in upload.recv(1024)
+        assert service.wait() == status
+        assert service.output().count(f"Stopping because of {error}") == 1
+        assert "Stopped" in service.output()
+
+
+@pytest.mark.parametrize("when", ["exit", "exit in shutdown"])
+def test_exit_at_the_start_or_in_the_end_stops_cleanly(when: str) -> None:
+    with process(STUBBORN=when) as service:
+        if when != "exit":
+            service.wait_until_listening()
+            service.process.terminate()
+        assert service.wait() == 3
+        assert "Stopped" in service.output()
+        assert ("Stopping because of SystemExit(3)" in service.output()) == (when == "exit")
 
 
 def test_help() -> None:

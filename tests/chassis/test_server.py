@@ -646,6 +646,37 @@ def test_second_signal_ends_the_process_at_once() -> None:
         assert service.wait() == 128 + signal.SIGTERM
 
 
+async def test_handler_that_others_set_for_a_signal_is_called_too() -> None:
+    called = []
+
+    def others(number: int, frame: object) -> None:
+        called.append(number)
+        sys.exit(1)  # as many do
+
+    signal.signal(signal.SIGTERM, others)
+    async with running() as service:
+        service.terminate()
+        await service.stopped()
+    assert called == [signal.SIGTERM]
+
+
+async def test_long_poll_that_waits_for_the_stop_ends_at_once() -> None:
+    class Poll(RequestHandler):
+        async def get(self) -> None:
+            Slow.entered.set()
+            await self.settings["stopping"].wait()
+            self.finish("bye")
+
+    async with running() as service:
+        service.app.settings["stopping"] = service.service.stopping
+        service.app.add_handlers(".*", [("/poll", Poll)])
+        reader, _ = await service.request(b"/poll")
+        await Slow.entered.wait()
+        service.terminate()
+        await service.stopped()  # within less than DRAIN_TIMEOUT_SECONDS
+        assert (await reader.read()).endswith(b"bye")
+
+
 def test_signal_before_there_is_anything_to_drain() -> None:
     code = (
         "import os, signal\n"

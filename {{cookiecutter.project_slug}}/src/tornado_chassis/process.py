@@ -8,20 +8,27 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from . import settings
+from . import settings, signals
 from .settings.server import ServerSettings
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from .service import Service
 
 EX_USAGE = 64
 """Exit status for an unknown argument, after sysexits.h."""
 
 END_SECONDS = 0.5
+"""How long tasks, threads and children have to end after the stop."""
+
+EXIT_SECONDS = 3.0
+"""How long the interpreter then has to exit."""
 
 USAGE = """Usage: {name} [--help | --version]
 
@@ -55,10 +62,7 @@ def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
     Raises SystemExit with status 78 for settings that are invalid or missing; with 0 for `--help`
     and `--version`, and 64 for any other argument.
     """
-    # Until the service can drain, a signal ends it immediately. Without a handler, a process with
-    # id 1 would ignore the signal.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda number, frame: os._exit(128 + number))
+    signals.exit_at_once()  # until the service can drain
     # Registered before anything that libraries register, so it is called after all of that.
     atexit.register(_exit_despite_daemon_threads)
     _read_arguments(arguments, kind)
@@ -68,10 +72,10 @@ def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
 
 
 def run(service: "Service") -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serves until SIGTERM or SIGINT, or until something calls `sys.exit`.
 
-    Raises SystemExit with status 69 if it cannot listen on an address, and with 1 after any other
-    exception, which is logged.
+    Raises SystemExit with the status of `sys.exit`, with 69 if it cannot listen on an address, and
+    with 1 after any other exception, which is logged.
     """
     from .server import serve
 
@@ -83,20 +87,44 @@ def run(service: "Service") -> None:
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
     global _status
-    status: object = 0
-    try:
-        loop.run_until_complete(serve(service))
-    except SystemExit as error:
-        status = error.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        status = 1
+    stop: asyncio.Future[str] = loop.create_future()
+    _status = _run_until_done(loop, loop.create_task(serve(service, stop)), stop)
     executor.shutdown(wait=False, cancel_futures=True)
-    _status = status if isinstance(status, int) else 1
     if not _end(loop):
         _exit(_status)
-    if status:
-        raise SystemExit(status)
+    # What libraries do at exit, and children that multiprocessing waits for, may never end.
+    _watchdog.start()
+    if _status:
+        raise SystemExit(_status)
+
+
+def _run_until_done(
+    loop: asyncio.AbstractEventLoop, serving: "asyncio.Task[None]", stop: "asyncio.Future[str]"
+) -> int:
+    """Returns the exit status."""
+    process, status = os.getpid(), 0
+    while not serving.done():
+        try:
+            loop.run_until_complete(serving)
+        except BaseException as error:
+            if os.getpid() != process:
+                raise  # A child that was forked while the loop ran.
+            status = status or _status_of(error)
+            if not serving.done():
+                # Whatever raised it, or stopped the loop: the loop can go on.
+                if not stop.done():
+                    log.exception("Stopping because of %r", error)
+                    stop.set_result("")
+            elif not isinstance(error, SystemExit):
+                sys.excepthook(*sys.exc_info())
+    return status
+
+
+def _status_of(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+        return code if isinstance(code, int) else 1
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> bool:
@@ -109,13 +137,26 @@ def _end(loop: asyncio.AbstractEventLoop) -> bool:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=END_SECONDS))
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join(max(deadline - monotonic(), 0.01))
-            if thread.is_alive():
-                return False
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=END_SECONDS))
+    # First, as the threads of a pool wait for its processes. Others, multiprocessing ends itself.
+    children = [each for each in _children() if not each.daemon]
+    for child in children:
+        child.terminate()
+    threads = [each for each in threading.enumerate() if not each.daemon]
+    threads.remove(threading.current_thread())
+    remaining: list[BaseProcess | threading.Thread] = [*children, *threads]
+    for each in remaining:
+        each.join(max(deadline - monotonic(), 0.01))
+        if each.is_alive():
+            return False
     return all(task.done() for task in tasks)
+
+
+def _children() -> "list[BaseProcess]":
+    """The processes that multiprocessing has started, those of pools included."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return multiprocessing.active_children() if multiprocessing else []
 
 
 def _exit_despite_daemon_threads() -> None:
@@ -124,14 +165,20 @@ def _exit_despite_daemon_threads() -> None:
     Before Python 3.14, a daemon thread that returns from C code, such as a TLS handshake, while the
     interpreter is torn down can crash the process.
     """
-    if _status is not None and threading.active_count() > 1:
+    if _status is not None and threading.active_count() > 1 + _watchdog.is_alive():
         _exit(_status)
 
 
 def _exit(status: int) -> None:
+    for child in _children():
+        child.kill()
     logging.shutdown()
     sys.stdout.flush()
     os._exit(status)
+
+
+_watchdog = threading.Timer(EXIT_SECONDS, lambda: _exit(_status or 0))
+_watchdog.daemon = True
 
 
 def _read_arguments(arguments: list[str], kind: type[ServerSettings]) -> None:

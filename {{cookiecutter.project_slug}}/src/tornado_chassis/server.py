@@ -3,15 +3,15 @@
 import asyncio
 import gc
 import logging
-import os
-import signal
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
+from . import signals
 from .application import Endpoint
 from .connections import LIMITS, Server
 from .exchange import contain
@@ -31,8 +31,8 @@ REPORT_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-async def serve(service: Service) -> None:
-    """Serves until a signal arrives, then stops.
+async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> None:
+    """Serves until a signal arrives or `stop` is done, then stops.
 
     The first endpoint takes the load. The others are for operators, who can watch the first one
     stop.
@@ -40,7 +40,8 @@ async def serve(service: Service) -> None:
     Raises SystemExit with status 69 if it cannot listen on an address. Raises what a startup
     callback raises, after stopping.
     """
-    stop = _signalled()
+    stop = stop or asyncio.get_running_loop().create_future()
+    _stop_when_signalled(stop)
     main, *others = service.endpoints
     servers = [listen(main, service.settings, service.settings.max_connections)]
     servers += [listen(each, service.settings) for each in others]
@@ -82,7 +83,7 @@ async def start(service: Service) -> None:
 async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -> None:
     """Waits for load balancers to leave and for requests in flight to end, then closes everything.
 
-    `stop` has the signal that stopped the service, if there was one.
+    `stop` has the name of the signal that stopped the service, or is empty or not done.
     """
     loop = asyncio.get_running_loop()
     runtime = service.app.runtime
@@ -99,7 +100,8 @@ async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -
     deadline = loop.time() + service.settings.drain_timeout_seconds
     # If load balancers were given time to leave, give them some here, too.
     grace = min(max(delay, SHORT_GRACE_SECONDS), IDLE_GRACE_SECONDS)
-    second_signal_hint = f". {stop.result()} again to stop now" if stop.done() else ""
+    name = stop.result() if stop.done() else ""
+    second_signal_hint = f". {name} again to stop now" if name else ""
     await _let_requests_end(server, runtime, deadline, grace, second_signal_hint)
     await _close(server, runtime)
     await finish(service, deadline)
@@ -202,24 +204,20 @@ def listen(
     return server
 
 
-def _signalled() -> "asyncio.Future[str]":
-    """Resolves to the first signal; a second one ends the process immediately.
-
-    Not with the loop's own handlers, which don't run while it is stuck, and exist only on Unix.
-    """
+def _stop_when_signalled(stop: "asyncio.Future[str]") -> None:
+    """Resolves to the first signal; a second one ends the process immediately."""
     loop = asyncio.get_running_loop()
-    stop: asyncio.Future[str] = loop.create_future()
-    signals: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
-    def first(number: int, frame: object) -> None:
-        for each in signals:
-            # Not SIG_DFL, which a process with id 1 would ignore.
-            signal.signal(each, lambda number, frame: os._exit(128 + number))
-        loop.call_soon_threadsafe(stop.set_result, signals[number])
+    def resolve(name: str) -> None:
+        if not stop.done():
+            stop.set_result(name)
 
-    for each in signals:
-        signal.signal(each, first)
-    return stop
+    def first(number: int, frame: FrameType | None) -> None:
+        signals.exit_at_once()
+        loop.call_soon_threadsafe(resolve, signals.NAMES[number])
+        signals.call_found(number, frame)
+
+    signals.handle(first)
 
 
 async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
