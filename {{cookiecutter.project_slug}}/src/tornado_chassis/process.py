@@ -53,6 +53,7 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     listen on an address, with 64 for an unknown argument, and with 1 after any other exception.
     """
     loaded = configure(arguments, kind)
+    loaded.start_logging()
     run(import_module(app).make_service(loaded))
 
 

@@ -28,6 +28,7 @@ from ..exchange import Exchange, correlation
 from ..feature import Feature
 from ..handlers import JsonHandler
 from ..settings.logs import LogSettings
+from . import root
 from .output import Output
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -68,6 +69,7 @@ class Logs(Feature):
         self._write = self._output.write
 
     async def startup(self) -> None:
+        root.keep()
         self._output.open()
 
     async def shutdown(self) -> None:
@@ -92,12 +94,7 @@ class Logs(Feature):
 
 
 def _setup(handler: "_Handler", level: str, own: logging.Logger) -> None:
-    root = logging.getLogger()
-    for each in root.handlers[:]:
-        if isinstance(each, _Handler):
-            root.removeHandler(each)
-    root.addHandler(handler)
-    root.setLevel(level)
+    root.install(handler, level, own.name)
     # A `WSGIContainer` logs each of its requests there, with the query string.
     logging.getLogger("tornado.access").disabled = True
     logging.captureWarnings(True)

@@ -98,6 +98,10 @@ class ServerSettings:
         Raises SystemExit with status 78 if a setting turns out to be invalid only now.
         """
 
+    def start_logging(self) -> None:
+        """Called after `prepare`, before the service's own modules are imported: what they log, the
+        warnings that they cause and what they raise has the format of all other lines."""
+
     def admin_endpoints(self, features: "Sequence[Feature]") -> "list[Endpoint]":
         """Where the admin routes of these features are served: nowhere without `AdminSettings`."""
         return []
