@@ -161,9 +161,13 @@ class Process:
     @property
     def port(self) -> int:
         """The port of the first address that it says it listens on."""
-        listening = re.search(r"Listening on http://127\.0\.0\.1:(\d+)", self.output())
+        return self.ports[0]
+
+    @property
+    def ports(self) -> list[int]:
+        listening = re.findall(r"Listening on http://[\w.:\[\]]*:(\d+)", self.output())
         assert listening, self.output()
-        return int(listening[1])
+        return [int(port) for port in listening]
 
     def output(self) -> str:
         return self._log.read_text()

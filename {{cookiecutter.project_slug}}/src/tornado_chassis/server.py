@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from types import FrameType
@@ -43,9 +44,10 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     stop = stop or asyncio.get_running_loop().create_future()
     _stop_when_signalled(stop)
     main, *others = service.endpoints
-    servers = [listen(main, service.settings, service.settings.max_connections)]
-    servers += [listen(each, service.settings) for each in others]
     settings = service.settings
+    # Only the first: a request for the metrics of one process must not reach another.
+    servers = [listen(main, settings, settings.max_connections, settings.reuse_port)]
+    servers += [listen(each, settings) for each in others]
     running = settings.service_name, settings.service_version, settings.environment
     log.info("%s %s is running in %s", *running)
     starting = asyncio.create_task(start(service))
@@ -182,7 +184,10 @@ async def finish(service: Service, deadline: float) -> None:
 
 
 def listen(
-    endpoint: Endpoint, settings: ServerSettings, max_connections: int | None = None
+    endpoint: Endpoint,
+    settings: ServerSettings,
+    max_connections: int | None = None,
+    reuse_port: bool = False,
 ) -> Server:
     """Starts serving an endpoint."""
     server = Server(
@@ -191,16 +196,21 @@ def listen(
         trusted_proxies=settings.trusted_proxies,
         **LIMITS,
     )
-    try:
-        sockets = bind_sockets(
-            endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
-        )
-    except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
-        log.critical("Cannot listen on %s port %d: %s", endpoint.host, endpoint.port, error)
-        raise SystemExit(EX_UNAVAILABLE) from None
+    hosts, port = endpoint.host.split(","), endpoint.port
+    sockets: list[socket.socket] = []
+    for host in hosts:
+        # `::` alone would be IPv6 only. Not one socket for both: to that, an IPv4 client would have
+        # an IPv6 address.
+        address = None if host == "::" and "0.0.0.0" not in hosts else host
+        try:
+            sockets += bind_sockets(port, address, backlog=1024, reuse_port=reuse_port)
+        except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
+            log.critical("Cannot listen on %s port %d: %s", host, port, error)
+            raise SystemExit(EX_UNAVAILABLE) from None
+        # Any free port, but the same one for all.
+        port = sockets[0].getsockname()[1]
+        log.info("Listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     server.add_sockets(sockets)
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    log.info("Listening on http://%s:%d", host, sockets[0].getsockname()[1])
     return server
 
 
