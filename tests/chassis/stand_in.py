@@ -52,6 +52,9 @@ def make_service(settings: Settings) -> "Service":
     async def wait_for_thread() -> None:
         await asyncio.to_thread(time.sleep, 3600)
 
+    async def block() -> None:
+        routes.block(0.4)
+
     match os.environ.get("STUBBORN"):
         case "startup":
             service.on_startup.append(routes.ignore_cancellation)
@@ -65,6 +68,8 @@ def make_service(settings: Settings) -> "Service":
             service.on_startup.append(routes.exit_process)
         case "exit in shutdown":
             service.on_shutdown.append(routes.exit_process)
+        case "blocking":
+            service.on_startup.append(block)
         case "atexit":
             atexit.register(time.sleep, 3600)
         case "library":
