@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .settings import SERVICE, VERSION
-from .testing import STAND_IN, Process, process
+from .testing import STAND_IN, Process, inherited, process
 
 forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 
@@ -165,7 +165,63 @@ def test_exit_at_the_start_or_in_the_end_stops_cleanly(when: str) -> None:
 def test_help() -> None:
     with process(STAND_IN, "--help") as service:
         assert service.wait() == 0
-        assert service.output().startswith(f"Usage: {SERVICE} [--help | --version]\n")
+        assert service.output().startswith(f"Usage: {SERVICE} [--help | --version | --reload]\n")
+
+
+SHOP = """
+from tests.chassis import routes
+
+def make_service(settings):
+    print("{name}", flush=True)
+    service = routes.make_service(settings)
+    return service
+"""
+MAIN = """
+import sys
+from tornado_chassis import process
+from tests.chassis.settings import Settings
+
+process.main(sys.argv[1:], Settings, "shop.app")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
+def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    app = shop / "app.py"
+    app.write_text(SHOP.format(name="first"))
+    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
+    with process("main", "--reload", PYTHONPATH=path, DRAIN_TIMEOUT_SECONDS="60") as service:
+        service.wait_until_listening()
+        with service.get("/slow") as connection:
+            change(app, SHOP.format(name="second"), service, "second")
+            assert connection.recv(1024) == b""
+        change(app, "no python", service, "Waiting for a change")
+        assert "SyntaxError" in service.output()
+        change(app, SHOP.format(name="third"), service, "third")
+        service.wait_for_output(" is running in ", 3)
+        assert "Stopping because" not in service.output()
+        service.process.terminate()
+        assert service.wait() == 0
+
+
+def change(file: Path, text: str, service: Process, expected: str) -> None:
+    """Changes a file until that is noticed, which Tornado does half a second after it has begun to
+    watch."""
+    while expected not in service.output():
+        assert service.process.poll() is None, service.output()
+        written = file.with_suffix(".new")
+        written.write_text(text)
+        written.replace(file)  # at once, as it may be read meanwhile
+        time.sleep(0.2)
+
+
+def test_reload_is_for_development() -> None:
+    with process(STAND_IN, "--reload", ENVIRONMENT="production") as service:
+        assert service.wait() == 64
+        assert service.output() == "--reload is for development: ENVIRONMENT is production\n"
 
 
 def test_version() -> None:

@@ -183,9 +183,9 @@ class Process:
         # By what it says: on the port, another process might answer.
         self.wait_for_output(" is running in ")
 
-    def wait_for_output(self, text: str, timeout: float = 30) -> None:
-        deadline = time.monotonic() + timeout
-        while text not in self.output():
+    def wait_for_output(self, text: str, times: int = 1) -> None:
+        deadline = time.monotonic() + 30
+        while self.output().count(text) < times:
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.02)

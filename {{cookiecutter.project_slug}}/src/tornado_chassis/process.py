@@ -9,11 +9,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from . import settings, signals
+from . import reload, settings, signals
 from .settings.server import ServerSettings
 
 if TYPE_CHECKING:
@@ -30,10 +33,13 @@ END_SECONDS = 0.5
 EXIT_SECONDS = 3.0
 """How long the interpreter then has to exit."""
 
-USAGE = """Usage: {name} [--help | --version]
+RELOAD_DRAIN_SECONDS = 1.0
 
-Runs the service until SIGTERM or Ctrl-C. It takes no other arguments: settings are read from the
-environment and, in development, from a file .env. docs/settings.md lists them."""
+USAGE = """Usage: {name} [--help | --version | --reload]
+
+Runs the service until SIGTERM or Ctrl-C. With --reload, in development, it starts again when its
+source changes. It takes no other arguments: settings are read from the environment and, in
+development, from a file .env. docs/settings.md lists them."""
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
@@ -54,7 +60,34 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     """
     loaded = configure(arguments, kind)
     loaded.start_logging()
-    run(import_module(app).make_service(loaded))
+    if arguments == ["--reload"]:
+        _run_and_reload(loaded, app)
+    else:
+        run(import_module(app).make_service(loaded))
+
+
+def _run_and_reload(loaded: ServerSettings, app: str) -> None:
+    drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
+    loaded = replace(loaded, drain_delay_seconds=0.0, drain_timeout_seconds=drain)
+    spec = find_spec(app)
+    folder = Path(spec.origin if spec and spec.origin else ".").parent
+    try:
+        service = import_module(app).make_service(loaded)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        loop = asyncio.new_event_loop()
+        loop.call_soon(reload.watch, folder)
+        _restart_after_change(loop)
+    run(service, folder)
+
+
+def _restart_after_change(loop: asyncio.AbstractEventLoop) -> NoReturn:
+    log.info("Waiting for a change of the source")
+    signals.exit_at_once()
+    with suppress(SystemExit):
+        loop.run_forever()
+    _leave()
+    reload.restart()
 
 
 def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
@@ -68,12 +101,16 @@ def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
     atexit.register(_exit_despite_daemon_threads)
     _read_arguments(arguments, kind)
     loaded = settings.load(kind)
+    if arguments and loaded.environment != "development":
+        print(f"--reload is for development: ENVIRONMENT is {loaded.environment}", file=sys.stderr)
+        raise SystemExit(EX_USAGE)
     loaded.prepare()
     return loaded
 
 
-def run(service: "Service") -> None:
-    """Serves until SIGTERM or SIGINT, or until something calls `sys.exit`.
+def run(service: "Service", watched: Path | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, or until something calls `sys.exit`; starts the process again
+    if the source below `watched` changes.
 
     Raises SystemExit with the status of `sys.exit`, with 69 if it cannot listen on an address, and
     with 1 after any other exception, which is logged.
@@ -87,11 +124,19 @@ def run(service: "Service") -> None:
     asyncio.set_event_loop(loop)
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
+    if watched:
+        loop.call_soon(reload.watch, watched)
     global _status
     stop: asyncio.Future[str] = loop.create_future()
     _status = _run_until_done(loop, loop.create_task(serve(service, stop)), stop)
     executor.shutdown(wait=False, cancel_futures=True)
-    if not _end(loop):
+    has_ended = _end(loop)
+    if watched and _status == reload.CHANGED:
+        _leave()
+        reload.restart()
+    if watched and _status:
+        _restart_after_change(loop)
+    if not has_ended:
         _exit(_status)
     # What libraries do at exit, and children that multiprocessing waits for, may never end.
     _watchdog.start()
@@ -114,7 +159,8 @@ def _run_until_done(
             if not serving.done():
                 # Whatever raised it, or stopped the loop: the loop can go on.
                 if not stop.done():
-                    log.exception("Stopping because of %r", error)
+                    if status != reload.CHANGED:
+                        log.exception("Stopping because of %r", error)
                     stop.set_result("")
             elif not isinstance(error, SystemExit):
                 sys.excepthook(*sys.exc_info())
@@ -170,12 +216,16 @@ def _exit_despite_daemon_threads() -> None:
         _exit(_status)
 
 
-def _exit(status: int) -> None:
+def _exit(status: int) -> NoReturn:
+    _leave()
+    os._exit(status)
+
+
+def _leave() -> None:
     for child in _children():
         child.kill()
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(status)
 
 
 _watchdog = threading.Timer(EXIT_SECONDS, lambda: _exit(_status or 0))
@@ -185,7 +235,7 @@ _watchdog.daemon = True
 def _read_arguments(arguments: list[str], kind: type[ServerSettings]) -> None:
     usage = USAGE.format(name=kind.service_name)
     match arguments:
-        case []:
+        case [] | ["--reload"]:
             return
         case ["-h" | "--help"]:
             print(usage)
