@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import multiprocessing
+import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +29,10 @@ async def ignore_cancellation() -> None:
     while True:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
+
+
+async def exit_process() -> None:
+    sys.exit(3)
 
 
 class Root(JsonHandler):
@@ -131,6 +138,44 @@ def compute(seconds: float) -> None:
         sum(range(1000))
 
 
+class Fork(RequestHandler):
+    """Starts a child, and answers with its number."""
+
+    def get(self) -> None:
+        child = multiprocessing.get_context("fork").Process(target=ignore_signals)
+        child.start()
+        self.finish(str(child.pid))
+
+
+def ignore_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(3600)
+
+
+class Exit(RequestHandler):
+    """Ends the process, from wherever it is asked to."""
+
+    async def get(self, where: str) -> None:
+        loop = asyncio.get_running_loop()
+        match where:
+            case "handler":
+                sys.exit(3)
+            case "later":
+                await asyncio.sleep(0)
+                sys.exit(3)
+            case "callback":
+                loop.call_soon(sys.exit, 3)
+            case "thread":
+                await asyncio.to_thread(sys.exit, 3)
+            case "background":
+                self.settings["background"](where, exit_process)
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "stop":
+                loop.stop()
+        self.finish("soon")
+
+
 class Stream(RequestHandler):
     """Sends until the client has gone."""
 
@@ -193,6 +238,8 @@ ROUTES: list[Any] = [
     (r"/stubborn", Stubborn),
     (r"/stuck", Stuck),
     (r"/stream", Stream),
+    (r"/fork", Fork),
+    (r"/exit/(\w+)", Exit),
     (r"/blocking/(\w+)/(\d+)", Blocking),
     (r"/upload", Upload),
     (r"/ws", Echo),
@@ -204,4 +251,6 @@ ROUTES: list[Any] = [
 
 def make_service(settings: Settings) -> Service:
     Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
-    return Service(settings, ROUTES)
+    service = Service(settings, ROUTES)
+    service.app.settings["background"] = service.background
+    return service

@@ -1,16 +1,19 @@
 """Runs the service of `routes.py` as a process: `python -m tests.chassis.stand_in`.
 
 `STUBBORN` names what of it ignores its cancellation: `startup`, `shutdown`, `task`, `thread`;
-or `library`: a daemon thread that nobody ends.
+`library`: a daemon thread that nobody ends; `atexit`. Or what ends the process. `FORK` names the
+children that it starts.
 """
 
 import asyncio
 import atexit
+import multiprocessing
 import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from tornado_chassis import process
 
@@ -28,6 +31,7 @@ class TornDown:
 
 
 torn_down: TornDown | None = None
+kept: list[Any] = []
 
 
 def main() -> None:
@@ -48,6 +52,9 @@ def make_service(settings: Settings) -> "Service":
     async def wait_for_thread() -> None:
         await asyncio.to_thread(time.sleep, 3600)
 
+    async def block() -> None:
+        routes.block(0.4)
+
     match os.environ.get("STUBBORN"):
         case "startup":
             service.on_startup.append(routes.ignore_cancellation)
@@ -57,11 +64,50 @@ def make_service(settings: Settings) -> "Service":
             service.on_startup.append(start_task)
         case "thread":
             service.on_startup.append(wait_for_thread)
+        case "exit":
+            service.on_startup.append(routes.exit_process)
+        case "exit in shutdown":
+            service.on_shutdown.append(routes.exit_process)
+        case "blocking":
+            service.on_startup.append(block)
+        case "atexit":
+            atexit.register(time.sleep, 3600)
         case "library":
             torn_down = TornDown()
             threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
             atexit.register(print, "Library's own end")
+    if kind := os.environ.get("FORK"):
+        service.on_startup.append(lambda: fork(kind))
     return service
+
+
+async def fork(kind: str) -> None:
+    from . import routes
+
+    context = multiprocessing.get_context("fork")
+    match kind:
+        case "process":
+            context.Process(target=time.sleep, args=[3600]).start()
+        case "told":
+            told = context.Process(target=time.sleep, args=[3600])
+            told.start()
+            told.terminate()
+            told.join()
+            print("Ended with", told.exitcode)
+        case "deaf" | "daemon":
+            context.Process(target=routes.ignore_signals, daemon=kind == "daemon").start()
+        case "executor":
+            pool = ProcessPoolExecutor(2, context)
+            kept.append(pool)
+            pool.submit(abs, 1).result()
+            pool.submit(time.sleep, 3600)
+        case "pool":
+            kept.append(context.Pool(2))
+        case "exits":
+            if (child := os.fork()) == 0:
+                sys.exit(5)
+            print("Ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: ASYNC222
+    print("Children", *(child.pid for child in multiprocessing.active_children()), flush=True)
 
 
 if __name__ == "__main__":

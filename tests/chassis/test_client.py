@@ -2,20 +2,23 @@
 
 import asyncio
 import contextlib
+import json
+from collections.abc import Callable
 from typing import Any
 
-from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest, HTTPResponse
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import RequestHandler
 from tornado_chassis import client
 from tornado_chassis.application import Application
-from tornado_chassis.client import ReportingClient
+from tornado_chassis.client import Calls
 from tornado_chassis.exchange import correlation
 from tornado_chassis.feature import Call, Feature
 
 from .testing import ChassisTest, reserved_port
 
 
-class Calls(Feature):
+class Seen(Feature):
     def __init__(self) -> None:
         self.seen: list[Call] = []
         self.ids: list[str] = []
@@ -31,7 +34,7 @@ class Outward(RequestHandler):
     async def get(self, path: str) -> None:
         url = f"http://{self.request.host}/{path}"
         client = AsyncHTTPClient()
-        assert isinstance(client, ReportingClient)
+        assert isinstance(client, SimpleAsyncHTTPClient)
         # A second call waits for its turn, and is begun by what ends the first.
         client.max_clients = 1
         await client.fetch(url)
@@ -39,9 +42,9 @@ class Outward(RequestHandler):
 
 class TestClient(ChassisTest):
     def get_app(self) -> Application:
-        ReportingClient._servers.clear()
+        Calls.servers.clear()
         super().get_app()
-        self.calls = Calls()
+        self.calls = Seen()
         app = self.observed_by(self.calls)
         app.add_handlers(".*", [(r"/outward/(.*)", Outward)])
         return app
@@ -110,12 +113,68 @@ class TestClient(ChassisTest):
         assert sorted(self.calls.ids) == ["first", "second"]
 
     def test_servers_beyond_the_first_hundred_are_one(self) -> None:
-        ReportingClient._servers.update((f"{number}.test", 80) for number in range(99))
+        Calls.servers.update((f"{number}.test", 80) for number in range(99))
         self.call("/")
         self.calls.seen.clear()
         with reserved_port() as port:
             call = self.call(f"http://127.0.0.1:{port}/")
         assert (call.server_address, call.server_port) == ("_OTHER", 0)
-        assert len(ReportingClient._servers) == client.MAX_SERVERS
+        assert len(Calls.servers) == client.MAX_SERVERS
         self.calls.seen.clear()
         assert self.call("/").server_port == self.get_http_port()
+
+
+class TeamsClient(SimpleAsyncHTTPClient):
+    """Sends in a way of its own, as the client of libcurl does."""
+
+    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
+        super().fetch_impl(request, callback)
+
+
+OPTIONS: dict[str, Any] = {"max_clients": 50, "defaults": {"user_agent": "shop"}}
+
+
+class Sent(RequestHandler):
+    def get(self) -> None:
+        self.finish(
+            {name: self.request.headers.get(name) for name in ("User-Agent", "Traceparent")}
+        )
+
+
+class TestClientsOfTheTeam(ChassisTest):
+    def get_app(self) -> Application:
+        saved = AsyncHTTPClient._save_configuration()
+        self.addCleanup(AsyncHTTPClient._restore_configuration, saved)
+        # Before the service is made.
+        AsyncHTTPClient.configure(TeamsClient, **OPTIONS)
+        super().get_app()
+        self.calls = Seen()
+        app = self.observed_by(self.calls)
+        app.add_handlers(".*", [("/sent", Sent)])
+        return app
+
+    def check(self, make: Callable[[], AsyncHTTPClient], kind: type[AsyncHTTPClient]) -> None:
+        async def fetch() -> dict[str, str]:
+            client = make()
+            assert type(client) is kind
+            response = await client.fetch(self.get_url("/sent"))
+            sent: dict[str, str] = json.loads(response.body)
+            return sent
+
+        sent = self.run_async(fetch)
+        assert (sent["User-Agent"], sent["Traceparent"][:3]) == ("shop", "00-")
+        (call,) = self.calls.seen
+        assert (call.status, call.server_port) == (200, self.get_http_port())
+
+    def test_what_was_configured_before_stays_and_is_observed(self) -> None:
+        self.check(AsyncHTTPClient, TeamsClient)
+
+    def test_what_is_configured_afterwards_is_observed(self) -> None:
+        AsyncHTTPClient.configure(None, **OPTIONS)
+        self.check(AsyncHTTPClient, SimpleAsyncHTTPClient)
+
+    def test_instance_of_its_own_is_observed(self) -> None:
+        def make() -> AsyncHTTPClient:
+            return TeamsClient(force_instance=True, **OPTIONS)
+
+        self.check(make, TeamsClient)

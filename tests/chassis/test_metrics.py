@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado_chassis import metrics
-from tornado_chassis.client import ReportingClient
+from tornado_chassis.client import Calls
 from tornado_chassis.metrics import meter
 
 from .routes import Slow
@@ -127,7 +127,7 @@ class Measured(Base):
             await AsyncHTTPClient().fetch(self.get_url("/hello/a"))
             await AsyncHTTPClient().fetch(self.get_url("/status/503"), raise_error=False)
 
-        ReportingClient._servers.clear()
+        Calls.servers.clear()
         self.run_async(call)
         server = "GET", "127.0.0.1", str(self.get_http_port()), "http"
         name = "http_client_request_duration_seconds"

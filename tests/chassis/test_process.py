@@ -1,9 +1,19 @@
 """The process around the service: its arguments, and that it ends."""
 
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from .settings import SERVICE, VERSION
-from .testing import STAND_IN, process
+from .testing import STAND_IN, Process, inherited, process
+
+forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 
 
 @pytest.mark.parametrize("path", ["/thread", "/stubborn"])
@@ -41,10 +51,178 @@ def test_interpreter_is_not_torn_down_under_a_daemon_thread() -> None:
         assert "Interpreter torn down" not in service.output()
 
 
+def test_what_never_ends_at_exit_does_not_hold_the_process() -> None:
+    with process(STUBBORN="atexit") as service:
+        service.wait_until_listening()
+        service.process.terminate()
+        assert service.wait() == 0
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def children_of(service: Process) -> list[int]:
+    service.wait_for_output("Children")
+    (line,) = re.findall("^Children(.*)$", service.output(), re.MULTILINE)
+    return [int(pid) for pid in line.split()]
+
+
+@forks
+@pytest.mark.parametrize("kind", ["process", "deaf", "daemon", "executor", "pool"])
+def test_children_end_with_the_service(kind: str) -> None:
+    with process(FORK=kind) as service:
+        children = children_of(service)
+        assert all(map(is_running, children))
+        service.process.terminate()
+        assert service.wait() == 0
+        assert '"Stopped"' in service.output().splitlines()[-1], service.output()
+        assert children
+        deadline = time.monotonic() + 10
+        while any(map(is_running, children)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@forks
+def test_child_that_is_told_ends() -> None:
+    with process(FORK="told") as service:
+        service.wait_for_output("Ended with -15")
+
+
+@forks
+def test_child_that_exits_leaves_the_service_alone() -> None:
+    with process(FORK="exits") as service:
+        service.wait_for_output("Children")
+        service.wait_for_output("Ended with 5")
+        assert service.fetch("/hello/x")
+        assert "Stopping" not in service.output()
+        assert service.output().count("is running in") == 1
+
+
+@forks
+def test_child_keeps_neither_port_nor_connections() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        port = service.port
+        with service.get("/fork") as connection:
+            child = int(connection.recv(1024).rpartition(b"\n")[2])
+            try:
+                service.process.kill()
+                service.wait()
+                assert connection.recv(1024) == b""
+                with socket.create_server(("127.0.0.1", port)):
+                    assert is_running(child)
+            finally:
+                os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "error"),
+    [
+        ("handler", 3, "SystemExit(3)"),
+        ("later", 3, "SystemExit(3)"),
+        ("callback", 3, "SystemExit(3)"),
+        ("thread", 3, "SystemExit(3)"),
+        ("background", 3, "SystemExit(3)"),
+        ("interrupt", 128 + signal.SIGINT, "KeyboardInterrupt()"),
+        ("stop", 1, "RuntimeError"),
+    ],
+)
+def test_what_ends_the_process_drains_and_leaves_a_line(
+    where: str, status: int, error: str
+) -> None:
+    with process() as service:
+        service.wait_until_listening()
+        with service.connect() as upload:
+            upload.sendall(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nha")
+            service.fetch("/")  # once it is answered, the one before has been received
+            with service.get(f"/exit/{where}") as connection:
+                assert connection.recv(1024).startswith(b"HTTP/1.1 ")
+            service.wait_for_output("Stopping because of ")
+            upload.sendall(b"lf")
+            assert b"4 uploaded" in upload.recv(1024)
+        assert service.wait() == status
+        assert service.output().count(f"Stopping because of {error}") == 1
+        assert "Stopped" in service.output()
+
+
+@pytest.mark.parametrize("when", ["exit", "exit in shutdown"])
+def test_exit_at_the_start_or_in_the_end_stops_cleanly(when: str) -> None:
+    with process(STUBBORN=when) as service:
+        if when != "exit":
+            service.wait_until_listening()
+            service.process.terminate()
+        assert service.wait() == 3
+        assert "Stopped" in service.output()
+        assert ("Stopping because of SystemExit(3)" in service.output()) == (when == "exit")
+
+
 def test_help() -> None:
     with process(STAND_IN, "--help") as service:
         assert service.wait() == 0
-        assert service.output().startswith(f"Usage: {SERVICE} [--help | --version | openapi]\n")
+        usage = f"Usage: {SERVICE} [--help | --version | --reload | openapi]\n"
+        assert service.output().startswith(usage)
+
+
+SHOP = """
+from tests.chassis import routes
+
+def make_service(settings):
+    print("{name}", flush=True)
+    service = routes.make_service(settings)
+    return service
+"""
+MAIN = """
+import sys
+from tornado_chassis import process
+from tests.chassis.settings import Settings
+
+process.main(sys.argv[1:], Settings, "shop.app")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
+def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(MAIN)
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    app = shop / "app.py"
+    app.write_text(SHOP.format(name="first"))
+    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
+    with process("main", "--reload", PYTHONPATH=path, DRAIN_TIMEOUT_SECONDS="60") as service:
+        service.wait_until_listening()
+        with service.get("/slow") as connection:
+            change(app, SHOP.format(name="second"), service, "second")
+            assert connection.recv(1024) == b""
+        change(app, "no python", service, "Waiting for a change")
+        assert "SyntaxError" in service.output()
+        change(app, SHOP.format(name="third"), service, "third")
+        service.wait_for_output(" is running in ", 3)
+        assert "Stopping because" not in service.output()
+        service.process.terminate()
+        assert service.wait() == 0
+
+
+def change(file: Path, text: str, service: Process, expected: str) -> None:
+    """Changes a file until that is noticed, which Tornado does half a second after it has begun to
+    watch."""
+    while expected not in service.output():
+        assert service.process.poll() is None, service.output()
+        written = file.with_suffix(".new")
+        written.write_text(text)
+        written.replace(file)  # at once, as it may be read meanwhile
+        time.sleep(0.2)
+
+
+def test_reload_is_for_development() -> None:
+    with process(STAND_IN, "--reload", ENVIRONMENT="production") as service:
+        assert service.wait() == 64
+        assert service.output() == "--reload is for development: ENVIRONMENT is production\n"
 
 
 def test_version() -> None:

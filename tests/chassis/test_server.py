@@ -99,6 +99,12 @@ class Service:
         await self.stopped()
 
 
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """Stopping leaves the signals to the system, which would end the tests."""
@@ -667,6 +673,37 @@ def test_second_signal_ends_the_process_at_once() -> None:
         assert service.wait() == 128 + signal.SIGTERM
 
 
+async def test_handler_that_others_set_for_a_signal_is_called_too() -> None:
+    called = []
+
+    def others(number: int, frame: object) -> None:
+        called.append(number)
+        sys.exit(1)  # as many do
+
+    signal.signal(signal.SIGTERM, others)
+    async with running() as service:
+        service.terminate()
+        await service.stopped()
+    assert called == [signal.SIGTERM]
+
+
+async def test_long_poll_that_waits_for_the_stop_ends_at_once() -> None:
+    class Poll(RequestHandler):
+        async def get(self) -> None:
+            Slow.entered.set()
+            await self.settings["stopping"].wait()
+            self.finish("bye")
+
+    async with running() as service:
+        service.app.settings["stopping"] = service.service.stopping
+        service.app.add_handlers(".*", [("/poll", Poll)])
+        reader, _ = await service.request(b"/poll")
+        await Slow.entered.wait()
+        service.terminate()
+        await service.stopped()  # within less than DRAIN_TIMEOUT_SECONDS
+        assert (await reader.read()).endswith(b"bye")
+
+
 def test_signal_before_there_is_anything_to_drain() -> None:
     code = (
         "import os, signal\n"
@@ -703,6 +740,52 @@ def test_processes_can_share_a_port() -> None:
             second.wait_for_output("is running")
             first.process.terminate()
             assert first.wait() == 0
-            with socket.create_connection(("127.0.0.1", first.port)) as connection:
-                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                assert connection.recv(1024).startswith(b"HTTP/1.1 200 ")
+            assert second.fetch("/hello/x") == b'{"hello": "x"}'
+
+
+def test_processes_that_share_a_port_do_not_share_the_admin_port() -> None:
+    with process(REUSE_PORT="true") as first:
+        first.wait_for_output("is running")
+        admin = first.ports[1]
+        shared = {"PORT": str(first.port), "ADMIN_PORT": str(admin), "REUSE_PORT": "true"}
+        with process(**shared) as second:
+            assert second.wait() == 69
+            assert f"Cannot listen on 127.0.0.1 port {admin}: " in second.output()
+
+
+def answers(host: str, port: int, path: str = "/") -> bool:
+    try:
+        with socket.create_connection((host.strip("[]"), port), timeout=5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            return connection.recv(1024).startswith(b"HTTP/1.1 200 ")
+    except ConnectionRefusedError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="IPv6 is turned off on this machine")
+@pytest.mark.parametrize(
+    ("host", "ipv4", "ipv6"),
+    [
+        ("127.0.0.1", True, False),
+        ("::1", False, True),
+        ("127.0.0.1, ::1", True, True),
+        ("::", True, True),
+        ("0.0.0.0", True, False),
+        ("0.0.0.0,::", True, True),
+    ],
+)
+def test_every_address_that_is_asked_for_is_served(host: str, ipv4: bool, ipv6: bool) -> None:
+    with process(HOST=host, ADMIN_HOST=host) as service:
+        service.wait_until_listening()
+        main, admin = service.ports[0], service.ports[-1]
+        assert (answers("127.0.0.1", main), answers("::1", main)) == (ipv4, ipv6)
+        of_admin = [answers(each, admin, "/metrics") for each in ("127.0.0.1", "[::1]")]
+        assert of_admin == [ipv4, ipv6]
+
+
+async def test_client_of_every_address_has_its_own() -> None:
+    recorder = Recorder()
+    async with running(HOST="::") as service:
+        recorder.record(service.app)
+        await service.idle()
+    assert [each.request.remote_ip for each in recorder.ended] == ["127.0.0.1"]

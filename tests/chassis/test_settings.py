@@ -85,6 +85,7 @@ def test_every_problem_is_reported_at_once(
         ("PORT", "9" * 99, f"should be a whole number from 0 to 65535, not '{'9' * 57}...'"),
         ("DRAIN_DELAY_SECONDS", "inf", "should be a number from 0 to 3600, not 'inf'"),
         ("DRAIN_DELAY_SECONDS", "soon", "should be a number from 0 to 3600, not 'soon'"),
+        ("HOST", ",", "should be addresses, comma-separated, not ','"),
         ("REUSE_PORT", "perhaps", "should be true or false, not 'perhaps'"),
     ],
 )

@@ -1,9 +1,11 @@
 """What is logged and reported where something blocks the event loop."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from types import FrameType
@@ -107,6 +109,17 @@ class TestWatch(WatchTest):
         (incident,) = found()
         assert (incident.route, incident.request_id) == ("", "")
 
+    async def test_loop_that_waits_is_not_blocked_however_late_it_is(self) -> None:
+        # It is in `select` when its timer is due, as if it had not got a processor.
+        assert self.watch._timer
+        self.watch._timer.cancel()
+        await asyncio.sleep(4 * LIMIT)
+        self.watch._beat()
+        await asyncio.sleep(4 * LIMIT)
+        # The machine itself may have held the loop, too.
+        waited = [each for each in self.recorder.blocked if "in select" in each.stack[-200:]]
+        assert waited == []
+
     def test_total(self) -> None:
         ((name, _, before),) = self.watch.totals()
         assert (name, before) == ("event_loop_blocked_seconds", 0)
@@ -156,6 +169,32 @@ def test_process_in_development_is_watched_by_default() -> None:
         running.process.terminate()
         assert running.wait() == 0
         assert [line for line in incidents(running) if "routes.py" in line and "in block" in line]
+
+
+def test_start_that_takes_long_is_no_blocked_loop() -> None:
+    with process(LOOP_BLOCKED_SECONDS=str(LIMIT), STUBBORN="blocking") as running:
+        running.wait_until_listening()
+        running.fetch("/blocking/call/400")
+        running.wait_for_output("The event loop was blocked for ")
+        running.process.terminate()
+        assert running.wait() == 0
+        assert not [line for line in incidents(running) if "in start" in line]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can pin a process")
+def test_process_without_a_processor_has_blocked_nothing() -> None:
+    hog = [sys.executable, "-c", "while True: pass"]
+    with process(LOOP_BLOCKED_SECONDS="0.02") as running, contextlib.ExitStack() as stack:
+        running.wait_until_listening()
+        running.fetch("/")
+        for _ in range(4):
+            hogging = stack.enter_context(subprocess.Popen(hog))
+            stack.callback(hogging.kill)
+            os.sched_setaffinity(hogging.pid, {0})
+        os.sched_setaffinity(running.pid, {0})
+        os.setpriority(os.PRIO_PROCESS, running.pid, 19)
+        time.sleep(3)
+        assert incidents(running) == []
 
 
 def test_process_elsewhere_may_block_for_longer() -> None:

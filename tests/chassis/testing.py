@@ -161,9 +161,13 @@ class Process:
     @property
     def port(self) -> int:
         """The port of the first address that it says it listens on."""
-        listening = re.search(r"Listening on http://127\.0\.0\.1:(\d+)", self.output())
+        return self.ports[0]
+
+    @property
+    def ports(self) -> list[int]:
+        listening = re.findall(r"Listening on http://[\w.:\[\]]*:(\d+)", self.output())
         assert listening, self.output()
-        return int(listening[1])
+        return [int(port) for port in listening]
 
     def output(self) -> str:
         return self._log.read_text()
@@ -179,9 +183,9 @@ class Process:
         # By what it says: on the port, another process might answer.
         self.wait_for_output(" is running in ")
 
-    def wait_for_output(self, text: str, timeout: float = 30) -> None:
-        deadline = time.monotonic() + timeout
-        while text not in self.output():
+    def wait_for_output(self, text: str, times: int = 1) -> None:
+        deadline = time.monotonic() + 30
+        while self.output().count(text) < times:
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.02)

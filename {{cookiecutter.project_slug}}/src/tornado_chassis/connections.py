@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Iterable, Sequence
@@ -84,6 +85,7 @@ class Server(HTTPServer):
         self._is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._incidents: dict[str, float] = {}
+        _servers.add(self)
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
     # again immediately, forever.
@@ -100,6 +102,12 @@ class Server(HTTPServer):
         for each in self._listening:
             each.close()
         self._listening.clear()
+
+    def leave_to_parent(self) -> None:
+        """Closes its sockets in a child process, which would keep the port and the connections."""
+        for each in (*self._listening, *(stream.socket for stream in self._streams)):
+            if each:
+                each.close()
 
     def is_open(self) -> bool:
         return any(not stream.closed() for stream in self._streams)
@@ -210,6 +218,18 @@ class Server(HTTPServer):
     def _closed(self, stream: "_Stream") -> None:
         self._streams.discard(stream)
         self._resume()
+
+
+_servers: WeakSet[Server] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for server in _servers:
+        server.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Stream(IOStream):

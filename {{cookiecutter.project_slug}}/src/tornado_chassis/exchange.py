@@ -104,10 +104,14 @@ def methods_of(handler: type[RequestHandler]) -> list[str]:
 
 
 def contain(error: BaseException) -> None:
-    """Raises the error again if it is to end the process: asyncio lets those through. Anything else
-    that a team's code raises costs only what it was called for."""
+    """Lets the event loop raise an error that is to end the process, which Tornado would swallow
+    here. Whatever a team's code raises costs only what it was called for."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        raise error
+        asyncio.get_running_loop().call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def is_cancelled() -> bool:

@@ -9,29 +9,42 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from . import settings
+from . import reload, settings, signals
 from .settings.server import ServerSettings
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from .service import Service
 
 EX_USAGE = 64
 """Exit status for an unknown argument, after sysexits.h."""
 
 END_SECONDS = 0.5
+"""How long tasks, threads and children have to end after the stop."""
 
-USAGE = """Usage: {name} [--help | --version | openapi]
+EXIT_SECONDS = 3.0
+"""How long the interpreter then has to exit."""
 
-Runs the service until SIGTERM or Ctrl-C, or prints its OpenAPI document. It takes no other
-arguments: settings are read from the environment and, in development, from a file .env.
-docs/settings.md lists them."""
+RELOAD_DRAIN_SECONDS = 1.0
+
+USAGE = """Usage: {name} [--help | --version | --reload | openapi]
+
+Runs the service until SIGTERM or Ctrl-C, or prints its OpenAPI document. With --reload, in
+development, it starts again when its source changes. It takes no other arguments: settings are read
+from the environment and, in development, from a file .env. docs/settings.md lists them."""
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
+
+log = logging.getLogger(__name__)
 
 _status: int | None = None
 """What the process exits with, once the service has ended."""
@@ -48,12 +61,17 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     """
     loaded = configure(arguments, kind)
     if arguments != ["openapi"]:
-        run(import_module(app).make_service(loaded))
-        return
-    # What is logged meanwhile must not get into the document.
-    with redirect_stdout(sys.stderr):
-        service = import_module(app).make_service(loaded)
-    _print_openapi(service)
+        loaded.start_logging()
+    match arguments:
+        case ["--reload"]:
+            _run_and_reload(loaded, app)
+        case ["openapi"]:
+            # What is logged meanwhile must not get into the document.
+            with redirect_stdout(sys.stderr):
+                service = import_module(app).make_service(loaded)
+            _print_openapi(service)
+        case _:
+            run(import_module(app).make_service(loaded))
 
 
 def _print_openapi(service: "Service") -> None:
@@ -64,29 +82,54 @@ def _print_openapi(service: "Service") -> None:
     print(json.dumps(described, indent=2, default=str))
 
 
+def _run_and_reload(loaded: ServerSettings, app: str) -> None:
+    drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
+    loaded = replace(loaded, drain_delay_seconds=0.0, drain_timeout_seconds=drain)
+    spec = find_spec(app)
+    folder = Path(spec.origin if spec and spec.origin else ".").parent
+    try:
+        service = import_module(app).make_service(loaded)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        loop = asyncio.new_event_loop()
+        loop.call_soon(reload.watch, folder)
+        _restart_after_change(loop)
+    run(service, folder)
+
+
+def _restart_after_change(loop: asyncio.AbstractEventLoop) -> NoReturn:
+    log.info("Waiting for a change of the source")
+    signals.exit_at_once()
+    with suppress(SystemExit):
+        loop.run_forever()
+    _leave()
+    reload.restart()
+
+
 def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
     """Loads the settings and prepares the process for them, before anything imports Tornado.
 
     Raises SystemExit with status 78 for settings that are invalid or missing; with 0 for `--help`
     and `--version`, and 64 for any other argument.
     """
-    # Until the service can drain, a signal ends it immediately. Without a handler, a process with
-    # id 1 would ignore the signal.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda number, frame: os._exit(128 + number))
+    signals.exit_at_once()  # until the service can drain
     # Registered before anything that libraries register, so it is called after all of that.
     atexit.register(_exit_despite_daemon_threads)
     _read_arguments(arguments, kind)
     loaded = settings.load(kind)
+    if arguments and loaded.environment != "development":
+        print(f"--reload is for development: ENVIRONMENT is {loaded.environment}", file=sys.stderr)
+        raise SystemExit(EX_USAGE)
     loaded.prepare()
     return loaded
 
 
-def run(service: "Service") -> None:
-    """Serves until SIGTERM or SIGINT.
+def run(service: "Service", watched: Path | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, or until something calls `sys.exit`; starts the process again
+    if the source below `watched` changes.
 
-    Raises SystemExit with status 69 if it cannot listen on an address, and with 1 after any other
-    exception, which is logged.
+    Raises SystemExit with the status of `sys.exit`, with 69 if it cannot listen on an address, and
+    with 1 after any other exception, which is logged.
     """
     from .server import serve
 
@@ -95,21 +138,54 @@ def run(service: "Service") -> None:
     asyncio.set_event_loop(loop)
     executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
+    if watched:
+        loop.call_soon(reload.watch, watched)
     global _status
-    status: object = 0
-    try:
-        loop.run_until_complete(serve(service))
-    except SystemExit as error:
-        status = error.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        status = 1
+    stop: asyncio.Future[str] = loop.create_future()
+    _status = _run_until_done(loop, loop.create_task(serve(service, stop)), stop)
     executor.shutdown(wait=False, cancel_futures=True)
-    _status = status if isinstance(status, int) else 1
-    if not _end(loop):
+    has_ended = _end(loop)
+    if watched and _status == reload.CHANGED:
+        _leave()
+        reload.restart()
+    if watched and _status:
+        _restart_after_change(loop)
+    if not has_ended:
         _exit(_status)
-    if status:
-        raise SystemExit(status)
+    # What libraries do at exit, and children that multiprocessing waits for, may never end.
+    _watchdog.start()
+    if _status:
+        raise SystemExit(_status)
+
+
+def _run_until_done(
+    loop: asyncio.AbstractEventLoop, serving: "asyncio.Task[None]", stop: "asyncio.Future[str]"
+) -> int:
+    """Returns the exit status."""
+    process, status = os.getpid(), 0
+    while not serving.done():
+        try:
+            loop.run_until_complete(serving)
+        except BaseException as error:
+            if os.getpid() != process:
+                raise  # A child that was forked while the loop ran.
+            status = status or _status_of(error)
+            if not serving.done():
+                # Whatever raised it, or stopped the loop: the loop can go on.
+                if not stop.done():
+                    if status != reload.CHANGED:
+                        log.exception("Stopping because of %r", error)
+                    stop.set_result("")
+            elif not isinstance(error, SystemExit):
+                sys.excepthook(*sys.exc_info())
+    return status
+
+
+def _status_of(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+        return code if isinstance(code, int) else 1
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _end(loop: asyncio.AbstractEventLoop) -> bool:
@@ -122,13 +198,26 @@ def _end(loop: asyncio.AbstractEventLoop) -> bool:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=END_SECONDS))
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join(max(deadline - monotonic(), 0.01))
-            if thread.is_alive():
-                return False
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=END_SECONDS))
+    # First, as the threads of a pool wait for its processes. Others, multiprocessing ends itself.
+    children = [each for each in _children() if not each.daemon]
+    for child in children:
+        child.terminate()
+    threads = [each for each in threading.enumerate() if not each.daemon]
+    threads.remove(threading.current_thread())
+    remaining: list[BaseProcess | threading.Thread] = [*children, *threads]
+    for each in remaining:
+        each.join(max(deadline - monotonic(), 0.01))
+        if each.is_alive():
+            return False
     return all(task.done() for task in tasks)
+
+
+def _children() -> "list[BaseProcess]":
+    """The processes that multiprocessing has started, those of pools included."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return multiprocessing.active_children() if multiprocessing else []
 
 
 def _exit_despite_daemon_threads() -> None:
@@ -137,20 +226,30 @@ def _exit_despite_daemon_threads() -> None:
     Before Python 3.14, a daemon thread that returns from C code, such as a TLS handshake, while the
     interpreter is torn down can crash the process.
     """
-    if _status is not None and threading.active_count() > 1:
+    if _status is not None and threading.active_count() > 1 + _watchdog.is_alive():
         _exit(_status)
 
 
-def _exit(status: int) -> None:
+def _exit(status: int) -> NoReturn:
+    _leave()
+    os._exit(status)
+
+
+def _leave() -> None:
+    for child in _children():
+        child.kill()
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(status)
+
+
+_watchdog = threading.Timer(EXIT_SECONDS, lambda: _exit(_status or 0))
+_watchdog.daemon = True
 
 
 def _read_arguments(arguments: list[str], kind: type[ServerSettings]) -> None:
     usage = USAGE.format(name=kind.service_name)
     match arguments:
-        case [] | ["openapi"]:
+        case [] | ["--reload"] | ["openapi"]:
             return
         case ["-h" | "--help"]:
             print(usage)

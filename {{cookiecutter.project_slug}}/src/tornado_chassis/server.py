@@ -3,15 +3,16 @@
 import asyncio
 import gc
 import logging
-import os
-import signal
+import socket
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
+from . import signals
 from .application import Endpoint
 from .connections import LIMITS, Server
 from .exchange import contain
@@ -31,8 +32,8 @@ REPORT_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-async def serve(service: Service) -> None:
-    """Serves until a signal arrives, then stops.
+async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> None:
+    """Serves until a signal arrives or `stop` is done, then stops.
 
     The first endpoint takes the load. The others are for operators, who can watch the first one
     stop.
@@ -40,11 +41,13 @@ async def serve(service: Service) -> None:
     Raises SystemExit with status 69 if it cannot listen on an address. Raises what a startup
     callback raises, after stopping.
     """
-    stop = _signalled()
+    stop = stop or asyncio.get_running_loop().create_future()
+    _stop_when_signalled(stop)
     main, *others = service.endpoints
-    servers = [listen(main, service.settings, service.settings.max_connections)]
-    servers += [listen(each, service.settings) for each in others]
     settings = service.settings
+    # Only the first: a request for the metrics of one process must not reach another.
+    servers = [listen(main, settings, settings.max_connections, settings.reuse_port)]
+    servers += [listen(each, settings) for each in others]
     running = settings.service_name, settings.service_version, settings.environment
     log.info("%s %s is running in %s", *running)
     starting = asyncio.create_task(start(service))
@@ -82,7 +85,7 @@ async def start(service: Service) -> None:
 async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -> None:
     """Waits for load balancers to leave and for requests in flight to end, then closes everything.
 
-    `stop` has the signal that stopped the service, if there was one.
+    `stop` has the name of the signal that stopped the service, or is empty or not done.
     """
     loop = asyncio.get_running_loop()
     runtime = service.app.runtime
@@ -99,7 +102,8 @@ async def drain(server: Server, service: Service, stop: "asyncio.Future[str]") -
     deadline = loop.time() + service.settings.drain_timeout_seconds
     # If load balancers were given time to leave, give them some here, too.
     grace = min(max(delay, SHORT_GRACE_SECONDS), IDLE_GRACE_SECONDS)
-    second_signal_hint = f". {stop.result()} again to stop now" if stop.done() else ""
+    name = stop.result() if stop.done() else ""
+    second_signal_hint = f". {name} again to stop now" if name else ""
     await _let_requests_end(server, runtime, deadline, grace, second_signal_hint)
     await _close(server, runtime)
     await finish(service, deadline)
@@ -180,7 +184,10 @@ async def finish(service: Service, deadline: float) -> None:
 
 
 def listen(
-    endpoint: Endpoint, settings: ServerSettings, max_connections: int | None = None
+    endpoint: Endpoint,
+    settings: ServerSettings,
+    max_connections: int | None = None,
+    reuse_port: bool = False,
 ) -> Server:
     """Starts serving an endpoint."""
     server = Server(
@@ -189,37 +196,38 @@ def listen(
         trusted_proxies=settings.trusted_proxies,
         **LIMITS,
     )
-    try:
-        sockets = bind_sockets(
-            endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
-        )
-    except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
-        log.critical("Cannot listen on %s port %d: %s", endpoint.host, endpoint.port, error)
-        raise SystemExit(EX_UNAVAILABLE) from None
+    hosts, port = endpoint.host.split(","), endpoint.port
+    sockets: list[socket.socket] = []
+    for host in hosts:
+        # `::` alone would be IPv6 only. Not one socket for both: to that, an IPv4 client would have
+        # an IPv6 address.
+        address = None if host == "::" and "0.0.0.0" not in hosts else host
+        try:
+            sockets += bind_sockets(port, address, backlog=1024, reuse_port=reuse_port)
+        except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
+            log.critical("Cannot listen on %s port %d: %s", host, port, error)
+            raise SystemExit(EX_UNAVAILABLE) from None
+        # Any free port, but the same one for all.
+        port = sockets[0].getsockname()[1]
+        log.info("Listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     server.add_sockets(sockets)
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    log.info("Listening on http://%s:%d", host, sockets[0].getsockname()[1])
     return server
 
 
-def _signalled() -> "asyncio.Future[str]":
-    """Resolves to the first signal; a second one ends the process immediately.
-
-    Not with the loop's own handlers, which don't run while it is stuck, and exist only on Unix.
-    """
+def _stop_when_signalled(stop: "asyncio.Future[str]") -> None:
+    """Resolves to the first signal; a second one ends the process immediately."""
     loop = asyncio.get_running_loop()
-    stop: asyncio.Future[str] = loop.create_future()
-    signals: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
-    def first(number: int, frame: object) -> None:
-        for each in signals:
-            # Not SIG_DFL, which a process with id 1 would ignore.
-            signal.signal(each, lambda number, frame: os._exit(128 + number))
-        loop.call_soon_threadsafe(stop.set_result, signals[number])
+    def resolve(name: str) -> None:
+        if not stop.done():
+            stop.set_result(name)
 
-    for each in signals:
-        signal.signal(each, first)
-    return stop
+    def first(number: int, frame: FrameType | None) -> None:
+        signals.exit_at_once()
+        loop.call_soon_threadsafe(resolve, signals.NAMES[number])
+        signals.call_found(number, frame)
+
+    signals.handle(first)
 
 
 async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:

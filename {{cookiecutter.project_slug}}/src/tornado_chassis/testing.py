@@ -98,8 +98,10 @@ class ServiceTest(AsyncHTTPTestCase):
         return Server(self._app, **self.get_httpserver_options())
 
     def get_http_client(self) -> AsyncHTTPClient:
-        # Not the one that the application may have configured: this is somebody else's.
-        return SimpleAsyncHTTPClient()
+        client = SimpleAsyncHTTPClient(force_instance=True)
+        # It is somebody else's: with a `fetch_impl` of its own, the service does not observe it.
+        client.fetch_impl = client.fetch_impl  # type: ignore[method-assign]
+        return client
 
     def serve(self, app: web.Application) -> int:
         """Serves what stands for another service; returns its port, which `environ` may need."""

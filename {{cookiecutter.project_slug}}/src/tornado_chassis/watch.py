@@ -8,10 +8,10 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterable
 from itertools import islice
-from time import monotonic, process_time, time
 from types import FrameType
 
 from tornado.web import RequestHandler
@@ -27,6 +27,9 @@ HANGS_SECONDS = 5.0
 """After this time it is logged without waiting for the end, which may never come."""
 
 MAX_FRAMES = 50
+
+_WAITING = ("selectors", f"{__package__}.process")
+"""Where the loop is if it runs nothing; the second one if it is not written in Python."""
 
 _EXECUTE = RequestHandler._execute.__code__
 _RUN = asyncio.Handle._run.__code__
@@ -49,6 +52,8 @@ class Watch(Feature):
         self._runtime: Runtime
         self._loop: asyncio.AbstractEventLoop
         self._loop_thread = 0
+        self._clock: int | None = None
+        self._stat = ""
         self._timer: asyncio.TimerHandle | None = None
         #: When the loop should run again. Written by the loop, read by the thread.
         self._due = 0.0
@@ -62,6 +67,9 @@ class Watch(Feature):
         if self._limit:
             self._loop = asyncio.get_running_loop()
             self._loop_thread = threading.get_ident()
+            self._stat = f"/proc/self/task/{threading.get_native_id()}/stat"
+            if hasattr(time, "pthread_getcpuclockid"):
+                self._clock = time.pthread_getcpuclockid(self._loop_thread)
             self._beat()
             self._thread.start()
 
@@ -80,53 +88,77 @@ class Watch(Feature):
             )
 
     def _beat(self) -> None:
-        self._due = monotonic() + self._interval
+        self._due = time.monotonic() + self._interval
         self._timer = self._loop.call_later(self._interval, self._beat)
 
     def _watch(self) -> None:
-        grace = 0.0
+        since = 0.0
         while True:
-            due = self._due
-            cpu, now = process_time(), monotonic()
-            wake_at = max(now + grace, due + self._limit)
-            if self._stopping.wait(wake_at - now):
+            due, used = self._due, self._used()
+            wait = max(due + self._limit - time.monotonic(), self._limit / 10)
+            if self._stopping.wait(wait):
                 return
-            grace = 0.0
-            paused = monotonic() - wake_at
-            if paused > self._limit and process_time() - cpu < paused / 2:
-                # This thread was as late as the loop, and nothing used the CPU: the process was
-                # stopped, or got no CPU. Let the loop run again.
-                grace = self._limit
-            elif self._due == due:
-                self._sample_loop(due)
+            if self._runtime.state == "starting":
+                since = time.monotonic()  # Nobody waits yet.
+            elif self._due == due and time.monotonic() >= due + self._limit:
+                self._sample_loop(due, max(due, since), used, wait)
 
-    def _sample_loop(self, due: float) -> None:
-        """Samples where the loop is, until it runs again."""
-        began = time() - (monotonic() - due)
+    def _sample_loop(self, due: float, since: float, used: float, wait: float) -> None:
+        """Samples where the loop is, until it runs again.
+
+        It is late since `since`, and `used` is the processor time that it had used `wait` ago.
+        """
+        began = time.time() - (time.monotonic() - since)
         samples: dict[tuple[str, int], _Sample] = {}
         is_logged = False
-        now = due
+        now, woken = since, time.monotonic() - wait
+        idle = since - due
         while self._due == due:
-            before, now = now, monotonic()
-            late = now - due
+            before, used_before, asleep = now, used, woken
+            now, used = time.monotonic(), self._used()
+            # Twice as long as asked: nobody gets the processor, or the process was stopped.
+            is_late = now - asleep > 2 * wait
+            seconds = now - before
             if frame := sys._current_frames().get(self._loop_thread):
-                sample = _Sample(frame, self._package)
+                if frame.f_globals.get("__name__") in _WAITING:
+                    seconds = 0.0
+                elif is_late or self._is_runnable():
+                    seconds = min(seconds, used - used_before)
+                if seconds:
+                    sample = _Sample(frame, self._package)
+                    sample = samples.setdefault(sample.key, sample)
+                    sample.seconds += seconds
                 del frame  # which would keep everything that it refers to
-                sample = samples.setdefault(sample.key, sample)
-                sample.seconds += now - before
+            idle += now - before - seconds
+            late = now - due - idle
             if late > HANGS_SECONDS and samples and not is_logged:
                 is_logged = True
                 _log(_incident(began, late, samples), "has been blocked so far", logging.WARNING)
             # Less often, the longer it takes.
-            if self._stopping.wait(max(self._limit / 10, late / 20)):
+            wait, woken = max(self._limit / 10, late / 20), time.monotonic()
+            if self._stopping.wait(wait):
                 return
-        duration = self._due - self._interval - due
-        self._blocked_seconds += duration
-        if samples:
+        duration = self._due - self._interval - due - idle
+        if samples and duration > self._limit:
+            self._blocked_seconds += duration
             incident = _incident(began, duration, samples)
             _log(incident, "was blocked", logging.INFO if is_logged else logging.WARNING)
             notify = self._runtime.notify
             self._loop.call_soon_threadsafe(notify, Feature.loop_blocked, incident)
+
+    def _used(self) -> float:
+        """Processor time of the loop's thread, in seconds; elsewhere than on Linux, of all."""
+        if self._clock is None:
+            return time.process_time()
+        return time.clock_gettime(self._clock)
+
+    def _is_runnable(self) -> bool:
+        """Whether the loop's thread is not waiting for anything but a processor."""
+        try:
+            with open(self._stat, "rb") as file:
+                return b") R " in file.read()
+        except OSError:
+            return False
 
 
 class _Sample:

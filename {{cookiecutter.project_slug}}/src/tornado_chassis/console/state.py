@@ -72,9 +72,10 @@ class State(Feature):
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(1 / TICKS, self._tick, loop.time() + 1 / TICKS)
         if self.settings.environment == "development" and self.settings.admin_port:
-            host = self.settings.admin_host
+            host = self.settings.admin_host.partition(",")[0]
             # From all addresses, the one to open; and the token, which no other line shows.
-            host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+            every = ("0.0.0.0", "::")
+            host = "127.0.0.1" if host in every else f"[{host}]" if ":" in host else host
             token = self.settings.console_token
             query = f"?token={token}" if token else ""
             log.info("Console: http://%s:%d/%s", host, self.settings.admin_port, query)

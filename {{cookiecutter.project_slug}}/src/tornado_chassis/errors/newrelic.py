@@ -14,7 +14,7 @@ from tornado.web import HTTPError
 from ..exchange import Exchange, correlation
 from ..feature import Export, Feature
 from ..settings.newrelic import NewRelicSettings
-from ..values import reported
+from ..values import reported, text
 from . import LoggedErrors
 
 SHUTDOWN_SECONDS = 1.4
@@ -116,7 +116,8 @@ class NewRelic(Feature):
             reported(lambda each: span.notice_error(each, attributes, status_code=status), error)
             self._reported += 1
         else:
-            self._notice(error, attributes)
+            reported(lambda each: self._application.notice_error(each, attributes), error)
+            self._reported += 1
 
     async def shutdown(self) -> None:
         if self._application is None:
@@ -128,22 +129,15 @@ class NewRelic(Feature):
 
     def _report_waiting(self) -> None:
         while self._waiting and self._application.active:
-            self._notice(*self._waiting.popleft())
-
-    def _notice(self, error: BaseException, attributes: dict[str, str]) -> None:
-        reported(lambda each: self._application.notice_error(each, attributes), error)
-        self._reported += 1
+            self._application.notice_error(*self._waiting.popleft())
+            self._reported += 1
 
 
 class _Slim(Exception):
     """What the agent reads of an exception, which would keep its request alive."""
 
     def __init__(self, error: BaseException) -> None:
-        try:
-            text = str(error)
-        except Exception:  # from a class of the team's
-            text = f"<unprintable {type(error).__name__} object>"
-        super().__init__(text[:MESSAGE_CHARACTERS])
+        super().__init__(text(error)[:MESSAGE_CHARACTERS])
         self._kind = type(error)
 
     @property  # type: ignore[misc]

@@ -27,6 +27,7 @@ from ..feature import Feature
 from ..handlers import JsonHandler
 from ..settings.logs import LogSettings
 from ..values import TEXT_CHARACTERS, cut, message, name_of, stack, text, to_json
+from . import root
 from .output import Output
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -64,6 +65,7 @@ class Logs(Feature):
         self._write = self._output.write
 
     async def startup(self) -> None:
+        root.keep()
         self._output.open()
 
     async def shutdown(self) -> None:
@@ -88,12 +90,7 @@ class Logs(Feature):
 
 
 def _setup(handler: "_Handler", level: str, own: logging.Logger) -> None:
-    root = logging.getLogger()
-    for each in root.handlers[:]:
-        if isinstance(each, _Handler):
-            root.removeHandler(each)
-    root.addHandler(handler)
-    root.setLevel(level)
+    root.install(handler, level, own.name)
     # A `WSGIContainer` logs each of its requests there, with the query string.
     logging.getLogger("tornado.access").disabled = True
     logging.captureWarnings(True)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @group
 class AdminSettings(ServerSettings):
-    admin_host: str = "127.0.0.1"
-    """Address that the admin server listens on. It must not be public."""
+    admin_host: str = setting("127.0.0.1", parse=parsing.hosts)
+    """Addresses that the admin server listens on, as for `HOST`. They must not be public."""
 
     admin_port: int = setting(8001, parse=parsing.port)
     """Port of the admin server, or 0 for any free port."""

@@ -1,6 +1,7 @@
 """Which log lines are written, and in what format."""
 
 import sys
+from importlib import import_module
 from typing import Literal
 
 from .server import ServerSettings
@@ -17,3 +18,7 @@ class LogSettings(ServerSettings):
         default_factory=lambda: "console" if sys.stdout and sys.stdout.isatty() else "json"
     )
     """`json` or `console`. Default: `console` on a terminal, otherwise `json`."""
+
+    def start_logging(self) -> None:
+        # Not with a statement: the logs import these settings.
+        import_module("..logs", __package__).Logs(self)

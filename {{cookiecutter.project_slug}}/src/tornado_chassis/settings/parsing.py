@@ -88,6 +88,13 @@ def comma_separated(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def hosts(text: str) -> str:
+    """Host names and IP addresses, comma-separated; a text."""
+    if not (found := comma_separated(text)):
+        raise ValueError("should be addresses, comma-separated")
+    return ",".join(dict.fromkeys(found))
+
+
 def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """IP addresses and networks such as `10.0.0.0/8`, comma-separated."""
     try:

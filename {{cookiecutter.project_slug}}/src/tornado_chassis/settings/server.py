@@ -61,14 +61,15 @@ class ServerSettings:
     environment: str = "development"
     """Where the service runs, such as `production`."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on, or `0.0.0.0` for all addresses."""
+    host: str = setting("127.0.0.1", parse=parsing.hosts)
+    """Addresses to listen on, comma-separated: `::` for every address, `0.0.0.0` for every IPv4
+    address."""
 
     port: int = setting(8000, parse=parsing.port)
     """Port to listen on, or 0 for any free port."""
 
     reuse_port: bool = False
-    """Lets other processes listen on the same port, with `SO_REUSEPORT`."""
+    """Lets other processes listen on `PORT`, too, with `SO_REUSEPORT`."""
 
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting((), parse=parsing.networks)
     """Addresses and networks of proxies, comma-separated, such as `10.0.0.0/8`. `X-Forwarded-For`
@@ -111,6 +112,10 @@ class ServerSettings:
     def conflicts(self) -> "Iterable[str]":
         """What to log about settings that don't go together."""
         return ()
+
+    def start_logging(self) -> None:
+        """Called after `prepare`, before the service's own modules are imported: what they log, the
+        warnings that they cause and what they raise has the format of all other lines."""
 
     def admin_endpoints(self, features: "Sequence[Feature]") -> "list[Endpoint]":
         """Where the admin routes of these features are served: nowhere without `AdminSettings`."""

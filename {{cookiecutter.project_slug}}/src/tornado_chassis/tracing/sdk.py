@@ -7,7 +7,8 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 
 from .propagation import KNOWN_FLAGS
-from .spans import LIMIT, Event, Span, as_time, make_link
+from .spans import Event, Span, as_time, make_link
+from .tracer import LIMIT
 
 
 def make_provider(

@@ -8,15 +8,15 @@ from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar, Token
 from random import getrandbits
 from time import time_ns
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import split_host_and_port
 from tornado.web import Finish, HTTPError
 
 from .. import tracing
-from ..client import NO_ANSWER, Calls, ReportingClient
+from ..client import NO_ANSWER, Callback, Calls
 from ..exchange import METHODS, Exchange, correlation
 from ..feature import Feature, Runtime
 from ..values import cut, name_of, text
@@ -156,11 +156,10 @@ class Tracing(Feature, tracing.Tracer):
         self._on_end = on_end
         self._report: Callable[[Span], None] | None = None
         tracing.use(self)
-        Client.tracing = self
-        AsyncHTTPClient.configure(Client)
 
     def attach(self, runtime: Runtime) -> None:
         self._report = runtime.span_reporter()
+        Calls.follow = self._follow
 
     def request_started(self, exchange: Exchange) -> None:
         if exchange.is_probe:
@@ -235,6 +234,19 @@ class Tracing(Feature, tracing.Tracer):
     def _is_followed(self, span: Span) -> int:
         return self.follows_unsampled or span.flags & SAMPLED
 
+    def _follow(self, request: HTTPRequest, callback: Callback) -> Callback:
+        """Gives a call a span, which is propagated with it."""
+        span = self.start(request.method if request.method in METHODS else "HTTP", "CLIENT")
+        self.propagation.inject(span, request.headers)
+
+        def end(response: HTTPResponse) -> None:
+            if span.recording:
+                _describe_call(span, request, response)
+            self.end(span, request.url)
+            callback(response)
+
+        return end
+
     def _begin(self, name: str, kind: str, parent: Parent | None) -> Span:
         """A span of a trace that started elsewhere, or the first span of a new trace."""
         trace_id, parent_id, flags, tracestate = parent or _NO_PARENT
@@ -243,30 +255,6 @@ class Tracing(Feature, tracing.Tracer):
             sampled = self.ratio == 1 or int(trace_id[16:], 16) < self._bound
             flags = (flags or 0) & ~SAMPLED | sampled
         return self._kind(name, kind, trace_id, parent_id, flags, tracestate, self._on_end)
-
-
-class Client(ReportingClient):
-    """Tornado's HTTP client. Each call has a span, which is propagated with it."""
-
-    tracing: ClassVar[Tracing]
-
-    def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
-        if hasattr(request, "original_request"):
-            # A redirect, within the span of the first request. It may run in the context of another
-            # request, the one that this one had to wait for.
-            super().fetch_impl(request, callback)
-            return
-        tracing = self.tracing
-        span = tracing.start(request.method if request.method in METHODS else "HTTP", "CLIENT")
-        tracing.propagation.inject(span, request.headers)
-
-        def end(response: HTTPResponse) -> None:
-            if span.recording:
-                _describe_call(span, request, response)
-            tracing.end(span, request.url)
-            callback(response)
-
-        super().fetch_impl(request, end)
 
 
 def _new_trace_id() -> str:

@@ -1,0 +1,26 @@
+"""Starts the service again when its source changes, while one develops."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+CHANGED = 75
+"""Exit status, which only `run` sees, after a change."""
+
+
+def watch(folder: Path) -> None:
+    """Raises SystemExit on the running event loop when a module that is imported, a file below this
+    folder or `.env` changes."""
+    # Imported only now: settings are read before Tornado is loaded.
+    from tornado import autoreload
+
+    for each in (*folder.rglob("*.py"), ".env"):
+        autoreload.watch(str(each))
+    # What Tornado does next would cut off the requests in flight.
+    autoreload.add_reload_hook(lambda: sys.exit(CHANGED))
+    autoreload.start()
+
+
+def restart() -> NoReturn:
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
