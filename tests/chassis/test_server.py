@@ -740,7 +740,7 @@ def test_processes_can_share_a_port() -> None:
             second.wait_for_output("is running")
             first.process.terminate()
             assert first.wait() == 0
-            assert second.fetch("/hello/x") == b'{"hello": "x"}'
+            assert second.fetch("/hello/x") == b'{"hello":"x"}'
 
 
 def test_processes_that_share_a_port_do_not_share_the_admin_port() -> None:
