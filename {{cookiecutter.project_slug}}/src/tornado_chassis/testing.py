@@ -27,6 +27,8 @@ from .settings import AnySettings, read
 
 # A test may block the event loop, and a busy machine does.
 UNWATCHED = {"LOOP_BLOCKED_SECONDS": "0"}
+# Which is not said by a terminal here.
+DEVELOPMENT = {"ENVIRONMENT": "development"}
 # What Python, and what measures its coverage, read from the environment.
 KEPT = ("COVERAGE_", "LD_", "PYTHON", "SYSTEMROOT")
 
@@ -52,7 +54,7 @@ class ServiceTest(AsyncHTTPTestCase):
         """
         kept = dotenv_values(file) if file else {}
         environ = {name: value for name, value in kept.items() if value}
-        return read(kind, UNWATCHED | environ | self.environ)
+        return read(kind, UNWATCHED | DEVELOPMENT | environ | self.environ)
 
     def setUp(self) -> None:
         # Whatever is written from here on, the logs before all, is read back by `lines()`.

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 from . import parsing
 from .server import ServerSettings
 from .setting import group as group
+from .setting import is_secret, masked
 from .setting import setting as setting
 
 EX_CONFIG = 78
@@ -24,39 +25,57 @@ EX_CONFIG = 78
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
+_NOTHING: Mapping[str, str] = {}
+_file = _NOTHING
+"""What `.env` said when it was read, once: it may be a pipe, or change."""
+
 
 def load(kind: type[AnySettings]) -> AnySettings:
     """Reads settings of this class; exits with status 78 and every problem on standard error."""
+    global _file
     try:
-        environ = {name: text for name, text in os.environ.items() if text}
-        return read(kind, {**dotenv(), **environ})
+        _file = dotenv()
+        return read(kind, os.environ, _file)
     except ValueError as error:
         fail(str(error))
 
 
-def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
-    """Reads settings of this class from variables; an empty variable counts as unset.
+def read(
+    kind: type[AnySettings], environ: Mapping[str, str], file: Mapping[str, str] = _NOTHING
+) -> AnySettings:
+    """Reads settings of this class from variables and, where these are unset, from what a file
+    sets. An empty variable counts as unset.
 
     Raises ValueError with a line for each setting that is invalid or missing.
     """
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    problems = []
+    problems, sources = [], {}
     for each in fields(kind):
         name = each.name.upper()
         text = environ.get(name, "").strip()
-        if text:
+        sources[each.name] = "environment" if text else ".env"
+        if text := text or file.get(name, "").strip():
             parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
             try:
                 values[each.name] = parse(text)
             except ValueError as error:
-                shown = "" if each.metadata.get("secret") else f", not {parsing.quoted(text)}"
+                shown = "" if is_secret(each) else f", not {parsing.quoted(masked(text))}"
                 problems.append(f"  {name}: {error}{shown}")
         elif each.default is MISSING and each.default_factory is MISSING:
             problems.append(f"  {name}: is required")
     if problems:
         raise ValueError("\n".join(problems))
-    return kind(**values)
+    loaded = kind(**values)
+    # Beside the fields, and past what keeps these from being changed.
+    object.__setattr__(loaded, "_sources", {name: sources[name] for name in values})
+    return loaded
+
+
+def source(loaded: ServerSettings, name: str) -> str:
+    """Where a field was read from: `environment` or `.env`; empty if from neither."""
+    found: str = getattr(loaded, "_sources", _NOTHING).get(name, "")
+    return found
 
 
 def misspelled(kind: type[ServerSettings]) -> list[tuple[str, str]]:
@@ -64,7 +83,7 @@ def misspelled(kind: type[ServerSettings]) -> list[tuple[str, str]]:
     known = {each.name.upper() for each in fields(kind)}
     return [
         (name, near)
-        for name in {**dotenv(), **os.environ}
+        for name in {**_file, **os.environ}
         if name not in known
         for near in known
         if _is_typo(name, near)

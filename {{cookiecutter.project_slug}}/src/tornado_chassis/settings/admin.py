@@ -1,5 +1,6 @@
-"""Where the admin server listens, which shows and changes what only operators may."""
+"""Where the admin server listens, which is for operators only, and its token."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,5 +29,17 @@ class AdminSettings(ServerSettings):
         # Imported only now: settings are read before Tornado is loaded.
         from ..admin import endpoints
 
-        address = self.admin_host, self.admin_port
-        return endpoints(features, *address, self.admin_allowed_hosts)
+        return endpoints(features, self)
+
+
+def _token(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{16,256}", text):
+        raise ValueError("should be 16 to 256 letters, digits, -, ., _ and ~")
+    return text
+
+
+@group
+class TokenSettings(AdminSettings):
+    console_token: str | None = setting(None, parse=_token, secret=True)
+    """What everybody has to send who sees or changes more on the admin port than probes and
+    metrics. Without it, that is possible in development only, on the machine itself."""

@@ -3,12 +3,12 @@
 import sys
 from typing import Literal
 
-from .server import ServerSettings
+from .admin import TokenSettings
 from .setting import group, setting
 
 
 @group
-class LogSettings(ServerSettings):
+class LogSettings(TokenSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """The lowest level that is logged."""
 

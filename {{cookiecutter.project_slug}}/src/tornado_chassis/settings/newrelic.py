@@ -10,7 +10,7 @@ import os
 import re
 
 from .server import ServerSettings
-from .setting import group, setting
+from .setting import group, in_force, setting
 
 
 def _license_key(text: str) -> str:
@@ -25,7 +25,7 @@ class NewRelicSettings(ServerSettings):
     """Without it, nothing is sent to New Relic. The agent's other settings are read from the
     environment, but not from `.env`."""
 
-    new_relic_app_name: str | None = None
+    new_relic_app_name: str | None = setting(None, instead=lambda given: given.service_name)
     """The service's name in New Relic. Default: its own name."""
 
     def prepare(self) -> None:
@@ -40,7 +40,7 @@ class NewRelicSettings(ServerSettings):
             }
             for name, value in defaults.items():
                 os.environ.setdefault(name, value)
-            app_name = self.new_relic_app_name or self.service_name
+            app_name = in_force(self, "new_relic_app_name")
             _initialize(self.new_relic_license_key, app_name)
 
 

@@ -27,7 +27,7 @@ def propagators(text: str) -> tuple[str, ...]:
 
 @group
 class TracingSettings(ServerSettings):
-    otel_service_name: str | None = None
+    otel_service_name: str | None = setting(None, instead=lambda given: given.service_name)
     """The service's name in traces. Default: its own name."""
 
     otel_resource_attributes: Mapping[str, str] = setting(default_factory=dict, parse=key_values)
