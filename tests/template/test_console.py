@@ -333,6 +333,90 @@ def test_nobody_is_kept_out(project: Project, scheme: str) -> None:
             assert_no_problem(page)
 
 
+def test_what_stays_is_not_made_anew(project: Project) -> None:
+    """A click may last longer than the time until the page changes, and lines come in meanwhile."""
+    with looked_at(project, "#requests") as (service, page):
+        service.get("/orders/8")
+        order = page.get_by_role("link", name="GET /orders/8")
+        tabs = page.get_by_role("navigation").get_by_role("link")
+        expect(order).to_be_visible(timeout=10_000)
+        for each in (order, tabs.first, tabs.last):
+            each.evaluate("each => each.isKnown = true")
+        service.get("/orders/7")
+        expect(page.get_by_role("link", name="GET /orders/7")).to_be_visible()
+        expect(page.locator("tbody tr").first).to_contain_text("GET /orders/7")
+        expect(page.get_by_role("navigation")).to_contain_text("Errors 1")
+        for each in (order, tabs.first, tabs.last):
+            assert each.evaluate("each => each.isKnown")
+        order.hover()
+        page.mouse.down()
+        service.get("/orders/9")
+        page.wait_for_timeout(1500)  # over which the page would have changed
+        page.mouse.up()
+        expect(page.get_by_role("heading", name="GET /orders/8")).to_be_visible()
+        tabs.last.hover()
+        page.mouse.down()
+        page.wait_for_timeout(1500)
+        page.mouse.up()
+        expect(page.get_by_role("heading", name="Profile")).to_be_visible()
+        assert_no_problem(page)
+
+
+def test_failing_background_work_is_named(project: Project) -> None:
+    app = project.path / "src" / project.package / "app.py"
+    work = '    service.background("mail", handlers.deliver, restart=True)\n'
+    text = app.read_text(encoding="utf-8")
+    app.write_text(text.replace("    return service\n", f"{work}    return service\n"))
+    with (app.parent / "handlers.py").open("a", encoding="utf-8") as handlers:
+        handlers.write('\n\nasync def deliver() -> None:\n    raise OSError("no route")\n')
+    with looked_at(project) as (_, page):
+        note = page.locator(".notes .bad")
+        expect(note).to_contain_text("Background work mail failed", timeout=10_000)
+        expect(note).to_contain_text("OSError: no route")
+        expect(page.get_by_text("Nothing calls for attention")).to_have_count(0)
+        note.get_by_role("link").click()
+        expect(page.locator("tbody tr").first).to_contain_text("restarting")
+        assert_no_problem(page)
+
+
+def test_narrow_page_shows_every_tab_and_breaks_no_word(project: Project) -> None:
+    with chromium.running() as browser, project.start() as service:
+        page = open_page(browser, service, viewport={"width": 400, "height": 800})
+        for section in SECTIONS:
+            page.goto(f"{service.admin_url}/#{section}")
+            expect(page.locator("nav a[aria-current]")).to_have_text(section.capitalize())
+            for tab in page.get_by_role("navigation").get_by_role("link").all():
+                expect(tab).to_be_in_viewport(ratio=1)
+        page.goto(f"{service.admin_url}/#settings")
+        value = page.get_by_text("development", exact=True)
+        expect(value).to_be_visible()
+        assert value.evaluate("each => each.getClientRects().length") == 1
+        assert "`" not in page.inner_text("main")
+        assert_no_problem(page)
+
+
+def test_token_leads_in_and_the_cookie_stays_on_the_admin_port(project: Project) -> None:
+    project.add_handler(
+        """\
+class Cookies(JsonHandler):
+    def get(self) -> None:
+        self.finish({"cookies": self.request.headers.get("Cookie", "")})
+""",
+        r'(r"/cookies", handlers.Cookies)',
+    )
+    token = "only-for-this-test"  # noqa: S105 (made up)
+    with chromium.running() as browser, project.start(CONSOLE_TOKEN=token) as service:
+        page = browser.new_page()
+        assert page.goto(f"{service.admin_url}/").status == 401  # type: ignore[union-attr]
+        page.goto(f"{service.admin_url}/?token={token}#routes")
+        expect(page.get_by_role("heading", name="Routes")).to_be_visible(timeout=10_000)
+        assert page.url == f"{service.admin_url}/console/#routes"
+        page.goto(f"{service.admin_url}/#now")
+        expect(page.get_by_text("Nothing calls for attention")).to_be_visible(timeout=10_000)
+        page.goto(f"{service.url}/cookies")
+        assert '"cookies": ""' in page.inner_text("body")
+
+
 def test_keyboard_alone_leads_to_the_stack(project: Project) -> None:
     with looked_at(project, "#requests") as (service, page):
         service.get("/orders/7")

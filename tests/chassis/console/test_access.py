@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -83,7 +84,7 @@ class TestWithoutToken(AccessTest):
             return answer
 
         for path in GUARDED:
-            assert b" 403 " in self.run_async(lambda path=path: plain(path)).partition(b"\r\n")[0]
+            assert b" 403 " in self.run_async(partial(plain, path)).partition(b"\r\n")[0]
         for host in ("192.0.2.1", "[2001:db8::1]:80", "0.0.0.0"):
             assert self.codes("/", "/loglevel", Host=host) == {403}, host
 
