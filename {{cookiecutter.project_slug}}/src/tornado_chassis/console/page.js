@@ -64,7 +64,7 @@ const quiet = (text) => h("span", { class: "quiet" }, text);
 const hint = (text) => text.split("`").map((part, index) => index % 2 ? h("code", {}, part) : part);
 // Broken after such letters rather than anywhere.
 const breakable = (text, after) =>
-  h("span", { class: "mono" }, text.split(after).map((part) => [part, h("wbr")]));
+  h("span", { class: "mono" }, text.split(after).map((part, index) => index ? [h("wbr"), part] : part));
 
 // Figures
 
