@@ -6,7 +6,6 @@ Probes and metrics are outside of the door: who asks for them has no token.
 import asyncio
 import hmac
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -20,8 +19,6 @@ from .application import Application, Endpoint
 from .exchange import Exchange, Rejection, is_address
 from .feature import Feature
 from .handlers import NotFound
-from .settings import source
-from .settings.admin import AdminSettings
 
 COOKIE = "console"
 COOKIE_SECONDS = 12 * 60 * 60
@@ -92,12 +89,16 @@ class Door:
     `report` is called with the reason whenever a token was wrong.
     """
 
-    def __init__(self, settings: AdminSettings, report: Callable[[str], None]) -> None:
-        # Whatever is behind the door brings the setting.
-        token = getattr(settings, "console_token", None)
-        self._token: bytes | None = token.encode() if token else None
-        self._is_development = _is_development(settings)
-        self._hosts = {"localhost", *(host.lower() for host in settings.admin_allowed_hosts)}
+    def __init__(
+        self,
+        token: str | None,
+        is_development: bool,
+        hosts: Sequence[str],
+        report: Callable[[str], None],
+    ) -> None:
+        self._token = token.encode() if token else None
+        self._is_development = is_development
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._report = report
         #: Answers to wrong tokens that are due.
         self._wrong = 0
@@ -197,8 +198,15 @@ def change_level(logger: logging.Logger, level: int, who: str) -> None:
     log.handle(log.makeRecord(log.name, logging.INFO, __file__, 0, message, args, None))
 
 
-def endpoints(features: Sequence[Feature], settings: AdminSettings) -> list[Endpoint]:
-    """Serves the admin routes of these features, if there are any."""
+def endpoints(
+    features: Sequence[Feature],
+    host: str,
+    port: int,
+    allowed_hosts: Sequence[str],
+    token: str | None,
+    is_development: bool,
+) -> list[Endpoint]:
+    """Serves the admin routes of these features on this address, if there are any."""
 
     def report(reason: str) -> None:
         for each in features:
@@ -206,16 +214,10 @@ def endpoints(features: Sequence[Feature], settings: AdminSettings) -> list[Endp
 
     routes = [route for each in features for route in each.admin_routes()]
     logging_ones = (each for each in features if each.logs_requests)
-    notified = [AllowedHosts(settings.admin_allowed_hosts), *logging_ones]
-    door = Door(settings, report)
+    notified = [AllowedHosts(allowed_hosts), *logging_ones]
+    door = Door(token, is_development, allowed_hosts, report)
     app = Application(routes, notified, default_handler_class=NotFound, door=door)
-    return [Endpoint(app, settings.admin_host, settings.admin_port)] if routes else []
-
-
-def _is_development(settings: AdminSettings) -> bool:
-    """Whether somebody said so, or whoever started the service sees its output."""
-    is_said = source(settings, "environment") or (sys.stdout and sys.stdout.isatty())
-    return settings.environment == "development" and bool(is_said)
+    return [Endpoint(app, host, port)] if routes else []
 
 
 def _is_own_page(request: HTTPServerRequest) -> bool:

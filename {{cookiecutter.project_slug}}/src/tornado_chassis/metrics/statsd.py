@@ -101,7 +101,7 @@ class StatsD(Meter):
         super().__init__()
         self.lag = Lag(self._tick)
         self._names = settings.service_name, settings.service_version
-        prefix = f"{in_force(settings, 'statsd_prefix')}."
+        prefix = in_force(settings, "statsd_prefix") + "."
         self._outbox = _Outbox(prefix, _dotted("", _instance(settings)))
         self._connection: _Connection | None = None
         if settings.statsd_host is None:
