@@ -112,6 +112,7 @@ class Guarded(admin.Guarded):
             path=PATH,
             max_age=admin.COOKIE_SECONDS,
             httponly=True,
+            secure=self.request.protocol == "https",
             samesite="Strict",
         )
         self.redirect(PATH, status=HTTPStatus.SEE_OTHER)
