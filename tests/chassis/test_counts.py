@@ -1,5 +1,6 @@
 """What is counted beside the requests."""
 
+import asyncio
 import gc
 import time
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from tornado.httpserver import HTTPServer
 from tornado.websocket import WebSocketClientConnection
 from tornado_chassis.application import Application
 from tornado_chassis.connections import Server
+from tornado_chassis.counts import MAX_NAMES
+from tornado_chassis.feature import Feature
 
 from .routes import Echo
 from .testing import ChassisTest, Recorder
@@ -167,6 +170,27 @@ class TestWebSockets(CountsTest):
         assert await failing.read_message() is None
         await self.until(lambda: self.totals("websocket_closes") == [({"code": "none"}, 2)])
         assert self.app.runtime.open_websockets == 0
+
+
+class TestBackgroundWork(CountsTest):
+    async def test_failures_by_name_from_zero(self) -> None:
+        async def fail() -> None:
+            raise ValueError
+
+        async def wait() -> None:
+            await asyncio.Event().wait()
+
+        self.service.background("mail", fail)
+        self.service.background("post", wait)
+        await self.until(lambda: self.app.runtime.background.works[0].failures)
+        counted = [({"work": "mail"}, 1), ({"work": "post"}, 0)]
+        assert sorted(self.totals("background_failures"), key=str) == counted
+
+    def test_names_are_bounded(self) -> None:
+        for number in range(MAX_NAMES + 5):
+            self.app.runtime.notify(Feature.background_failed, f"mail {number}", ValueError())
+        assert len(self.totals("background_failures")) == MAX_NAMES + 1
+        assert self.total("background_failures", "_OTHER") == 5
 
 
 class TestGarbageCollection(CountsTest):

@@ -323,6 +323,16 @@ def test_service_starts_whatever_libraries_read(environ: dict[str, str]) -> None
         assert "Traceback" not in service.output()
 
 
+def test_dotenv_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may be a pipe, which would have to be written again."""
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("REUSE_PRT=1\n")
+    with mock.patch.dict(os.environ, clear=True):
+        settings.load(Settings)
+        Path(".env").write_text("ENVIROMENT=a\n")
+        assert settings.misspelled(Settings) == [("REUSE_PRT", "REUSE_PORT")]
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("TRUE", True), ("0", False)])
 def test_boolean(text: str, value: bool) -> None:
     assert read(Settings, {"REUSE_PORT": text}).reuse_port is value

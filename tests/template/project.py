@@ -200,6 +200,8 @@ class Order(JsonHandler):
             "PORT": str(free_port()),
             "ADMIN_PORT": str(free_port()),
             "DRAIN_DELAY_SECONDS": "0",
+            # As there is no terminal, it has to be said for the admin port to be open.
+            "ENVIRONMENT": "development",
         }
         environ = {**machine, **defaults, **settings}
         log = self.path.parent / f"{self.slug}-{environ['PORT']}.log"

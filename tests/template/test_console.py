@@ -89,6 +89,7 @@ PAYLOAD = (
     """"'><img src=x onerror="window.ran=1"><script>window.ran=1</script>{{7*7}}${window.ran=1}"""
 )
 SOON = 2000  # milliseconds
+TOKEN = "only-for-these-tests"
 # For the template's README, and for the docs of a service.
 PICTURES = [TEMPLATE / "docs/console.png", SOURCE / "docs/console_page.png"]
 PICTURE_BYTES = 150_000
@@ -200,14 +201,14 @@ def test_requests_are_filtered(project: Project) -> None:
 @pytest.mark.parametrize("bypass_csp", [False, True], ids=["as shipped", "without policy"])
 def test_hostile_text_stays_text(project: Project, bypass_csp: bool) -> None:
     """Also without the page's policy, which would keep most of it from running."""
-    settings = {"ENVIRONMENT": PAYLOAD, "BUILD_COMMIT": PAYLOAD}
+    settings = {"ENVIRONMENT": PAYLOAD, "BUILD_COMMIT": PAYLOAD, "CONSOLE_TOKEN": TOKEN}
     with chromium.running() as browser, project.start(**settings) as service:
-        page = open_page(browser, service, bypass_csp=bypass_csp)
+        page = open_page(browser, service, f"?token={TOKEN}", bypass_csp=bypass_csp)
         path = f"/echo/{quote(PAYLOAD)}"
         service.get(path, {"User-Agent": PAYLOAD, "X-Request-ID": PAYLOAD})
         number = 1
         for section in (*SECTIONS, f"requests/{number}"):
-            page.goto(f"{service.admin_url}/#{section}")
+            page.goto(f"{service.admin_url}/console/#{section}")
             expect(page.locator("#content")).not_to_be_empty(timeout=10_000)
             page.wait_for_timeout(200)
             assert page.locator("img, #main script").count() == 0, section
@@ -331,6 +332,89 @@ def test_nobody_is_kept_out(project: Project, scheme: str) -> None:
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 assert wide <= width, section
             assert_no_problem(page)
+
+
+def test_what_stays_is_not_made_anew(project: Project) -> None:
+    """A click may last longer than the time until the page changes, and lines come in meanwhile."""
+    with looked_at(project, "#requests") as (service, page):
+        service.get("/orders/8")
+        order = page.get_by_role("link", name="GET /orders/8")
+        tabs = page.get_by_role("navigation").get_by_role("link")
+        expect(order).to_be_visible(timeout=10_000)
+        for each in (order, tabs.first, tabs.last):
+            each.evaluate("each => each.isKnown = true")
+        service.get("/orders/7")
+        expect(page.get_by_role("link", name="GET /orders/7")).to_be_visible()
+        expect(page.locator("tbody tr").first).to_contain_text("GET /orders/7")
+        expect(page.get_by_role("navigation")).to_contain_text("Errors 1")
+        for each in (order, tabs.first, tabs.last):
+            assert each.evaluate("each => each.isKnown")
+        order.hover()
+        page.mouse.down()
+        service.get("/orders/9")
+        page.wait_for_timeout(1500)  # over which the page would have changed
+        page.mouse.up()
+        expect(page.get_by_role("heading", name="GET /orders/8")).to_be_visible()
+        tabs.last.hover()
+        page.mouse.down()
+        page.wait_for_timeout(1500)
+        page.mouse.up()
+        expect(page.get_by_role("heading", name="Profile")).to_be_visible()
+        assert_no_problem(page)
+
+
+def test_failing_background_work_is_named(project: Project) -> None:
+    app = project.path / "src" / project.package / "app.py"
+    work = '    service.background("mail", handlers.deliver, restart=True)\n'
+    text = app.read_text(encoding="utf-8")
+    app.write_text(text.replace("    return service\n", f"{work}    return service\n"))
+    with (app.parent / "handlers.py").open("a", encoding="utf-8") as handlers:
+        handlers.write('\n\nasync def deliver() -> None:\n    raise OSError("no route")\n')
+    with looked_at(project) as (_, page):
+        note = page.locator(".notes .bad")
+        expect(note).to_contain_text("Background work mail failed", timeout=10_000)
+        expect(note).to_contain_text("OSError: no route")
+        expect(page.get_by_text("Nothing calls for attention")).to_have_count(0)
+        note.get_by_role("link").click()
+        expect(page.locator("tbody tr").first).to_contain_text("restarting")
+        assert_no_problem(page)
+
+
+def test_narrow_page_shows_every_tab_and_breaks_no_word(project: Project) -> None:
+    with chromium.running() as browser, project.start() as service:
+        page = open_page(browser, service, viewport={"width": 400, "height": 800})
+        for section in SECTIONS:
+            page.goto(f"{service.admin_url}/#{section}")
+            expect(page.locator("nav a[aria-current]")).to_have_text(section.capitalize())
+            for tab in page.get_by_role("navigation").get_by_role("link").all():
+                expect(tab).to_be_in_viewport(ratio=1)
+        page.goto(f"{service.admin_url}/#settings")
+        value = page.get_by_role("cell", name="development", exact=True).locator("span")
+        expect(value).to_be_visible()
+        assert value.evaluate("each => each.getClientRects().length") == 1
+        assert "`" not in page.inner_text("main")
+        assert_no_problem(page)
+
+
+def test_token_leads_in_and_the_cookie_stays_on_the_admin_port(project: Project) -> None:
+    project.add_handler(
+        """\
+class Cookies(JsonHandler):
+    def get(self) -> None:
+        self.finish({"cookies": self.request.headers.get("Cookie", "")})
+""",
+        r'(r"/cookies", handlers.Cookies)',
+    )
+    with chromium.running() as browser, project.start(CONSOLE_TOKEN=TOKEN) as service:
+        page = browser.new_page()
+        assert page.goto(f"{service.admin_url}/").status == 401  # type: ignore[union-attr]
+        page.goto(f"{service.admin_url}/?token={TOKEN}#routes")
+        expect(page.get_by_role("heading", name="Routes")).to_be_visible(timeout=10_000)
+        assert page.url == f"{service.admin_url}/console/#routes"
+        page.goto(f"{service.admin_url}/#now")
+        expect(page.get_by_role("heading", name="Now")).to_be_visible(timeout=10_000)
+        page.goto(f"{service.url}/cookies")
+        assert '"cookies": ""' in page.inner_text("body")
 
 
 def test_keyboard_alone_leads_to_the_stack(project: Project) -> None:

@@ -116,7 +116,9 @@ def test_image_knows_what_it_was_built_of(built: tuple[Containers, Path]) -> Non
     assert (labels["revision"], labels["created"]) == tuple(BUILD.values())
     url = "http://127.0.0.1:8001/console/now.json"
     script = f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"
-    with storage.running("my-service", *CONFINED) as container:
+    # Or the console would be closed.
+    env = {"ENVIRONMENT": "development"}
+    with storage.running("my-service", *CONFINED, env=env) as container:
         container.wait_for(lambda: is_passed(container, ["python", "-c", script]))
         now = json.loads(container.execute("python", "-c", script))
         assert (now["commit"], now["built"]) == (BUILD["BUILD_COMMIT"], 1896091200)

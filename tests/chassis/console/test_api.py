@@ -1,14 +1,22 @@
 """What the console knows of the service, as JSON."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
+import os
 import sys
+import tempfile
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from tornado import web
@@ -22,12 +30,16 @@ from tornado.httputil import (
 from tornado.web import RequestHandler
 from tornado_chassis import tracing
 from tornado_chassis.application import Application
+from tornado_chassis.background import Work
 from tornado_chassis.console import Console
 from tornado_chassis.console.recorder import REQUESTS
 from tornado_chassis.exchange import correlation
 from tornado_chassis.feature import Export, Feature
-from tornado_chassis.settings import read
+from tornado_chassis.service import Service
+from tornado_chassis.settings import parsing, read, setting
+from tornado_chassis.settings.setting import HIDDEN
 
+from .. import routes
 from ..routes import Slow
 from ..settings import Settings
 from ..testing import ChassisTest
@@ -93,6 +105,10 @@ class ConsoleTest(ChassisTest):
     def console(self) -> Console:
         [console] = (each for each in self.app.runtime.features if isinstance(each, Console))
         return console
+
+    @property
+    def background(self) -> list[Work]:
+        return self.service.app.runtime.background.works
 
     def ask(self, path: str) -> Any:
         answer = self.fetch_admin(f"/console/{path}")
@@ -324,12 +340,6 @@ class TestConsole(ConsoleTest):
         assert everything["state"] == "ready"
         assert self.ask(f"now.json?since={second['time'] + 60}")["seconds"] == []
 
-    def test_settings_say_where_they_are_from(self) -> None:
-        settings = {each["name"]: each for each in self.ask("settings.json")["settings"]}
-        port = settings["PORT"]
-        assert (port["value"], port["source"]) == ("8000", "default")
-        assert port["meaning"] == "Port to listen on, or 0 for any free port."
-
     def test_lines_are_filtered(self) -> None:
         log.info("One")
         log.error("Two")
@@ -401,11 +411,21 @@ class TestConsole(ConsoleTest):
 
         async def start() -> None:
             self.service.background("mail", fail)
-            await self.until(lambda: self.service.app.runtime.background.works[0].failures)
+            self.service.background("post", fail, restart=True)
+            await self.until(lambda: all(each.failures for each in self.background))
 
         self.run_async(start)
-        [mail] = self.ask("work.json")["work"]
+        mail, post = self.ask("work.json")["work"]
         assert (mail["state"], mail["seconds"]) == ("failed", None)
+        assert (post["state"], post["seconds"]) == ("restarting", None)
+        mail, post = self.ask("now.json")["failed_work"]
+        assert (mail["name"], mail["failures"], mail["state"]) == ("mail", 1, "failed")
+        assert (post["error"], post["state"]) == ("ValueError: no route", "restarting")
+        # What runs again for some minutes is no longer among them; what does not run, is.
+        for each in self.background:
+            self.console.failed_work[each.name] = (0.0, "")
+        self.background[1].state = "running"
+        assert [each["name"] for each in self.ask("now.json")["failed_work"]] == ["mail"]
 
     async def test_age_of_a_task_counts_from_when_it_was_first_seen(self) -> None:
         async def age() -> float:
@@ -476,6 +496,31 @@ class TestConsole(ConsoleTest):
         assert len(main["samples"]) == len(main["weights"])
         frames = file["shared"]["frames"]
         assert all(index < len(frames) for sample in main["samples"] for index in sample)
+
+    def test_profile_shows_a_thread_pool_that_is_full(self) -> None:
+        let_go = threading.Event()
+
+        async def sample() -> bytes:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="pool"))
+            waiting = [loop.run_in_executor(None, let_go.wait) for _ in range(2)]
+            # Not with a client that looks up the address in this pool.
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)
+            writer.write(
+                b"POST /console/profile.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                b'Content-Type: application/json\r\nContent-Length: 16\r\n\r\n{"seconds": 0.2}'
+            )
+            try:
+                async with asyncio.timeout(5):
+                    answer = await reader.read()
+            finally:
+                writer.close()
+                let_go.set()
+                await asyncio.gather(*waiting)
+            return answer.partition(b"\r\n\r\n")[2]
+
+        tree = json.loads(self.run_async(sample))["tree"]
+        assert "pool_0" in [each["name"] for each in tree["children"]]
 
     def test_one_profile_at_a_time_and_none_beyond_a_stop(self) -> None:
         async def both() -> list[int]:
@@ -568,6 +613,95 @@ class TestBlocked(ConsoleTest):
         )
         assert line["message"].startswith("The event loop was blocked for 0.")
         assert "in block" in line["stack"]
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Settings):
+    """A team's settings, with another default of one of the chassis."""
+
+    drain_timeout_seconds: float = 7.0
+
+    smtp_pass: str = "hunter2"
+    db_pwd: str = "hunter2"
+    dsn_of_cache: str = "redis://:hunter2@cache/0"
+    repository: str = "https://hunter2@git.example/orders"
+    database: str = "postgres://app:hun/hunter2@db/orders"
+    libpq: str = "host=db user=app password='hunter2 hunter2' dbname=orders"
+    brokers: tuple[str, ...] = setting(("amqp://a:hunter2@b1", "amqp://a:hunter2@b2"), parse=str)
+    queue: str = "Endpoint=sb://queue/;SharedAccessKey=hunter2"
+    go: str = "app:hunter2@tcp(db:3306)/orders"
+    passengers: int = setting(4, parse=parsing.integer(1, 9))
+    plan: object = setting(Unprintable(), parse=str)
+    nothing: int = setting(0, parse=parsing.integer(0, 9))
+
+
+class TestSettings(ConsoleTest):
+    environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""}  # noqa: RUF012 (as its base)
+
+    def settings(self) -> Settings:
+        return self.read(Own)
+
+    def make_service(self) -> Service:
+        # The features of `Own` are chosen by name, as those of `Settings` are.
+        return routes.make_service(self.settings())
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        return {each["name"]: each for each in self.ask("settings.json")["settings"]}
+
+    def test_source_and_meaning(self) -> None:
+        port = self.shown["PORT"]
+        assert (port["value"], port["source"]) == ("8000", "default")
+        assert port["meaning"] == "Port to listen on, or 0 for any free port."
+        assert self.shown["MAX_CONNECTIONS"]["source"] == "environment"
+
+    def test_what_is_read_once_is_not_read_again(self) -> None:
+        with contextlib.chdir(tempfile.mkdtemp()):
+            Path(".env").write_text("PORT=9000\nMAX_CONNECTIONS=9\n")
+            self.enterContext(mock.patch.dict(os.environ, {"HOST": "0.0.0.0"}))
+            shown = self.shown
+        found = {name: (shown[name]["value"], shown[name]["source"]) for name in ("HOST", "PORT")}
+        assert found == {"HOST": ("127.0.0.1", "default"), "PORT": ("8000", "default")}
+
+    def test_value_in_force_is_shown(self) -> None:
+        names = "LOOP_BLOCKED_SECONDS", "STATSD_PREFIX", "OTEL_SERVICE_NAME", "NOTHING"
+        values = [self.shown[name]["value"] for name in names]
+        assert values == ["0.1", "my-service", "my-service", "0"]
+
+    def test_own_settings_are_first(self) -> None:
+        settings = self.ask("settings.json")["settings"]
+        own = [each["name"] for each in settings if each["is_own"]]
+        assert own[0] == "DRAIN_TIMEOUT_SECONDS"  # which it has declared again
+        assert len(own) == 13
+        assert [each["is_own"] for each in settings[:14]] == [True] * 13 + [False]
+
+    def test_secrets_are_hidden_however_they_are_called(self) -> None:
+        answer = self.fetch_admin("/console/settings.json").body.decode()
+        assert "hunter2" not in answer
+        assert self.shown["PASSENGERS"]["value"] == "4"
+        assert self.shown["SMTP_PASS"]["value"] == HIDDEN
+        assert self.shown["LIBPQ"]["value"] == f"host=db user=app password={HIDDEN} dbname=orders"
+
+    def test_value_that_has_no_text_costs_only_itself(self) -> None:
+        assert self.shown["PLAN"]["value"].startswith("<Unprintable")
+
+
+def test_secret_is_in_no_error_message() -> None:
+    wrong = {"SMTP_PASS": "hunter2", "TRACE_URL": "https://a:hunter2@b/{trace_id}", "PORT": "x"}
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wrong(Own):
+        smtp_pass: str = setting("", parse=parsing.port)
+
+    with pytest.raises(ValueError, match="SMTP_PASS: should be") as problems:
+        read(Wrong, wrong)
+    assert "hunter2" not in str(problems.value)
+    assert "PORT: should be a whole number from 0 to 65535, not 'x'" in str(problems.value)
 
 
 class TestBuild(ConsoleTest):

@@ -22,6 +22,7 @@ class Work:
     function: Callable[[], Awaitable[Any]]
     #: Whether it is restarted after an exception.
     restart: bool
+    #: `waiting`, `running`, `failed`, `ended`, or `restarting` until it is started again.
     state: str = "waiting"
     #: When it last began, by `time.monotonic()`.
     started: float = 0.0
@@ -84,6 +85,7 @@ class Background:
                 work.state = "ended"
             if work.state == "ended" or not work.restart:
                 return
+            work.state = "restarting"
             if monotonic() - work.started > MAX_DELAY_SECONDS:
                 delay = FIRST_DELAY_SECONDS
             log.info("Background work %s restarts in %g s", work.name, delay)

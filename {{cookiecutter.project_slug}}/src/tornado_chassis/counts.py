@@ -9,6 +9,9 @@ from .feature import Feature, Runtime, Total
 
 REASONS = "malformed", "overload", "timeout", "too_large"
 
+MAX_NAMES = 100
+"""How many names of background work are told apart; the others are `_OTHER`."""
+
 
 class Rejections(Feature):
     """Counts requests that never reached their handler, by reason."""
@@ -39,6 +42,30 @@ class WebSockets(Feature):
             yield "websocket_closes", "WebSockets that were closed.", count, {"code": code}
 
 
+class BackgroundWork(Feature):
+    """Counts exceptions that ended background work, by its name."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def attach(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def background_failed(self, name: str, error: BaseException) -> None:
+        self._add(name, 1)
+
+    def totals(self) -> Iterable[Total]:
+        for work in self._runtime.background.works:
+            self._add(work.name, 0)
+        name, meaning = "background_failures", "Exceptions that ended background work."
+        for work_name, count in self._counts.items():
+            yield name, meaning, count, {"work": work_name}
+
+    def _add(self, name: str, number: int) -> None:
+        is_known = name in self._counts or len(self._counts) < MAX_NAMES
+        self._counts[name if is_known else "_OTHER"] += number
+
+
 class GarbageCollection(Feature):
     """Adds up how long garbage collection stopped everything else, by generation."""
 
@@ -65,4 +92,4 @@ class GarbageCollection(Feature):
             self._seconds[info["generation"]] += perf_counter() - self._started
 
 
-COUNTS = (Rejections, WebSockets, GarbageCollection)
+COUNTS = (Rejections, WebSockets, BackgroundWork, GarbageCollection)

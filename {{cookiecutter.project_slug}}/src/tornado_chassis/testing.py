@@ -31,6 +31,8 @@ from .tracing.recording import RecordedSpan, RecordingTracer
 
 # A test may block the event loop, and a busy machine does.
 UNWATCHED = {"LOOP_BLOCKED_SECONDS": "0"}
+# Which is not said by a terminal here.
+DEVELOPMENT = {"ENVIRONMENT": "development"}
 # What Python, and what measures its coverage, read from the environment.
 KEPT = ("COVERAGE_", "LD_", "PYTHON", "SYSTEMROOT")
 
@@ -57,7 +59,7 @@ class ServiceTest(AsyncHTTPTestCase):
         kept = dotenv_values(file) if file else {}
         environ = {name: value for name, value in kept.items() if value}
         try:
-            return read(kind, UNWATCHED | environ | self.environ)
+            return read(kind, UNWATCHED | DEVELOPMENT | environ | self.environ)
         except ValueError as error:
             if file is None:
                 raise

@@ -19,9 +19,7 @@ from tornado.web import RequestHandler
 from .exchange import correlation
 from .feature import Feature, Incident, Runtime
 from .settings.server import ServerSettings
-
-IN_DEVELOPMENT_SECONDS = 0.1
-ELSEWHERE_SECONDS = 1.0
+from .settings.setting import in_force
 
 HANGS_SECONDS = 5.0
 """After this time it is logged without waiting for the end, which may never come."""
@@ -41,11 +39,7 @@ class Watch(Feature):
     """Watches the event loop from a thread, and logs what blocked it."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        limit = settings.loop_blocked_seconds
-        if limit is None:
-            in_development = settings.environment == "development"
-            limit = IN_DEVELOPMENT_SECONDS if in_development else ELSEWHERE_SECONDS
-        self._limit = limit
+        self._limit = limit = float(in_force(settings, "loop_blocked_seconds"))
         self._package = settings.service_package
         self._interval = limit / 4
         self._blocked_seconds = 0.0

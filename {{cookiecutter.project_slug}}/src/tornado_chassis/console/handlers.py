@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tornado.escape import json_encode
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
+from .. import admin
 from ..openapi import document
 from ..values import to_json
 from . import views
-from .access import COOKIE
 from .profile import MAX_SECONDS, Profile
 from .state import State
 
@@ -37,6 +37,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+PATH = "/console/"
 
 CONTENTS = """\
 A browser shows this as a page.
@@ -63,7 +65,7 @@ A browser shows this as a page.
 def routes(console: State) -> list[Any]:
     given = {"console": console}
     return [
-        (r"/", Index, given),
+        (r"/(?:console/)?", Index, given),
         (r"/openapi\.json", OpenApi, given),
         (r"/console/(page\.css|page\.js)", File, given),
         (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
@@ -73,7 +75,7 @@ def routes(console: State) -> list[Any]:
     ]
 
 
-class Guarded(RequestHandler):
+class Guarded(admin.Guarded):
     """Answers only clients that may see the console."""
 
     #: The page polls every second, which would drown out everything else in the log.
@@ -89,38 +91,36 @@ class Guarded(RequestHandler):
     def compute_etag(self) -> None:
         return None
 
-    def prepare(self) -> None:
-        access = self.console.access
-        if self.log_in():
-            pass
-        elif rejection := access.rejection(self.request):
-            self.reject(*rejection)
-        elif self.request.method not in ("GET", "HEAD"):
-            self.expect_own_json()
-
-    def log_in(self) -> bool:
-        """Replaces `?token=` with a cookie, so that it does not stay in the address bar."""
-        token = self.get_query_argument("token", "")
-        if not token or not self.console.access.is_token(token):
-            return False
-        cookie = self.console.access.cookie
-        self.set_cookie(COOKIE, cookie, path="/", httponly=True, samesite="Strict")
-        self.redirect(self.request.path, status=HTTPStatus.SEE_OTHER)
-        return True
-
-    def expect_own_json(self) -> None:
+    async def prepare(self) -> None:
+        door: admin.Door = self.settings["door"]
+        is_read = self.request.method in ("GET", "HEAD")
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if not self.console.access.is_own_page(self.request):
-            self.reject(HTTPStatus.FORBIDDEN, "Another site's page must not ask for this.")
-        elif kind != "application/json":
-            self.reject(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
+        token = self.get_query_argument("token", "")
+        if token and is_read and door.has_token:
+            if denial := await door.denial_of(token, self.request):
+                self.deny(*denial)
+            else:
+                self.log_in(door)
+            return
+        await super().prepare()
+        if not self._finished and not is_read and kind != "application/json":
+            self.deny(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
 
-    def reject(self, status: int, text: str) -> None:
-        self.set_status(status)
-        if status == HTTPStatus.UNAUTHORIZED:
-            self.set_header("WWW-Authenticate", "Bearer")
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(text.rstrip("\n") + "\n")
+    def log_in(self, door: admin.Door) -> None:
+        """Replaces `?token=` with a cookie, so that it does not stay in the address bar.
+
+        Browsers send a cookie to all ports of a host, so it has a path that the main port has not.
+        """
+        self.set_cookie(
+            admin.COOKIE,
+            door.cookie(),
+            path=PATH,
+            max_age=admin.COOKIE_SECONDS,
+            httponly=True,
+            secure=self.request.protocol == "https",
+            samesite="Strict",
+        )
+        self.redirect(PATH, status=HTTPStatus.SEE_OTHER)
 
     def respond(self, body: object) -> None:
         self.set_header("Content-Type", "application/json")
@@ -148,6 +148,14 @@ class Guarded(RequestHandler):
 
 
 class Index(Guarded):
+    def deny(self, status: int, text: str) -> None:
+        # The browser may have a cookie, which it does not send for the root.
+        is_page = "text/html" in self.request.headers.get("Accept", "")
+        if status == HTTPStatus.UNAUTHORIZED and self.request.path == "/" and is_page:
+            self.redirect(PATH, status=HTTPStatus.SEE_OTHER)
+        else:
+            super().deny(status, text)
+
     def get(self) -> None:
         self.set_header("Vary", "Accept")
         if "text/html" in self.request.headers.get("Accept", ""):
@@ -208,7 +216,8 @@ class Levels(Guarded):
             reason = f"level must be one of {', '.join(LEVELS)}"
             raise HTTPError(HTTPStatus.BAD_REQUEST, reason=reason)
         seconds = self.seconds(body, 600, MAX_LEVEL_SECONDS)
-        self.console.set_level("" if name == "root" else name, getattr(logging, level), seconds)
+        logger, who = "" if name == "root" else name, str(self.request.remote_ip)
+        self.console.set_level(logger, getattr(logging, level), seconds, who)
         self.get()
 
 

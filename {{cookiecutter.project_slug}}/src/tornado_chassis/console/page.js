@@ -3,8 +3,10 @@
 const EVERY = 1000; // milliseconds
 const LONG = 5; // seconds that a request may take before it is pointed out
 const KEPT = 15 * 60; // seconds that the charts show
+const RECENT = 10; // seconds that the figures above the charts are about
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 const SVG = "http://www.w3.org/2000/svg";
+const HANDLERS = ["onclick", "oninput", "onkeydown", "onpointerleave", "onpointermove", "onsubmit"];
 
 const SECTIONS = {
   now: "Now", requests: "Requests", errors: "Errors", routes: "Routes", checks: "Checks",
@@ -18,12 +20,13 @@ let checks = [];
 let isPaused = false;
 let shown = ""; // what the section was last made of
 let turn = 0;
+let isPressed = false; // a click is not over
 
 // Elements
 
 function element(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    if (name.startsWith("on")) node[name] = value;
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value !== undefined && value !== null) node.setAttribute(name, value);
   }
@@ -36,12 +39,15 @@ const h = (tag, attributes, ...children) =>
 const s = (tag, attributes, ...children) =>
   element(document.createElementNS(SVG, tag), attributes, children);
 
-function table(caption, columns, rows, empty) {
+// A row that stays the same one when others come before it.
+const keyed = (key, cells) => Object.assign(cells, { key });
+
+function table(caption, columns, rows, empty, kind) {
   if (!rows.length) return h("div", { class: "table" }, h("p", { class: "empty" }, empty));
   const head = columns.map(([name, kind]) => h("th", { scope: "col", class: kind || null }, name));
   const body = rows.map((cells) =>
-    h("tr", {}, cells.map((cell, index) => h("td", { class: columns[index][1] || null }, cell))));
-  return h("div", { class: "table", tabindex: "0", role: "region", "aria-label": caption },
+    h("tr", { "data-key": cells.key }, cells.map((cell, index) => h("td", { class: columns[index][1] || null, "data-name": columns[index][0] }, cell))));
+  return h("div", { class: `table ${kind || ""}`, tabindex: "0", role: "region", "aria-label": caption },
     h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
 }
 
@@ -54,6 +60,11 @@ function facts(entries) {
 const badge = (text, kind) => h("span", { class: `badge ${kind}` }, text);
 const mono = (text) => h("span", { class: "mono break" }, text);
 const quiet = (text) => h("span", { class: "quiet" }, text);
+// `code` between backticks, as in docstrings.
+const hint = (text) => text.split("`").map((part, index) => index % 2 ? h("code", {}, part) : part);
+// Broken after such letters rather than anywhere.
+const breakable = (text, after) =>
+  h("span", { class: "mono" }, text.split(after).map((part, index) => index ? [h("wbr"), part] : part));
 
 // Figures
 
@@ -110,7 +121,7 @@ function complain(error) {
 
 // Charts
 
-function chart(title, now, lines, format, scale) {
+function chart(title, now, lines, format, { scale, over } = {}) {
   const width = 900, height = 90;
   const end = latest.time;
   const most = Math.max(scale || 0, ...lines.flatMap(([, value]) => seconds.map(value).filter((each) => each !== null)));
@@ -131,28 +142,24 @@ function chart(title, now, lines, format, scale) {
     svg.append(s("polyline", { class: `chart-line ${["", "second", "third"][index]}`, points: points.join(" ") }));
   });
   const names = lines.length > 1 && h("span", { class: "legend" }, lines.map(([name]) => h("span", { class: name }, name)));
-  const value = h("p", { class: lines.length > 1 ? "value small" : "value" }, now);
-  const when = h("span", {}, begin);
-  const cursor = s("line", { class: "chart-cursor", y1: 0, y2: height, visibility: "hidden" });
-  svg.append(cursor);
-  const leave = () => {
-    cursor.setAttribute("visibility", "hidden");
-    value.textContent = now;
-    when.textContent = begin;
+  svg.append(s("line", { class: "chart-cursor", y1: 0, y2: height, visibility: "hidden" }));
+  // What these find is on the page: what is made here only says how that is to be.
+  const point = (event, near) => {
+    const card = event.currentTarget.closest(".card"), cursor = card.querySelector(".chart-cursor");
+    if (near) for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(near.time));
+    cursor.setAttribute("visibility", near ? "visible" : "hidden");
+    card.querySelector(".figure").textContent = near ? lines.map(([, of]) => of(near) === null ? "–" : format(of(near))).join(" / ") : now;
+    card.querySelector(".axis span").replaceChildren(near ? at(near.time) : begin);
   };
-  svg.addEventListener("pointerleave", leave);
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
+  svg.onpointerleave = (event) => point(event);
+  svg.onpointermove = (event) => {
+    const box = event.currentTarget.getBoundingClientRect();
     const time = end - span * (1 - (event.clientX - box.left) / box.width);
-    const near = seconds.reduce((best, each) => Math.abs(each.time - time) < Math.abs(best.time - time) ? each : best, seconds[0]);
-    if (!near) return;
-    for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(near.time));
-    cursor.setAttribute("visibility", "visible");
-    value.textContent = lines.map(([, of]) => of(near) === null ? "–" : format(of(near))).join(" / ");
-    when.replaceChildren(at(near.time));
-  });
-  return h("section", { class: "card" }, h("h3", {}, title, " ", names || null), value, svg,
-    h("div", { class: "axis" }, when, h("span", {}, `at most ${format(most)}`), h("span", {}, "now")));
+    point(event, seconds.reduce((best, each) => Math.abs(each.time - time) < Math.abs(best.time - time) ? each : best, seconds[0]));
+  };
+  return h("section", { class: "card" }, h("h3", {}, title, " ", names || null),
+    h("p", { class: lines.length > 1 ? "value small" : "value" }, h("span", { class: "figure" }, now), over ? quiet(` over ${RECENT} s`) : null), svg,
+    h("div", { class: "axis" }, h("span", {}, begin), h("span", {}, `at most ${format(most)}`), h("span", {}, "now")));
 }
 
 function notes(requests) {
@@ -169,6 +176,10 @@ function notes(requests) {
   for (const each of latest.blocked.slice(-3).reverse())
     found.push(["warn", ["At ", at(each.time), ` the event loop was blocked for ${duration(each.duration)} by `, mono(`${each.file}:${each.line} in ${each.function}`),
       each.route ? ` (${each.route})` : "", h("details", { "data-key": `blocked ${each.time}` }, h("summary", {}, "Stack"), h("pre", {}, each.stack))]]);
+  for (const each of latest.failed_work) {
+    const state = { failed: "and does not run", restarting: "and waits to be restarted" }[each.state] || "lately";
+    found.push(["bad", [link("work", `Background work ${each.name}`), ` failed ${count(each.failures)} ×, ${state}. At `, at(each.last), `: ${each.error}`]]);
+  }
   const refused = Object.entries(latest.refused);
   if (refused.length) found.push(["warn", `Refused before a handler: ${refused.map(([reason, number]) => `${count(number)} ${reason}`).join(", ")}.`]);
   if (!found.length) found.push(["good", "Nothing calls for attention."]);
@@ -183,7 +194,7 @@ const VIEWS = {
   async now() {
     const requests = await ask("requests.json");
     checks = (await ask("checks.json")).checks;
-    const recent = seconds.slice(-10);
+    const recent = seconds.slice(-RECENT);
     const rate = recent.reduce((sum, each) => sum + each.requests, 0) / (recent.length || 1);
     const total = recent.reduce((sum, each) => sum + each.requests, 0);
     const errors = total ? recent.reduce((sum, each) => sum + each.errors, 0) / total : 0;
@@ -194,12 +205,12 @@ const VIEWS = {
       h("h2", {}, "Now"),
       notes(requests),
       h("div", { class: "charts" },
-        chart("Requests", perSecond(rate), [["rate", (each) => each.requests]], perSecond),
-        chart("Errors", share(errors), [["share", (each) => each.requests ? each.errors / each.requests : 0]], share),
+        chart("Requests", perSecond(rate), [["rate", (each) => each.requests]], perSecond, { over: true }),
+        chart("Errors", share(errors), [["share", (each) => each.requests ? each.errors / each.requests : 0]], share, { over: true }),
         chart("Duration", [measured.p50, measured.p95, measured.p99].map(duration).join(" / "),
           [["p50", (each) => each.p50], ["p95", (each) => each.p95], ["p99", (each) => each.p99]], duration),
         chart("In flight", count(latest.in_flight), [["in flight", (each) => each.in_flight]], count),
-        chart("Event loop late by", duration(last.lag), [["lag", (each) => each.lag]], duration, 0.01),
+        chart("Event loop late by", duration(last.lag), [["lag", (each) => each.lag]], duration, { scale: 0.01 }),
         chart("Memory", mebibytes(last.memory), [["memory", (each) => each.memory]], mebibytes)),
       h("h3", {}, "Process"),
       facts([["Service", `${latest.service} ${latest.version}`], ["Commit", latest.commit && mono(latest.commit)],
@@ -214,37 +225,37 @@ const VIEWS = {
     const query = new URLSearchParams([...filters("requests")].filter(([, value]) => value));
     const body = await ask(`requests.json?${query}`);
     const inFlight = body.in_flight.sort((one, other) => other.duration - one.duration);
-    const rows = [...inFlight, ...body.requests].map((each) => [
+    const rows = [...inFlight, ...body.requests].map((each) => keyed(each.number, [
       at(each.started),
-      [h("a", { class: "mono break", href: `#requests/${each.number}`, "data-key": each.number }, `${each.method} ${each.path}`),
+      [h("a", { class: "mono break", href: `#requests/${each.number}` }, `${each.method} ${each.path}`),
         h("div", { class: "second" }, each.route || "unmatched"),
         each.error ? h("div", { class: "failure" }, each.error) : null],
       statusBadge(each),
       duration(each.duration),
       mono(each.ids.trace_id || each.ids.request_id),
-    ]);
+    ]));
     return [
       quiet(`${inFlight.length} in flight, then the last ${body.requests.length}.`),
-      table("Requests", [["Started", "time"], ["Request"], ["Status"], ["Took", "number"], ["Trace or request id", "wide"]], rows, "None yet, or none that matches."),
+      table("Requests", [["Started", "time"], ["Request"], ["Status"], ["Took", "number"], ["Trace or request id", "wide"]], rows, hint(isFiltered("requests") ? "None that matches." : "None yet. Ask the service for something, and it is here within a second.")),
     ];
   },
 
   async errors() {
     const body = await ask("errors.json");
-    return [h("h2", {}, "Errors"), body.errors.length ? null : h("p", { class: "quiet" }, "None since the start."),
-      body.errors.map((each) => h("section", { class: "card group" },
+    return [h("h2", {}, "Errors"), body.errors.length ? null : h("p", { class: "quiet" }, hint("None since the start. An exception that nobody handles, or an `HTTPError` of 500 or higher, is shown here with its stack.")),
+      body.errors.map((each) => h("section", { class: "card group", "data-key": `${each.type} ${each.where} ${each.place}` },
         h("h3", {}, badge(`${count(each.count)} ×`, "bad"), " ", each.type, ": ", each.message),
         facts([["In", each.where], ["At", mono(each.place)], ["First", at(each.first)], ["Last", at(each.last)],
           ["Request", each.number ? link(`requests/${each.number}`, each.request_id) : each.request_id]]),
-        h("details", { "data-key": `${each.type} ${each.where} ${each.place}` }, h("summary", {}, "Stack of the latest"), h("pre", { class: "stack" }, each.stack))))];
+        h("details", {}, h("summary", {}, "Stack of the latest"), h("pre", { class: "stack" }, each.stack))))];
   },
 
   async routes() {
     const body = await ask("routes.json");
     const rows = body.routes.map((each) => [
-      [mono(`${each.method} ${each.route || "unmatched"}`), h("div", { class: "second" }, each.handler)],
+      [mono(`${each.method} ${each.route || "unmatched"}`), h("div", { class: "second" }, breakable(each.handler, /(?<=[._])/))],
       count(each.count), each.errors ? badge(count(each.errors), "bad") : "0", duration(each.p50), duration(each.p99)]);
-    return [h("h2", {}, "Routes"), h("p", {}, h("a", { href: "/openapi.json" }, "OpenAPI document")), table("Routes", [["Route, handler"], ["Requests", "number"], ["Errors", "number"], ["p50", "number wide"], ["p99", "number"]], rows, "None.")];
+    return [h("h2", {}, "Routes"), h("p", {}, h("a", { href: "/openapi.json" }, "OpenAPI document")), table("Routes", [["Route, handler"], ["Requests", "number"], ["Errors", "number"], ["p50", "number wide"], ["p99", "number"]], rows, hint("None. `make_service` in `app.py` lists the routes."))];
   },
 
   async checks() {
@@ -255,20 +266,25 @@ const VIEWS = {
       mono(each.name), badge(each.status, kind[each.status] || ""),
       [each.output ? h("div", { class: "failure" }, each.output) : `${each.observedValue} ${each.observedUnit || ""}`],
       each.history.slice(-5).reverse().map((entry) => h("div", {}, at(Date.parse(entry.time) / 1000), ` ${entry.status} `, quiet(entry.output || "")))]);
-    return [h("h2", {}, "Checks"), table("Checks", [["Check"], ["Status"], ["Value or reason"], ["Changes, latest first", "wide"]], rows, "The service has none.")];
+    return [h("h2", {}, "Checks"), table("Checks", [["Check"], ["Status"], ["Value or reason"], ["Changes, latest first", "wide"]], rows, hint("None yet. To add one to `make_service` in `app.py`: `service.health.add(\"database\", check)`, where `check` is an async function."))];
   },
 
   async settings() {
-    const rows = (await ask("settings.json")).settings.map((each) => [
-      [mono(each.name), h("div", { class: "second" }, each.meaning)], mono(each.value), each.source === "default" ? quiet(each.source) : badge(each.source, "")]);
-    return [h("h2", {}, "Settings"), table("Settings", [["Setting"], ["Value"], ["From"]], rows, "None.")];
+    const body = await ask("settings.json");
+    const rows = (isOwn) => body.settings.filter((each) => each.is_own === isOwn).map((each) => [
+      [breakable(each.name, /(?<=_)/), h("div", { class: "second" }, hint(each.meaning))], breakable(each.value, /(?<=[,;&/])/), each.source === "default" ? quiet(each.source) : badge(each.source, "")]);
+    const columns = [["Setting"], ["Value"], ["From"]];
+    return [h("h2", {}, "Settings"),
+      table("The service's own settings", columns, rows(true), hint("The service has none of its own. Each field of the class `Settings` in `settings.py` is one."), "stacked"),
+      h("h3", {}, "From the template"),
+      table("Settings from the template", columns, rows(false), "None.", "stacked")];
   },
 
   async logs() {
     const query = new URLSearchParams([...filters("logs")].filter(([, value]) => value));
     const [body, levels] = await Promise.all([ask(`logs.json?${query}`), ask("levels.json")]);
     return [
-      table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), "None yet, or none that matches."),
+      table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), hint(isFiltered("logs") ? "None that matches." : "None yet. What is logged with `logging` is here, if its level is high enough.")),
       h("h3", {}, "Levels"),
       table("Levels of loggers", [["Logger"], ["Level"], ["Change", ""]], levels.loggers.map(levelRow), "None."),
     ];
@@ -276,17 +292,17 @@ const VIEWS = {
 
   async work() {
     const body = await ask("work.json");
-    const stack = (lines) => h("pre", {}, lines.join("\n") || "not started");
+    const stack = (lines) => h("pre", {}, lines.join("\n") || "does not run");
     return [
       h("h2", {}, "Background work"),
       table("Background work", [["Name"], ["State"], ["Failures", "number"], ["Where it stands, the innermost call last"]],
         body.work.map((each) => [each.name,
-          [badge(each.state, each.state === "failed" ? "bad" : each.state === "running" ? "good" : ""), each.seconds === null ? null : h("div", { class: "second" }, `for ${duration(each.seconds)}`)],
-          count(each.failures), stack(each.stack)]), "There is none."),
+          [badge(each.state, { failed: "bad", restarting: "warn", running: "good" }[each.state] || ""), each.seconds === null ? null : h("div", { class: "second" }, `for ${duration(each.seconds)}`)],
+          count(each.failures), stack(each.stack)]), hint("There is none. To start some in `make_service` in `app.py`: `service.background(\"mail\", send, restart=True)`, where `send` is an async function."), "stacked"),
       h("h3", {}, `asyncio tasks: ${body.count}`),
       table("Tasks", [["Task"], ["Where it stands, the innermost call last"]],
         body.tasks.map((each) => [[each.name, [each.function, `for at least ${duration(each.at_least_seconds)}`, each.request_id].map((text) => h("div", { class: "second" }, text))],
-          stack(each.stack)]), "None."),
+          stack(each.stack)]), "None.", "stacked"),
     ];
   },
 
@@ -298,7 +314,7 @@ const VIEWS = {
       table("Exports", [["Backend"], ["Sent", "number"], ["Dropped", "number"], ["Last sent", "time"]],
         body.exports.map((each) => [[each.backend, h("div", { class: "second" }, each.unit)],
           each.sent === null ? badge("idle", "") : count(each.sent), number(each.dropped),
-          each.last_sent ? at(each.last_sent) : each.sent === null ? "no address is set" : "never"]), "Nothing is sent to anywhere."),
+          each.last_sent ? at(each.last_sent) : each.sent === null ? "no address is set" : "never"]), hint("Nothing is sent anywhere: the service was generated without a backend for metrics, errors or traces.")),
       h("h3", {}, "Other totals"),
       table("Totals", [["What"], ["Total", "number"]], body.totals.map((each) => [[mono(each.name), h("div", { class: "second" }, each.description)], count(each.total)]), "None."),
     ];
@@ -368,12 +384,12 @@ async function oneRequest(number) {
 }
 
 function lines(rows, isShownAbove) {
-  return rows.map((each) => [
+  return rows.map((each) => keyed(each.number, [
     at(each.time), levelBadge(each.level),
     [h("span", { class: "break" }, each.message), each.fields ? h("div", { class: "second" }, each.fields) : null,
-      each.stack && !isShownAbove ? h("details", { "data-key": `line ${each.number}` }, h("summary", {}, "Stack"), h("pre", {}, each.stack)) : null],
+      each.stack && !isShownAbove ? h("details", {}, h("summary", {}, "Stack"), h("pre", {}, each.stack)) : null],
     quiet(each.logger),
-  ]);
+  ]));
 }
 
 function levelRow(each) {
@@ -390,9 +406,9 @@ function levelRow(each) {
   };
   const left = each.seconds_left === null ? null : quiet(` for ${Math.ceil(each.seconds_left / 60)} min more`);
   const options = LEVELS.map((level) => h("option", { selected: level === (each.level === "DEBUG" ? "INFO" : "DEBUG") }, level));
-  return [mono(each.logger), [each.is_own ? badge(each.level, "") : quiet(each.level), left],
-    h("form", { onsubmit: change }, h("select", { name: "level", "aria-label": `Level of ${each.logger}`, "data-key": `level ${each.logger}` }, options),
-      h("button", { type: "submit", "data-key": `set ${each.logger}`, "aria-label": `Set level of ${each.logger} for 10 minutes` }, "Set for 10 min"))];
+  return keyed(each.logger, [breakable(each.logger, /(?<=[._])/), [each.is_own ? badge(each.level, "") : quiet(each.level), left],
+    h("form", { onsubmit: change }, h("select", { name: "level", "aria-label": `Level of ${each.logger}` }, options),
+      h("button", { type: "submit", "aria-label": `Set level of ${each.logger} for 10 minutes` }, "Set for 10 min"))]);
 }
 
 // Filters stand outside of what is drawn anew, and in the address, so that a view can be passed on.
@@ -416,10 +432,12 @@ function filterForm(section) {
         LEVELS.map((level) => h("option", { selected: given.get(name) === level }, level))));
     }
     return h("label", {}, label, h("input", { name, value: given.get(name) || "", size: name === "slower" || name === "status" ? 6 : 16,
-      placeholder: { status: "404, 5xx", route: "/hello/{name}" }[name] || "", autocomplete: "off" }));
+      placeholder: name === "status" ? "404, 5xx" : "", autocomplete: "off" }));
   };
   return h("form", { id: "filter", role: "search", oninput: change, onsubmit: (event) => event.preventDefault() }, FIELDS[section].map(field));
 }
+
+const isFiltered = (section) => [...filters(section).values()].some(Boolean);
 
 function filters(section) {
   const [name, query] = location.hash.slice(1).split("?");
@@ -469,23 +487,54 @@ function drawFrame() {
   document.getElementById("uptime").textContent = `up ${duration(latest.time - latest.started)}`;
   const [section] = current();
   const items = Object.entries(SECTIONS).map(([name, title]) =>
-    h("li", {}, h("a", { href: `#${name}`, "aria-current": name === section ? "page" : null, "data-key": `nav ${name}` }, title,
+    h("li", {}, h("a", { href: `#${name}`, "aria-current": name === section ? "page" : null }, title,
       name === "errors" && latest.errors ? h("span", { class: "count" }, ` ${count(latest.errors)}`) : null)));
   replace(document.getElementById("sections"), items);
 }
 
-// Keeps the focus, and what is open, where they were.
-function replace(parent, children) {
-  const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  const open = new Set([...parent.querySelectorAll("details[open]")].map((each) => each.dataset.key));
-  const chosen = new Map([...parent.querySelectorAll("select[data-key]")].map((each) => [each.dataset.key, each.value]));
-  parent.replaceChildren(...children.flat(Infinity).filter((each) => each !== null && each !== undefined));
-  for (const each of parent.querySelectorAll("[data-key]")) {
-    if (open.has(each.dataset.key)) each.open = true;
-    if (chosen.has(each.dataset.key)) each.value = chosen.get(each.dataset.key);
-    if (key && each.dataset.key === key) each.focus({ preventScroll: true });
+// Makes the children of an element what they are to be, and changes only what differs: a click, the
+// focus, a choice or an open stack are not lost. What has a key stays with it.
+function fill(parent, wanted) {
+  const known = new Map([...parent.children].filter((each) => each.dataset.key).map((each) => [each.dataset.key, each]));
+  const keys = new Set(wanted.map((each) => each.dataset?.key));
+  for (const [key, each] of known) if (!keys.has(key)) each.remove();
+  let old = parent.firstChild;
+  for (const each of wanted) {
+    const key = each.dataset?.key;
+    const kept = key ? known.get(key) : old && !old.dataset?.key ? old : null;
+    known.delete(key);
+    if (!kept || kept.nodeName !== each.nodeName) parent.insertBefore(each, old);
+    else {
+      if (kept === old) old = old.nextSibling;
+      else parent.insertBefore(kept, old);
+      change(kept, each);
+    }
+  }
+  while (old) {
+    const next = old.nextSibling;
+    old.remove();
+    old = next;
   }
 }
+
+function change(node, wanted) {
+  if (node.nodeType === Node.TEXT_NODE) {
+    if (node.data !== wanted.data) node.data = wanted.data;
+    return;
+  }
+  for (const { name } of [...node.attributes]) {
+    if (!wanted.hasAttribute(name) && name !== "open") node.removeAttribute(name);
+  }
+  for (const { name, value } of wanted.attributes) {
+    if (node.getAttribute(name) === value) continue;
+    if (name === "style") node.style.cssText = wanted.style.cssText; // as the policy allows
+    else node.setAttribute(name, value);
+  }
+  for (const name of HANDLERS) node[name] = wanted[name];
+  fill(node, [...wanted.childNodes]);
+}
+
+const replace = (parent, children) => fill(parent, [...h("div", {}, children).childNodes]);
 
 function current() {
   const [name, number] = location.hash.slice(1).split("?")[0].split("/");
@@ -506,7 +555,7 @@ async function refresh() {
     if (mine !== turn) return; // Another section has been asked for meanwhile.
     drawFrame();
     complain(null);
-    if (content === null || (shown === place && isSelecting())) return;
+    if (content === null || isPressed || (shown === place && isSelecting())) return;
     if (shown !== place) {
       const form = FIELDS[section] && !number ? filterForm(section) : null;
       if (!(form && document.getElementById("filter"))) {
@@ -533,6 +582,8 @@ addEventListener("hashchange", () => {
   main.replaceChildren();
   refresh();
 });
+addEventListener("pointerdown", (event) => isPressed = event.button === 0);
+for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => isPressed = false);
 document.getElementById("pause").addEventListener("click", (event) => {
   isPaused = !isPaused;
   event.target.setAttribute("aria-pressed", isPaused);

@@ -8,15 +8,16 @@ from time import monotonic, time
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..admin import change_level
 from ..client import Calls
 from ..counts import COUNTS
 from ..exchange import Exchange, correlation
 from ..feature import Feature, Runtime
 from ..health import checks
+from ..settings import source
 from ..settings.console import ConsoleSettings
-from .access import Access
 from .profile import Profile
-from .recorder import STACK, Recorder, Tail, short
+from .recorder import FAILURES, STACK, Recorder, Tail, short
 
 TICKS = 10
 """How many times per second the lag of the event loop is measured."""
@@ -39,14 +40,16 @@ class State(Feature):
         #: In it, `{trace_id}` stands for the id of the trace that it leads to.
         self.trace_url: str | None = getattr(settings, "trace_url", None)
         self.started = time()
-        self.access = Access(settings.console_token)
         self.recorder = Recorder(settings.service_package)
         self.tail = Tail(settings.console_token)
         self.runtime: Runtime
         #: The latest.
         self.profile: Profile | None = None
-        #: The level to restore and the timer that does so, by the name of the logger.
-        self.changed_levels: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        #: By the name of the logger: the level that was found, the one that it was changed to, and
+        #: the timer that changes it back.
+        self.changed_levels: dict[str, tuple[int, int, asyncio.TimerHandle]] = {}
+        #: When background work failed last, and with what, by its name.
+        self.failed_work: dict[str, tuple[float, str]] = {}
         #: The latest results of each check, but only those that differ from the one before.
         self.history: dict[str, list[Mapping[str, Any]]] = {}
         #: How much each backend had accepted, and when that last changed.
@@ -76,7 +79,8 @@ class State(Feature):
             # From all addresses, the one to open; and the token, which no other line shows.
             every = ("0.0.0.0", "::")
             host = "127.0.0.1" if host in every else f"[{host}]" if ":" in host else host
-            token = self.settings.console_token
+            # A default says nothing about who reads the log.
+            token = self.settings.console_token if source(self.settings, "environment") else None
             query = f"?token={token}" if token else ""
             log.info("Console: http://%s:%d/%s", host, self.settings.admin_port, query)
 
@@ -103,6 +107,12 @@ class State(Feature):
 
     def background_failed(self, name: str, error: BaseException) -> None:
         self.recorder.failed(error, f"background work {name}", 0, "")
+        failure = self.recorder.failures[-1]
+        # Moved to the end: the one that failed the longest ago makes room for a new one.
+        self.failed_work.pop(name, None)
+        self.failed_work[name] = failure.time, f"{failure.type}: {failure.message}"
+        if len(self.failed_work) > FAILURES:
+            del self.failed_work[next(iter(self.failed_work))]
 
     def request_rejected(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -122,25 +132,24 @@ class State(Feature):
     def span_ended(self, part: Any) -> None:
         self.recorder.span_ended(part)
 
-    def set_level(self, name: str, level: int, seconds: float) -> None:
+    def set_level(self, name: str, level: int, seconds: float, who: str) -> None:
         """Changes a logger's level, and changes it back after this time."""
         logger = logging.getLogger(name)
-        before = self.changed_levels.pop(name, None)
-        if before:
-            before[1].cancel()
-        back = before[0] if before else logger.level
+        found = logger.level
+        if before := self.changed_levels.pop(name, None):
+            before[2].cancel()
+            # What was there before both, but for a change that somebody else has made meanwhile.
+            found = before[0] if before[1] == found else found
         timer = asyncio.get_running_loop().call_later(seconds, self.restore_level, name)
-        self.changed_levels[name] = back, timer
-        logger.setLevel(level)
-        shown = name or "root"
-        log.info("Level of %s set to %s for %g s", shown, logging.getLevelName(level), seconds)
+        self.changed_levels[name] = found, level, timer
+        change_level(logger, level, f"{who} for {seconds:g} s")
 
     def restore_level(self, name: str) -> None:
-        if name in self.changed_levels:
-            level, timer = self.changed_levels.pop(name)
-            timer.cancel()
-            logging.getLogger(name).setLevel(level)
-            log.info("Level of %s restored to %s", name or "root", logging.getLevelName(level))
+        found, level, timer = self.changed_levels.pop(name)
+        timer.cancel()
+        logger = logging.getLogger(name)
+        if logger.level == level:
+            change_level(logger, found, "the console, as before")
 
     async def check(self) -> Mapping[str, Any]:
         """The result of each check. One that differs from the last is added to its history."""

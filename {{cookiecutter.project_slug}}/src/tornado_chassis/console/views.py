@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
@@ -16,18 +15,20 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from ..exchange import Exchange, correlation
-from ..settings import dotenv
+from ..settings import source
+from ..settings.server import ServerSettings
+from ..settings.setting import HIDDEN, in_force, is_secret, masked
 from .recorder import Histogram, Line, Request, Span, short
 from .state import State
 
-HIDDEN = "••••••"
+RECENT_SECONDS = 5 * 60
 TASKS = 200
 FRAMES = 30
 
 Arguments = Mapping[str, str]
 
-_SECRET = re.compile(r"passw|secret|token|credential|api_?key|private|_dsn$|(^|_)key$")
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+# Of those settings whose classes are in it, the chassis is the owner.
+_CHASSIS = ServerSettings.__module__.rpartition(".")[0]
 
 
 def now(console: State, arguments: Arguments) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def now(console: State, arguments: Arguments) -> dict[str, Any]:
         "errors": sum(entry[0] for entry in recorder.errors.values()),
         "refused": console.rejected,
         "blocked": list(console.blocked),
+        "failed_work": _failed_work(console),
         "seconds": [each._asdict() for each in recorder.seconds if each.time > since],
     }
 
@@ -140,25 +142,27 @@ async def checks(console: State, arguments: Arguments) -> dict[str, Any]:
 
 
 def settings(console: State, arguments: Arguments) -> dict[str, Any]:
-    known, dotenv = console.settings, _dotenv()
+    known = console.settings
     meanings = _docstrings(type(known))  # type: ignore[arg-type]
+    groups = [
+        vars(kind)["__dataclass_fields__"].values()
+        for kind in type(known).__mro__
+        if kind.__module__.startswith(f"{_CHASSIS}.")
+    ]
+    # By identity: a field that the team has declared again is its own.
+    chassis = {id(field) for group in groups for field in group}
     rows = []
-    for field in fields(known):
-        name, value = field.name.upper(), getattr(known, field.name)
-        is_secret = field.metadata.get("secret") or _SECRET.search(field.name)
-        if os.environ.get(name, "").strip():
-            source = "environment"
-        elif dotenv.get(name):
-            source = ".env"
-        else:
-            source = "default" if field.default is MISSING or value == field.default else "code"
-        shown = "" if value in (None, "", ()) else _PASSWORD.sub(rf"\1{HIDDEN}", _shown(value))
+    for field in sorted(fields(known), key=lambda each: id(each) in chassis):
+        value = getattr(known, field.name)
+        is_default = field.default is MISSING or value is field.default
+        shown = _shown(in_force(known, field.name))
         rows.append(
             {
-                "name": name,
-                "value": HIDDEN if is_secret and shown else shown,
-                "source": source,
+                "name": field.name.upper(),
+                "value": HIDDEN if is_secret(field) and shown else masked(shown),
+                "source": source(known, field.name) or ("default" if is_default else "code"),
                 "meaning": meanings.get(field.name, ""),
+                "is_own": id(field) not in chassis,
             }
         )
     return {"settings": rows}
@@ -187,7 +191,7 @@ def levels(console: State) -> dict[str, Any]:
                 "logger": name,
                 "level": logging.getLevelName(logger.getEffectiveLevel()),
                 "is_own": logger.level != logging.NOTSET,
-                "seconds_left": max(changed[1].when() - loop.time(), 0.0) if changed else None,
+                "seconds_left": max(changed[2].when() - loop.time(), 0.0) if changed else None,
             }
         )
     return {"loggers": rows}
@@ -260,6 +264,17 @@ def stack_of_task(task: "asyncio.Task[Any]") -> list[str]:
         stack.append(f"{short(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}")
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     return stack
+
+
+def _failed_work(console: State) -> list[dict[str, Any]]:
+    """Background work that has failed and does not run, or that failed in the last minutes."""
+    works = {each.name: each for each in console.runtime.background.works}
+    return [
+        {"name": name, "state": work.state, "failures": work.failures, "last": last, "error": error}
+        for name, (last, error) in console.failed_work.items()
+        if (work := works.get(name))
+        and (work.state in ("failed", "restarting") or time.time() - last < RECENT_SECONDS)
+    ]
 
 
 def _trace_url(console: State, ids: Mapping[str, str]) -> str | None:
@@ -345,12 +360,12 @@ def _line(line: Line) -> dict[str, Any]:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value)
-
-
-_dotenv = cache(dotenv)
+    try:
+        if isinstance(value, tuple):
+            return ",".join(map(str, value))
+        return "" if value is None else str(value)
+    except Exception as error:  # from the value's own method
+        return f"<{type(value).__qualname__} whose text fails: {type(error).__qualname__}>"
 
 
 @cache

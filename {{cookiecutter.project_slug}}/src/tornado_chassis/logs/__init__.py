@@ -22,6 +22,7 @@ from typing import Any, Protocol, TextIO
 
 from tornado.web import HTTPError
 
+from ..admin import Guarded, change_level
 from ..exchange import Exchange, correlation
 from ..feature import Feature
 from ..handlers import JsonHandler
@@ -264,7 +265,7 @@ class _Console:
         )
 
 
-class LogLevel(JsonHandler):
+class LogLevel(Guarded, JsonHandler):
     """Shows the log level of the process, and changes it until the next start."""
 
     def get(self) -> None:
@@ -277,7 +278,7 @@ class LogLevel(JsonHandler):
         if level not in LEVELS:
             reason = f"level must be one of {', '.join(LEVELS)}"
             raise HTTPError(HTTPStatus.BAD_REQUEST, reason=reason)
-        logging.getLogger().setLevel(level)
+        change_level(logging.getLogger(), getattr(logging, level), str(self.request.remote_ip))
         self.get()
 
 

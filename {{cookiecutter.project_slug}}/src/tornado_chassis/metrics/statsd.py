@@ -33,6 +33,7 @@ from typing import Any
 
 from ..exchange import Exchange
 from ..feature import Call, Export
+from ..settings.setting import in_force
 from ..settings.statsd import StatsdSettings
 from . import MAX_SERIES, Gauge, Histogram, dropped, instruments, subscribers
 from .meter import Lag, Meter
@@ -100,7 +101,7 @@ class StatsD(Meter):
         super().__init__()
         self.lag = Lag(self._tick)
         self._names = settings.service_name, settings.service_version
-        prefix = f"{settings.statsd_prefix or settings.service_name}."
+        prefix = in_force(settings, "statsd_prefix") + "."
         self._outbox = _Outbox(prefix, _dotted("", _instance(settings)))
         self._connection: _Connection | None = None
         if settings.statsd_host is None:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 from . import parsing
 from .server import ServerSettings
 from .setting import group as group
+from .setting import is_secret, masked
 from .setting import setting as setting
 
 SHARED = "OTEL_", "SENTRY_", "NEW_RELIC_"
@@ -32,35 +33,44 @@ EX_CONFIG = 78
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
+_NOTHING: Mapping[str, str] = {}
+_file = _NOTHING
+"""What `.env` said when it was read, once: it may be a pipe, or change."""
+
 
 def load(kind: type[AnySettings]) -> AnySettings:
     """Reads settings of this class; exits with status 78 and every problem on standard error."""
+    global _file
     try:
-        environ = {name: text for name, text in os.environ.items() if text}
-        return read(kind, {**dotenv(), **environ})
+        _file = dotenv()
+        return read(kind, os.environ, _file)
     except ValueError as error:
         fail(str(error))
 
 
-def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
-    """Reads settings of this class from variables; an empty variable counts as unset.
+def read(
+    kind: type[AnySettings], environ: Mapping[str, str], file: Mapping[str, str] = _NOTHING
+) -> AnySettings:
+    """Reads settings of this class from variables and, where these are unset, from what a file
+    sets. An empty variable counts as unset.
 
     What is wrong with shared variables is in its `warnings`. Raises ValueError with a line for each
     other setting that is invalid or missing.
     """
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    problems, warnings = [], []
+    problems, warnings, sources = [], [], {}
     for each in fields(kind):
         name, is_shared = each.name.upper(), each.metadata.get("shared")
         # Those of proxies may be in lower case.
         text = (environ.get(name) or (is_shared and environ.get(each.name)) or "").strip()
-        if text:
+        sources[each.name] = "environment" if text else ".env"
+        if text := text or file.get(name, "").strip():
             parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
             try:
                 values[each.name] = parse(text)
             except ValueError as error:
-                shown = "" if each.metadata.get("secret") else f", not {parsing.quoted(text)}"
+                shown = "" if is_secret(each) else f", not {parsing.quoted(masked(text))}"
                 problem = f"{name}: {error}{shown}"
                 if not is_shared:
                     problems.append(f"  {problem}")
@@ -74,9 +84,17 @@ def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
     if problems:
         raise ValueError("\n".join(problems))
     loaded = kind(**values)
-    warnings += [*loaded.conflicts(), *_unread(kind, environ)]
+    warnings += [*loaded.conflicts(), *_unread(kind, {**file, **environ})]
+    # Beside the fields, and past what keeps these from being changed.
     object.__setattr__(loaded, "warnings", warnings)
+    object.__setattr__(loaded, "_sources", {name: sources[name] for name in values})
     return loaded
+
+
+def source(loaded: ServerSettings, name: str) -> str:
+    """Where a field was read from: `environment` or `.env`; empty if from neither."""
+    found: str = getattr(loaded, "_sources", _NOTHING).get(name, "")
+    return found
 
 
 def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[str]:

@@ -1,9 +1,11 @@
-"""Where the admin server listens, which shows and changes what only operators may."""
+"""Where the admin server listens, which is for operators only, and its token."""
 
+import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import parsing
+from . import parsing, source
 from .server import ServerSettings
 from .setting import group, setting
 
@@ -28,5 +30,23 @@ class AdminSettings(ServerSettings):
         # Imported only now: settings are read before Tornado is loaded.
         from ..admin import endpoints
 
+        # Whatever is behind the door brings the setting.
+        token = getattr(self, "console_token", None)
+        # Somebody has said so, or whoever has started the service sees its output.
+        is_said = bool(source(self, "environment") or (sys.stdout and sys.stdout.isatty()))
+        is_development = is_said and self.environment == "development"
         address = self.admin_host, self.admin_port
-        return endpoints(features, *address, self.admin_allowed_hosts)
+        return endpoints(features, *address, self.admin_allowed_hosts, token, is_development)
+
+
+def _token(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{16,256}", text):
+        raise ValueError("should be 16 to 256 letters, digits, -, ., _ and ~")
+    return text
+
+
+@group
+class TokenSettings(AdminSettings):
+    console_token: str | None = setting(None, parse=_token, secret=True)
+    """What everybody has to send who sees or changes more on the admin port than probes and
+    metrics. Without it, that is possible in development only, on the machine itself."""

@@ -1,16 +1,9 @@
-"""Who may see the console, and what it cannot find out by itself."""
+"""What the console cannot find out by itself."""
 
-import re
 from datetime import datetime
 
-from .admin import AdminSettings
+from .admin import TokenSettings
 from .setting import group, setting
-
-
-def _token(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._~-]{16,256}", text):
-        raise ValueError("should be 16 to 256 letters, digits, -, ., _ and ~")
-    return text
 
 
 def _time(text: str) -> datetime:
@@ -24,11 +17,7 @@ def _time(text: str) -> datetime:
 
 
 @group
-class ConsoleSettings(AdminSettings):
-    console_token: str | None = setting(None, parse=_token, secret=True)
-    """Gives access to the console from other machines. Without it, only the machine that the
-    service runs on has access."""
-
+class ConsoleSettings(TokenSettings):
     build_commit: str | None = None
     """The commit that the service was built from, which the console shows."""
 

@@ -4,12 +4,12 @@ import sys
 from importlib import import_module
 from typing import Literal
 
-from .server import ServerSettings
+from .admin import TokenSettings
 from .setting import group, setting
 
 
 @group
-class LogSettings(ServerSettings):
+class LogSettings(TokenSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """The lowest level that is logged."""
 

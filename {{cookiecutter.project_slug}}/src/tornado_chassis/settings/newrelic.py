@@ -10,7 +10,7 @@ import os
 import re
 
 from .proxy import ProxySettings
-from .setting import group, setting
+from .setting import group, in_force, setting
 
 
 def _license_key(text: str) -> str:
@@ -27,7 +27,9 @@ class NewRelicSettings(ProxySettings):
     """Without it, nothing is sent to New Relic. The agent's other settings are read from the
     environment, but not from `.env`."""
 
-    new_relic_app_name: str | None = setting(None, shared=True)
+    new_relic_app_name: str | None = setting(
+        None, shared=True, instead=lambda given: given.service_name
+    )
     """The service's name in New Relic. Default: its own name."""
 
     def prepare(self) -> None:
@@ -44,7 +46,7 @@ class NewRelicSettings(ProxySettings):
                 defaults["NEW_RELIC_PROXY_HOST"] = proxy
             for name, value in defaults.items():
                 os.environ.setdefault(name, value)
-            app_name = self.new_relic_app_name or self.service_name
+            app_name = in_force(self, "new_relic_app_name")
             warnings = _initialize(self.new_relic_license_key, app_name)
             object.__setattr__(self, "warnings", [*self.warnings, *warnings])
         # Last, because it may load what the agent instruments.

@@ -99,7 +99,11 @@ class ServerSettings:
     drain_timeout_seconds: float = setting(20.0, parse=parsing.seconds)
     """How long a stopping service then waits for requests in flight."""
 
-    loop_blocked_seconds: float | None = setting(None, parse=parsing.seconds)
+    loop_blocked_seconds: float | None = setting(
+        None,
+        parse=parsing.seconds,
+        instead=lambda given: 0.1 if given.environment == "development" else 1.0,
+    )
     """How long code may block the event loop before the log names it. 0 turns this off. Default:
     0.1 if `ENVIRONMENT` is `development`, otherwise 1."""
 

@@ -1,10 +1,30 @@
-"""What the classes of settings are made with."""
+"""What the classes of settings are made with, and what of them is not shown."""
 
+import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
+
+HIDDEN = "••••••"
+
+# Parts of names, and whole words of them.
+_SECRET = (
+    r"(?:(?<!by)(?<!com)pass(?![a-z0-9])|passw|passphrase|passcode|pwd|secret|token|credential|creds|"
+    r"private|signature|webhook|(?:api|access|account)[_-]?key|authorization|(?<![a-z])auth(?![a-z0-9_])|"
+    r"(?<![a-z0-9])(?:keys?|pw|sk|sig|jwt|salt)(?![a-z0-9])|dsn(?![a-z0-9]))"
+)
+_SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
+# From `://` to the last `@` before the next `://`: a password may hold what should be encoded. Or,
+# without a scheme, from a name and a colon to an `@`.
+_USERINFO = re.compile(r"(?s)(://)(?:(?!://).)*(?=@)|((?<![\w.+/-])[\w.+-]*:(?!//))[^\s@]+(?=@)")
+# `password=x`, `"password": "x"` and their like, within whatever else.
+_ASSIGNED = re.compile(
+    rf"""({_SECRET}[\w.-]{{0,40}}["']?\s*[=:]\s*)"""
+    r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:(?:basic|bearer)\s+)?[^\s&]+)""",
+    re.IGNORECASE,
+)
 
 
 def setting(
@@ -14,12 +34,14 @@ def setting(
     parse: Callable[[str], Any] | None = None,
     secret: bool = False,
     shared: bool = False,
+    instead: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Describes a field. Without a default, the setting is required.
 
     `parse` returns the value for the variable's text, or raises ValueError with a message that says
     what the text should be; `parsing` has some. Without it, the field's type decides. A secret is
-    never shown, neither in a repr nor in an error message.
+    never shown, neither in a repr nor in an error message. `instead` returns, given all settings,
+    what is in force where this one is None: see `in_force`.
 
     A shared variable is also set for other programs, such as by a platform for all that it runs. It
     never keeps a service from starting: a problem with it is logged, and the default takes its
@@ -29,8 +51,25 @@ def setting(
         default=default,
         default_factory=default_factory,
         repr=not secret,
-        metadata={"parse": parse, "secret": secret, "shared": shared},
+        metadata={"parse": parse, "secret": secret, "shared": shared, "instead": instead},
     )
+
+
+def in_force(settings: Any, name: str) -> Any:
+    """The value of the setting of this name, or what is in force where that is None."""
+    value, instead = getattr(settings, name), type(settings).__dataclass_fields__[name].metadata
+    return instead["instead"](settings) if value is None and instead.get("instead") else value
+
+
+def is_secret(setting: "Field[Any]") -> bool:
+    """Whether a setting is a secret, or is called like one."""
+    return bool(setting.metadata.get("secret") or _SECRET_NAME.search(setting.name))
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of URLs and of what is assigned to names such as `password`."""
+    text = _USERINFO.sub(rf"\1\2{HIDDEN}", text)
+    return _ASSIGNED.sub(rf"\1{HIDDEN}", text)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -22,5 +22,7 @@ class StatsdSettings(ServerSettings):
     statsd_port: int = setting(8125, parse=parsing.integer(1, 65535), shared=True)
     """UDP port of the StatsD daemon."""
 
-    statsd_prefix: str | None = setting(None, parse=_prefix)
+    statsd_prefix: str | None = setting(
+        None, parse=_prefix, instead=lambda given: given.service_name
+    )
     """Prefix of all names, such as `shop.checkout`. Default: the service's name."""

@@ -65,7 +65,9 @@ class TracingSettings(ProxySettings):
         "OTEL_SEMCONV_*": "",
     }
 
-    otel_service_name: str | None = setting(None, shared=True)
+    otel_service_name: str | None = setting(
+        None, shared=True, instead=lambda given: given.service_name
+    )
     """The service's name in traces. Default: its own name."""
 
     otel_resource_attributes: Mapping[str, str] = setting(
