@@ -5,13 +5,16 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from math import inf
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
-from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
@@ -22,26 +25,29 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from .application import Application
 from .exchange import is_address
-from .rejections import HeadersTimeoutError, connection_closed
+from .rejections import TORNADOS_ANSWER, answer, rejected, status_of
+from .settings.server import ServerSettings
 
-# Tornado's defaults are 100 MiB, an hour for an idle connection, and no limit for a body.
-LIMITS = {
-    "max_body_size": 1024 * 1024,
-    "max_buffer_size": 2 * 1024 * 1024,
-    "max_header_size": 32 * 1024,
-    "idle_connection_timeout": 75.0,
-    "body_timeout": 30.0,
-}
+# Tornado's default for the buffer is 100 MiB.
+LIMITS = {"max_buffer_size": 2 * 1024 * 1024, "max_header_size": 32 * 1024}
+
+MAX_HEADERS = 100
 
 ACCEPT_AT_ONCE = 128
 """Limits how many are accepted at once, so that new connections do not delay the open ones."""
 
 IDLE_CHECKS = 10
-"""How often within `idle_connection_timeout` connections are looked at."""
+"""How often within the shortest timeout connections are looked at."""
+
+READ_BYTES = 16 * 1024
+"""How much to read at once: what has arrived beyond a request's headers, each connection holds."""
+
+LINGER_SECONDS = 5.0
+"""How long to drop what a client still sends, so that it can read why it was rejected."""
 
 MIN_IDLE_SECONDS = 1.0
 """How long a connection has to be idle before it may be closed for another one."""
@@ -57,11 +63,26 @@ log = logging.getLogger(__name__)
 Networks = Sequence[IPv4Network | IPv6Network]
 
 
+def limits(settings: ServerSettings) -> dict[str, Any]:
+    """The arguments of a `Server` for these settings, but for `max_connections`."""
+    return {
+        **LIMITS,
+        "max_body_size": settings.max_body_bytes,
+        "max_unread_bytes": settings.max_unread_bytes,
+        "idle_connection_timeout": settings.idle_timeout_seconds or inf,
+        "body_timeout": settings.receive_timeout_seconds or None,
+        "stall_timeout": settings.stall_timeout_seconds or inf,
+        "trusted_proxies": settings.trusted_proxies,
+    }
+
+
 class Server(HTTPServer):
     """An `HTTPServer` that knows its connections, and limits their number.
 
     It keeps at most `max_connections`, including WebSockets. To make room for another one, it
     closes the one that has been idle the longest; if none is idle, the new one waits in the kernel.
+    It keeps at most `max_unread_bytes` for all clients together until they read it, and closes a
+    connection on which nothing arrives or is read for `stall_timeout` seconds.
     It believes what `trusted_proxies` say about a client.
     """
 
@@ -69,21 +90,35 @@ class Server(HTTPServer):
         self,
         *args: Any,
         max_connections: int | None = None,
+        max_unread_bytes: float = inf,
+        stall_timeout: float = inf,
         trusted_proxies: Networks = (),
         **kwargs: Any,
     ) -> None:
         super().initialize(*args, **kwargs)
         # Tornado's timers, one for each request, take a twelfth of a request's instructions.
-        self._idle_timeout = self.conn_params.header_timeout or 3600.0
+        self._idle_timeout = self.conn_params.header_timeout or inf
         self.conn_params.header_timeout = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._receive_timeout = self.conn_params.body_timeout or inf
+        self._stall_timeout = stall_timeout
+        self._timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[_Stream] = WeakSet()
+        #: Those with something that their client has not read, and how much that is.
+        self._unread: dict[_Stream, None] = {}
+        self._unread_bytes = 0
+        self._max_unread_bytes = max_unread_bytes
+        #: Those that are closed, but still drop what their client sends, and what ends that.
+        self._lingering: dict[_Stream, Callable[[], None]] = {}
         self._listening: list[socket.socket] = []
         self._is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._incidents: dict[str, float] = {}
+        if isinstance(self.request_callback, Application):
+            runtime = self.request_callback.runtime
+            runtime.connections, runtime.max_connections = self._streams, max_connections
+            runtime.is_full = self.is_full
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
     # again immediately, forever.
@@ -104,6 +139,11 @@ class Server(HTTPServer):
     def is_open(self) -> bool:
         return any(not stream.closed() for stream in self._streams)
 
+    def is_full(self) -> bool:
+        """Whether there is no room for another connection, and none is idle."""
+        limit = self._max_connections
+        return bool(limit) and len(self._streams) >= limit and not self._replaceable()
+
     def is_writing(self, besides: Iterable[IOStream | None] = ()) -> bool:
         """Whether a connection, except for these, still has something to send."""
         return any(stream.writing() for stream in self._streams - set(besides))
@@ -111,6 +151,8 @@ class Server(HTTPServer):
     async def close_all_connections(self) -> None:
         for stream in list(self._streams):
             stream.close()
+        for end in list(self._lingering.values()):
+            end()
         await super().close_all_connections()
 
     def start_request(
@@ -123,9 +165,13 @@ class Server(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
-        application = self.request_callback
-        if isinstance(server_conn, HTTP1ServerConnection) and isinstance(application, Application):
-            connection_closed(server_conn, application.runtime)
+        status = getattr(getattr(server_conn, "stream", None), "rejected_with", 0)
+        if status not in (0, HTTPStatus.REQUEST_TIMEOUT):
+            self._rejected(server_conn, status)
+
+    def _rejected(self, connection: Any, status: int) -> None:
+        if isinstance(self.request_callback, Application):
+            rejected(connection.context, self.request_callback.runtime, status)
 
     def _accept(self, listening: socket.socket, events: int) -> None:
         full = f"MAX_CONNECTIONS={self._max_connections} reached"
@@ -134,8 +180,7 @@ class Server(HTTPServer):
             if self._max_connections and len(self._streams) >= self._max_connections:
                 if number:  # If another one is waiting, the loop calls again.
                     return
-                candidates = self._idle(monotonic() - MIN_IDLE_SECONDS)
-                idle = min(candidates, key=lambda each: each.waits_since, default=None)
+                idle = min(self._replaceable(), key=lambda each: each.waits_since, default=None)
                 if idle is None:
                     self._pause_for(full)
                     return
@@ -151,33 +196,88 @@ class Server(HTTPServer):
                 self._pause_for(str(error))
                 return
             connection.setblocking(False)
-            stream = _Stream(self, connection, max_buffer_size=self.max_buffer_size)
+            stream = _Stream(
+                self,
+                connection,
+                max_buffer_size=self.max_buffer_size,
+                read_chunk_size=READ_BYTES,
+            )
             self._streams.add(stream)
             self.handle_stream(stream, address)
-            if self._idle_timer is None:
-                self._close_idle()
+            if self._timer is None:
+                self._close_late()
             if idle:
                 self._log_once("Closing idle connections: %s", full)
-                idle.close()
+                self._lingering.get(idle, idle.close)()
                 # To look for the next one takes long enough to let others have their turn.
                 return
 
-    def _idle(self, since: float) -> "list[_Stream]":
-        """Those that have waited for a request since this time or longer; not what was detached."""
-        streams = (each.stream for each in self._connections)
-        return [
-            each for each in streams if isinstance(each, _Stream) and each.has_waited_since(since)
-        ]
+    def _replaceable(self) -> "list[_Stream]":
+        """Those that have waited for a request long enough; not what was detached."""
+        since = monotonic() - MIN_IDLE_SECONDS
+        waiting = [each for each in self._waiting() if each.waits_since <= since]
+        return [*self._lingering, *waiting]
 
-    def _close_idle(self) -> None:
-        """Closes each connection whose next request has not come in time; one timer for all."""
-        for stream in self._idle(monotonic() - self._idle_timeout):
-            stream.close(HeadersTimeoutError())
+    def _waiting(self) -> "Iterator[_Stream]":
+        """Those that wait for the headers of a request."""
+        for connection in self._connections:
+            if isinstance(stream := connection.stream, _Stream) and stream._read_regex:
+                yield stream
+
+    def _close_late(self) -> None:
+        """Closes each connection whose client does not send or read in time; one timer for all."""
+        now = monotonic()
+        for connection in list(self._connections):
+            stream = connection.stream
+            if not isinstance(stream, _Stream) or not stream.reading():
+                continue
+            waited = now - stream.waits_since
+            if not stream._read_regex:
+                if waited >= self._stall_timeout:
+                    stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+            elif not stream._read_buffer:
+                if waited >= self._idle_timeout:
+                    stream.close()
+            elif not stream.begun_at:
+                stream.begun_at = now
+            elif now - stream.begun_at >= self._receive_timeout:
+                stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+                self._rejected(connection, HTTPStatus.REQUEST_TIMEOUT)
+        for stream in list(self._unread):
+            if now - stream.last_read(now) >= self._stall_timeout:
+                self._cut(stream, f"nothing was read for {self._stall_timeout:g} s")
         # None while there is nothing to look at.
-        self._idle_timer = None
-        if self._connections:
+        self._timer = None
+        if self._streams:
+            shortest = min(self._idle_timeout, self._receive_timeout, self._stall_timeout, 60.0)
             loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._idle_timeout / IDLE_CHECKS, self._close_idle)
+            self._timer = loop.call_later(shortest / IDLE_CHECKS, self._close_late)
+
+    def note_unread(self, stream: "_Stream") -> None:
+        """Counts what a client has not read. If that is too much for all clients together, closes
+        the connection whose client has read nothing for the longest."""
+        self.count_unread(stream)
+        # What only one client has not read may be one large answer.
+        if self._unread_bytes <= self._max_unread_bytes or len(self._unread) < 2:
+            return
+        for each in list(self._unread):
+            self.count_unread(each)  # Some of them may have read a part.
+        now = monotonic()
+        while self._unread_bytes > self._max_unread_bytes and len(self._unread) > 1:
+            stalled = min(self._unread, key=lambda each: each.last_read(now))
+            self._cut(stalled, f"MAX_UNREAD_BYTES={self._max_unread_bytes} reached")
+
+    def count_unread(self, stream: "_Stream", written: object = None) -> None:
+        held = len(stream._write_buffer or b"")
+        self._unread_bytes += held - stream.held
+        stream.held = held
+        if held:
+            self._unread[stream] = None
+        else:
+            self._unread.pop(stream, None)
+    def _cut(self, stream: "_Stream", reason: str) -> None:
+        self._log_once("Closing connections whose clients do not read: %s", reason)
+        stream.close()
 
     def _pause(self) -> None:
         if self._is_accepting:
@@ -207,19 +307,60 @@ class Server(HTTPServer):
             for each in self._listening:
                 IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
 
-    def _closed(self, stream: "_Stream") -> None:
+    def closed(self, stream: "_Stream", connection: socket.socket) -> None:
+        """Called when a stream has been closed, with its socket."""
+        self._unread_bytes -= stream.held
+        stream.held = 0
+        self._unread.pop(stream, None)
+        end = partial(self._release, stream, connection)
+        if stream.lingers:
+            # Closed with something that nobody has read, it would be reset, and its client would
+            # not see the answer.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+                self._lingering[stream] = end
+                IOLoop.current().add_handler(connection, partial(self._drop, stream), IOLoop.READ)
+                IOLoop.current().call_later(LINGER_SECONDS, end)
+                return
+        end()
+
+    def _drop(self, stream: "_Stream", connection: Any, events: int) -> None:
+        try:
+            if connection.recv(65536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._lingering[stream]()
+
+    def _release(self, stream: "_Stream", connection: socket.socket) -> None:
+        if connection.fileno() < 0:
+            return
+        if self._lingering.pop(stream, None):
+            IOLoop.current().remove_handler(connection)
+        connection.close()
         self._streams.discard(stream)
         self._resume()
 
 
 class _Stream(IOStream):
     """Notifies its server when it closes, which the stream of a WebSocket would not, and knows how
-    long it has waited for a request."""
+    long it has waited for its client."""
 
-    #: When it started to wait for the headers of a request, by `time.monotonic()`.
-    waits_since = 0.0
-    #: What was handled when it was closed: Tornado does not say why it rejects a request.
-    closed_for: BaseException | None = None
+    #: When it began to wait for what it reads now, by `time.monotonic()`, and when the first part
+    #: of a request's headers was seen.
+    waits_since = begun_at = 0.0
+    #: How much its client has not read, as its server has counted it.
+    held = 0
+    #: Whether the client may still be sending when the connection closes.
+    lingers = False
+    #: Status of a request that cannot be read.
+    rejected_with = 0
+    #: How much had been written when it was last looked at, when that last changed, and how much
+    #: when the request began.
+    _read = _answered = 0
+    _read_at = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -232,20 +373,62 @@ class _Stream(IOStream):
     # Tornado reads the headers of a request by it, and nothing else.
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         self.waits_since = monotonic()
+        self.begun_at = 0.0
+        self.lingers = False
+        self._answered = self._total_write_index
         return super().read_until_regex(regex, max_bytes)
 
-    def has_waited_since(self, time: float) -> bool:
-        """Whether it has waited for a request's headers since this time or longer."""
-        return self._read_regex is not None and self.waits_since <= time
+    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        self.waits_since = monotonic()
+        return super().read_until(delimiter, max_bytes)
+
+    def read_bytes(self, num_bytes: int, partial: bool = False) -> Awaitable[bytes]:
+        self.waits_since = monotonic()
+        return super().read_bytes(num_bytes, partial)
+
+    def _check_max_bytes(self, delimiter: Any, size: int) -> None:
+        super()._check_max_bytes(delimiter, size)
+        # Before they are parsed, which takes much more memory.
+        if self._read_regex and self._read_buffer.count(b"\n", 0, size) > MAX_HEADERS + 2:
+            raise UnsatisfiableReadError(f"more than {MAX_HEADERS} headers")
+
+    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        if data == TORNADOS_ANSWER and isinstance(error := sys.exception(), HTTPInputError):
+            data = self._rejection(status_of(error))
+        written = super().write(data)
+        if not written.done():
+            self._server.note_unread(self)
+            written.add_done_callback(partial(self._server.count_unread, self))
+        return written
+
+    def reject(self, status: HTTPStatus) -> None:
+        """Answers a request that cannot be read, and closes the connection."""
+        if rejection := self._rejection(status):
+            super().write(rejection)
+        self.close()
+
+    def _rejection(self, status: HTTPStatus) -> bytes:
+        """The answer; nothing if another one has begun."""
+        self.rejected_with = status
+        self.lingers = True
+        return answer(status) if self._total_write_index == self._answered else b""
 
     def close(self, exc_info: Any = False) -> None:
-        if not self.closed() and isinstance(error := sys.exception(), HTTPInputError):
-            self.closed_for = error
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed():
+            is_of_headers = self._read_regex is not None
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            super().write(self._rejection(status if is_of_headers else HTTPStatus.BAD_REQUEST))
         super().close(exc_info)
 
     def close_fd(self) -> None:
-        super().close_fd()
-        self._server._closed(self)
+        connection, self.socket = self.socket, None  # type: ignore[assignment]
+        self._server.closed(self, connection)
+
+    def last_read(self, now: float) -> float:
+        """When the client was last seen to read something, by `time.monotonic()`."""
+        if self._read != self._total_write_done_index or not self._read_at:
+            self._read, self._read_at = self._total_write_done_index, now
+        return self._read_at
 
 
 class _Forwarded(HTTPMessageDelegate):

@@ -13,14 +13,17 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from .application import Endpoint
-from .connections import LIMITS, Server
+from .connections import Server, limits
 from .exchange import contain
 from .feature import Runtime
 from .service import Service
-from .settings.server import ServerSettings
+from .settings.server import ServerSettings, admin_connections, available_connections
 
 EX_UNAVAILABLE = 69
 """Exit status if it cannot listen on an address, after sysexits.h."""
+
+# Of the admin port, also before it knows who asks.
+ADMIN_LIMITS = {"max_body_size": 16 * 1024, "max_unread_bytes": 4 * 1024 * 1024}
 
 IDLE_GRACE_SECONDS = 1.0
 SHORT_GRACE_SECONDS = 0.25
@@ -42,8 +45,11 @@ async def serve(service: Service) -> None:
     """
     stop = _signalled()
     main, *others = service.endpoints
-    servers = [listen(main, service.settings, service.settings.max_connections)]
-    servers += [listen(each, service.settings) for each in others]
+    servers = [listen(main, service.settings, max_connections=_max_connections(service.settings))]
+    servers += [
+        listen(each, service.settings, max_connections=admin_connections(), **ADMIN_LIMITS)
+        for each in others
+    ]
     settings = service.settings
     running = settings.service_name, settings.service_version, settings.environment
     log.info("%s %s is running in %s", *running)
@@ -179,16 +185,17 @@ async def finish(service: Service, deadline: float) -> None:
     await asyncio.gather(*flushes)
 
 
-def listen(
-    endpoint: Endpoint, settings: ServerSettings, max_connections: int | None = None
-) -> Server:
-    """Starts serving an endpoint."""
-    server = Server(
-        endpoint.app,
-        max_connections=max_connections,
-        trusted_proxies=settings.trusted_proxies,
-        **LIMITS,
-    )
+def _max_connections(settings: ServerSettings) -> int:
+    """MAX_CONNECTIONS, but never so many that none is left for the admin port."""
+    wanted, available = settings.max_connections, available_connections()
+    if wanted > available:
+        log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
+    return min(wanted, available)
+
+
+def listen(endpoint: Endpoint, settings: ServerSettings, **own: Any) -> Server:
+    """Starts serving an endpoint, within limits of its own where they are given."""
+    server = Server(endpoint.app, **limits(settings) | own)
     try:
         sockets = bind_sockets(
             endpoint.port, endpoint.host, backlog=1024, reuse_port=settings.reuse_port
