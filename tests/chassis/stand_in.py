@@ -1,7 +1,7 @@
 """Runs the service of `routes.py` as a process: `python -m tests.chassis.stand_in`.
 
 `STUBBORN` names what of it ignores its cancellation: `startup`, `shutdown`, `task`, `thread`;
-or `library`: a daemon thread that nobody ends.
+or `library`: a daemon thread that nobody ends. `DESCRIPTORS` is how many it may have open.
 """
 
 import asyncio
@@ -31,6 +31,11 @@ torn_down: TornDown | None = None
 
 
 def main() -> None:
+    if "DESCRIPTORS" in os.environ:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["DESCRIPTORS"]), hard))
     zipkin = "zipkin" in os.environ.get("FEATURES", "")
     process.main(sys.argv[1:], SettingsOfZipkin if zipkin else Settings, __name__)
 

@@ -275,6 +275,7 @@ class Server(HTTPServer):
             self._unread[stream] = None
         else:
             self._unread.pop(stream, None)
+
     def _cut(self, stream: "_Stream", reason: str) -> None:
         self._log_once("Closing connections whose clients do not read: %s", reason)
         stream.close()
@@ -353,7 +354,7 @@ class _Stream(IOStream):
     waits_since = begun_at = 0.0
     #: How much its client has not read, as its server has counted it.
     held = 0
-    #: Whether the client may still be sending when the connection closes.
+    #: Whether the client may still be sending a request when the connection closes.
     lingers = False
     #: Status of a request that cannot be read.
     rejected_with = 0
@@ -388,8 +389,11 @@ class _Stream(IOStream):
 
     def _check_max_bytes(self, delimiter: Any, size: int) -> None:
         super()._check_max_bytes(delimiter, size)
-        # Before they are parsed, which takes much more memory.
-        if self._read_regex and self._read_buffer.count(b"\n", 0, size) > MAX_HEADERS + 2:
+        # Before they are parsed, which takes much more memory. Others may read by a regex, too.
+        if (
+            self._read_max_bytes == self._server.conn_params.max_header_size
+            and self._read_buffer.count(b"\n", 0, size) > MAX_HEADERS + 2
+        ):
             raise UnsatisfiableReadError(f"more than {MAX_HEADERS} headers")
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
@@ -414,10 +418,14 @@ class _Stream(IOStream):
         return answer(status) if self._total_write_index == self._answered else b""
 
     def close(self, exc_info: Any = False) -> None:
-        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed():
-            is_of_headers = self._read_regex is not None
-            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            super().write(self._rejection(status if is_of_headers else HTTPStatus.BAD_REQUEST))
+        # Tornado would close it without an answer.
+        if not self.closed():
+            if isinstance(exc_info, UnsatisfiableReadError):
+                is_header = self._read_regex is not None
+                large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                super().write(self._rejection(large if is_header else HTTPStatus.BAD_REQUEST))
+            elif self.lingers and isinstance(sys.exception(), TimeoutError):
+                super().write(self._rejection(HTTPStatus.REQUEST_TIMEOUT))
         super().close(exc_info)
 
     def close_fd(self) -> None:
@@ -426,9 +434,21 @@ class _Stream(IOStream):
 
     def last_read(self, now: float) -> float:
         """When the client was last seen to read something, by `time.monotonic()`."""
-        if self._read != self._total_write_done_index or not self._read_at:
-            self._read, self._read_at = self._total_write_done_index, now
+        read = self._total_write_done_index - _unsent(self.socket)
+        if self._read != read or not self._read_at:
+            self._read, self._read_at = read, now
         return self._read_at
+
+
+def _unsent(connection: socket.socket) -> int:
+    """How much the kernel still has to send, where it says so. It takes more only once a good part
+    of its buffer has left, for which a client that is slow may need longer than a timeout."""
+    if sys.platform == "linux":
+        from fcntl import ioctl
+        from termios import TIOCOUTQ
+
+        return int.from_bytes(ioctl(connection, TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
 
 
 class _Forwarded(HTTPMessageDelegate):

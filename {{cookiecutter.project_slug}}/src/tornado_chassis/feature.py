@@ -279,7 +279,9 @@ class Runtime:
         exchange.body_size += size
         self.body_bytes += size
 
-    def _rejection(self, hooks: Iterable[Callable[..., Any]], exchange: Exchange) -> Rejection | None:
+    def _rejection(
+        self, hooks: Iterable[Callable[..., Any]], exchange: Exchange
+    ) -> Rejection | None:
         for hook in hooks:
             try:
                 rejection: Rejection | None = hook(exchange)

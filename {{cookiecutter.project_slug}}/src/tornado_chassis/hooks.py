@@ -44,7 +44,7 @@ from .exchange import (
     is_cancelled,
 )
 from .feature import Feature, Runtime
-from .rejections import body_lost, closed_with
+from .rejections import rejected
 from .websockets import Socket
 
 log = logging.getLogger(__name__)
@@ -143,9 +143,7 @@ class Incoming(HTTPMessageDelegate):
         if keep:
             # Undocumented: Tornado would close the connection after the answer.
             self._connection._read_finished = True
-        self._start(
-            self._outgoing.answer, rejection.status, rejection.title, rejection.headers
-        )
+        self._start(self._outgoing.answer, rejection.status, rejection.title, rejection.headers)
 
     def _start(self, work: Callable[..., Any], *args: Any) -> Any:
         # Variables set in the connection's own context would leak into its next request.
@@ -223,6 +221,8 @@ class Incoming(HTTPMessageDelegate):
             future.exception()  # in case it no longer does
 
     def finish(self) -> None:
+        if self._connection.stream:
+            self._connection.stream.lingers = False
         # With it goes the second copy of the body.
         future = self._body()
         delegate, self._delegate = self._delegate, None
@@ -249,14 +249,16 @@ class Incoming(HTTPMessageDelegate):
         delegate, self._delegate = self._delegate, None
         outgoing = self._outgoing
         exchange = outgoing.exchange
+        # Why it was closed before the body was complete; 0 if the client has left.
+        status = int(getattr(self._connection.stream, "rejected_with", 0))
         if exchange:
             if exchange.has_started:
-                status = closed_with(self._connection, exchange.started)
                 outgoing.end(status or CLIENT_CLOSED_REQUEST)
             else:
                 outgoing.exchange = None
                 self._runtime.forget(exchange)
-                body_lost(self._connection, self._runtime, exchange.started)
+                if status == HTTPStatus.REQUEST_TIMEOUT:
+                    rejected(self._connection.context, self._runtime, status)
         if delegate:
             try:
                 delegate.on_connection_close()

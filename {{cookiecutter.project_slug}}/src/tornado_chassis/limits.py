@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 48 * 1024 * 1024
 """Limit for what all requests in flight hold together: their bodies, and long lists of arguments.
-One body of the greatest length always has room."""
+A single request always has room."""
 
 SWEEP_SECONDS = 0.25
 """How often to look for requests that have run for too long."""
@@ -41,7 +41,6 @@ class Limits(Feature):
 
     def __init__(self, settings: ServerSettings) -> None:
         self._max_requests = settings.max_requests_in_flight
-        self._max_body = settings.max_body_bytes
         self._timeout = settings.request_timeout_seconds or None
         self._runtime: Runtime
         self._timer: asyncio.TimerHandle | None = None
@@ -65,7 +64,7 @@ class Limits(Feature):
         is_arriving = exchange in runtime.arriving
         # Other requests whose bodies have not arrived are in nobody's way.
         running = len(runtime.exchanges) - len(runtime.arriving) + is_arriving
-        if running <= self._max_requests and (not exchange.body_size or self._has_room()):
+        if running <= self._max_requests and self._has_room(exchange):
             return None
         return None if exchange.is_probe and not is_arriving else _OVERLOAD
 
@@ -73,12 +72,13 @@ class Limits(Feature):
         runtime = self._runtime
         is_complete = exchange not in runtime.arriving
         running = len(runtime.exchanges) - len(runtime.arriving)
-        if self._has_room() and not (is_complete and running > self._max_requests):
+        if self._has_room(exchange) and not (is_complete and running > self._max_requests):
             return None
         return _OVERLOAD
 
-    def _has_room(self) -> bool:
-        return self._runtime.body_bytes <= max(MAX_BODY_BYTES, self._max_body)
+    def _has_room(self, exchange: Exchange) -> bool:
+        held, all_held = exchange.body_size, self._runtime.body_bytes
+        return all_held <= MAX_BODY_BYTES or not held or held == all_held
 
     def _sweep(self) -> None:
         # First: nothing that is called from here may end it.

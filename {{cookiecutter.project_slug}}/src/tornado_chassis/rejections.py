@@ -6,7 +6,7 @@ Tornado answers them itself or closes the connection, and calls no hook.
 import json
 import logging
 from http import HTTPStatus
-from time import perf_counter, time
+from time import time
 from typing import Any
 
 from tornado.log import gen_log
@@ -36,26 +36,6 @@ def answer(status: HTTPStatus) -> bytes:
         "Connection: close\r\nContent-Type: application/problem+json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
-
-
-def body_lost(connection: Any, runtime: Runtime, since: float) -> None:
-    """Called if a connection was closed before the body was complete, whose headers had been read
-    at this time.
-
-    Either the client has disconnected, or its time was up.
-    """
-    if closed_with(connection, since) == HTTPStatus.REQUEST_TIMEOUT:
-        rejected(connection.context, runtime, HTTPStatus.REQUEST_TIMEOUT)
-
-
-def closed_with(connection: Any, since: float) -> int:
-    """Status of a request whose connection was closed before the body was complete; 0 if the client
-    did."""
-    if status := getattr(connection.stream, "rejected_with", 0):
-        return int(status)
-    timeout = getattr(connection, "_body_timeout", None)
-    is_late = timeout and perf_counter() - since >= timeout
-    return HTTPStatus.REQUEST_TIMEOUT if is_late else 0
 
 
 def rejected(context: Any, runtime: Runtime, status: int) -> None:

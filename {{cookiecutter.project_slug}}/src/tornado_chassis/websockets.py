@@ -20,8 +20,10 @@ MAX_WEBSOCKET_BYTES = 16 * 1024 * 1024
 
 CHUNK_BYTES = 16 * 1024
 
+LARGE_MESSAGE_BYTES = 2 * 1024 * 1024
 LARGEST_COPY = 5
-"""A message takes as much for each of its bytes: one, and a text up to four in addition."""
+"""Where messages may be larger, there is room for one more of them. For each of its bytes it may take
+as many: one, and four as text."""
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +102,10 @@ class Socket:
         runtime = self._runtime
         runtime.websocket_bytes += size - self.held
         self.held = size
-        limit = LARGEST_COPY * self._protocol.params.max_message_size
-        if size and runtime.websocket_bytes > max(MAX_WEBSOCKET_BYTES, limit):
+        largest, limit = self._protocol.params.max_message_size, MAX_WEBSOCKET_BYTES
+        if largest > LARGE_MESSAGE_BYTES:
+            limit += LARGEST_COPY * largest
+        if size and runtime.websocket_bytes > limit:
             arriving = [each for each in runtime.websockets.values() if not each._is_handled]
             most = max(arriving, key=lambda each: each.held, default=self)
             most._drop("and others hold too much memory")
