@@ -142,7 +142,7 @@ class Server(HTTPServer):
     def is_full(self) -> bool:
         """Whether there is no room for another connection, and none is idle."""
         limit = self._max_connections
-        return bool(limit) and len(self._streams) >= limit and not self._replaceable()
+        return limit is not None and len(self._streams) >= limit and not self._replaceable()
 
     def is_writing(self, besides: Iterable[IOStream | None] = ()) -> bool:
         """Whether a connection, except for these, still has something to send."""
@@ -177,7 +177,7 @@ class Server(HTTPServer):
         full = f"MAX_CONNECTIONS={self._max_connections} reached"
         for number in range(ACCEPT_AT_ONCE):
             idle = None
-            if self._max_connections and len(self._streams) >= self._max_connections:
+            if self._max_connections is not None and len(self._streams) >= self._max_connections:
                 if number:  # If another one is waiting, the loop calls again.
                     return
                 idle = min(self._replaceable(), key=lambda each: each.waits_since, default=None)

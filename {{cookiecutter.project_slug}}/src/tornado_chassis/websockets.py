@@ -22,8 +22,8 @@ CHUNK_BYTES = 16 * 1024
 
 LARGE_MESSAGE_BYTES = 2 * 1024 * 1024
 LARGEST_COPY = 5
-"""Where messages may be larger, there is room for one more of them. For each of its bytes it may take
-as many: one, and four as text."""
+"""Where messages may be larger, there is room for one more of them. Each of its bytes may take as
+many: one, and four as text."""
 
 log = logging.getLogger(__name__)
 
