@@ -40,6 +40,10 @@ def test_documented_sum() -> None:
     assert int(said) == allowed()
 
 
+def memory(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+
+
 REQUESTS = {
     "body": (80, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + b"x" * 1048575),
     "websocket": (
@@ -84,7 +88,7 @@ async def test_memory_at_all_limits() -> None:
         too_many = REQUESTS["body"][0] - limits.MAX_BODY_BYTES // 2**20
         await until(lambda: answers["body", b"503"] == too_many)
         await until(lambda: answers["arguments", b"503"] == REQUESTS["arguments"][0])
-        status = Path(f"/proc/{service.pid}/status").read_text(encoding="utf-8")
+        status = memory(service.pid)
         for task in reading:
             task.cancel()
     [peak] = re.findall(r"VmHWM:\s+(\d+) kB", status)

@@ -290,7 +290,7 @@ async def test_admin_port_answers_while_the_main_port_is_full() -> None:
 
 async def until_ready(fetch: Callable[[str], Awaitable[tuple[int, str]]]) -> None:
     async with asyncio.timeout(10):
-        while (await fetch("/readyz"))[0] != 200:
+        while (await fetch("/readyz"))[0] != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -21,6 +21,7 @@ from weakref import ref
 
 from tornado import web
 from tornado.escape import json_encode
+from tornado.httpserver import _CallableAdapter
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -30,7 +31,6 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.httpserver import _CallableAdapter
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.log import app_log
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
@@ -43,7 +43,7 @@ from .exchange import (
     http_date,
     is_cancelled,
 )
-from .feature import Feature, Runtime
+from .feature import Runtime
 from .rejections import rejected
 from .websockets import Socket
 
@@ -58,9 +58,6 @@ LONG_TARGET_BYTES = 1024
 """What shorter request targets are parsed into is not worth counting."""
 
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
-_BODY_OF_PROBE = Rejection(
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, title="A probe takes no body", reason="too_large"
-)
 
 
 class Incoming(HTTPMessageDelegate):
@@ -70,6 +67,8 @@ class Incoming(HTTPMessageDelegate):
     _outgoing: "Outgoing"
     #: How often the bytes of its body are held in memory, and what each of its fields takes.
     _copies = _field_bytes = 0
+    #: Whether nobody will read its body.
+    _drops = False
 
     def __init__(
         self,
@@ -123,11 +122,9 @@ class Incoming(HTTPMessageDelegate):
                 runtime.arriving.add(exchange)
                 is_form = "form" in headers.get("Content-Type", "")
                 self._copies, self._field_bytes = (2, ARGUMENT_BYTES) if is_form else (1, 0)
+                # A probe needs none, and is exempt from limits.
+                self._drops = exchange.is_probe and not _reads_body(handler_class, exchange.method)
         rejection = runtime.admit(exchange, size)
-        if rejection is None and has_body and exchange.is_probe:
-            rejection = _takes_no_body(handler_class, exchange.method)
-            if rejection:
-                runtime.notify(Feature.request_rejected, rejection.reason)
         if rejection is not None:
             # The body is still read, and dropped.
             self._reject(rejection, keep=not headers.get_list("Expect"))
@@ -163,7 +160,7 @@ class Incoming(HTTPMessageDelegate):
 
     def data_received(self, data: bytes) -> Awaitable[None] | None:
         delegate = self._delegate
-        if delegate is None:
+        if delegate is None or self._drops:
             return None
         exchange = self._outgoing.exchange
         if exchange and self._copies:
@@ -658,8 +655,8 @@ class Inner:
         delegate.execute()
 
 
-def _takes_no_body(handler_class: type[web.RequestHandler] | None, method: str) -> Rejection | None:
-    """The rejection of a probe whose handler would not read the body."""
-    own = getattr(handler_class, method.lower(), None)
-    reads = method in _METHODS_WITH_BODY and own is not getattr(web.RequestHandler, method.lower())
-    return None if reads else _BODY_OF_PROBE
+def _reads_body(handler_class: type[web.RequestHandler] | None, method: str) -> bool:
+    """Whether a handler has a method of its own for requests with a body."""
+    name = method.lower()
+    own = getattr(handler_class, name, None)
+    return method in _METHODS_WITH_BODY and own is not getattr(web.RequestHandler, name)

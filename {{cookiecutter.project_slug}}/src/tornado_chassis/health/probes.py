@@ -80,7 +80,7 @@ class Livez(Probe):
 
 
 class Readyz(Probe):
-    """Ready once started, while not draining, no check fails, and there is room for a connection."""
+    """Ready once started, while not draining, no check fails and there is room for a connection."""
 
     def initialize(self, probes: Probes) -> None:
         self.probes = probes
