@@ -238,8 +238,8 @@ class Server(HTTPServer):
             elif not stream._read_buffer:
                 if waited >= self._idle_timeout:
                     stream.close()
-            elif not stream.begun_at:
-                stream.begun_at = now
+            elif stream.begun_since != stream.waits_since:
+                stream.begun_since, stream.begun_at = stream.waits_since, now
             elif now - stream.begun_at >= self._receive_timeout:
                 stream.reject(HTTPStatus.REQUEST_TIMEOUT)
                 self._rejected(connection, HTTPStatus.REQUEST_TIMEOUT)
@@ -314,7 +314,7 @@ class Server(HTTPServer):
         stream.held = 0
         self._unread.pop(stream, None)
         end = partial(self._release, stream, connection)
-        if stream.lingers:
+        if stream.rejected_with or stream.body_since is not None:
             # Closed with something that nobody has read, it would be reset, and its client would
             # not see the answer.
             with suppress(OSError):
@@ -349,18 +349,20 @@ class _Stream(IOStream):
     """Notifies its server when it closes, which the stream of a WebSocket would not, and knows how
     long it has waited for its client."""
 
-    #: When it began to wait for what it reads now, by `time.monotonic()`, and when the first part
-    #: of a request's headers was seen.
-    waits_since = begun_at = 0.0
+    # Those of the usual request are few: with more than 30 of an object's own, with Tornado's,
+    # Python would find all of them slowly.
+    #: When it began to wait for what it reads now, by `time.monotonic()`.
+    waits_since = 0.0
+    #: While a body arrives, how much had been written before.
+    body_since: int | None = None
+    #: When the first part of a request's headers was seen, and for which `waits_since`.
+    begun_at = begun_since = 0.0
     #: How much its client has not read, as its server has counted it.
     held = 0
-    #: Whether the client may still be sending a request when the connection closes.
-    lingers = False
     #: Status of a request that cannot be read.
     rejected_with = 0
-    #: How much had been written when it was last looked at, when that last changed, and how much
-    #: when the request began.
-    _read = _answered = 0
+    #: How much its client had read when it was last looked at, and when that had changed.
+    _read = 0
     _read_at = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
@@ -374,9 +376,8 @@ class _Stream(IOStream):
     # Tornado reads the headers of a request by it, and nothing else.
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         self.waits_since = monotonic()
-        self.begun_at = 0.0
-        self.lingers = False
-        self._answered = self._total_write_index
+        if self.body_since is not None:
+            self.body_since = None
         return super().read_until_regex(regex, max_bytes)
 
     def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
@@ -414,8 +415,8 @@ class _Stream(IOStream):
     def _rejection(self, status: HTTPStatus) -> bytes:
         """The answer; nothing if another one has begun."""
         self.rejected_with = status
-        self.lingers = True
-        return answer(status) if self._total_write_index == self._answered else b""
+        has_begun = self.body_since not in (None, self._total_write_index)
+        return b"" if has_begun else answer(status)
 
     def close(self, exc_info: Any = False) -> None:
         # Tornado would close it without an answer.
@@ -424,7 +425,7 @@ class _Stream(IOStream):
                 is_header = self._read_regex is not None
                 large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 super().write(self._rejection(large if is_header else HTTPStatus.BAD_REQUEST))
-            elif self.lingers and isinstance(sys.exception(), TimeoutError):
+            elif self.body_since is not None and isinstance(sys.exception(), TimeoutError):
                 super().write(self._rejection(HTTPStatus.REQUEST_TIMEOUT))
         super().close(exc_info)
 

@@ -67,8 +67,8 @@ class Incoming(HTTPMessageDelegate):
     _outgoing: "Outgoing"
     #: How often the bytes of its body are held in memory, and what each of its fields takes.
     _copies = _field_bytes = 0
-    #: Whether nobody will read its body.
-    _drops = False
+    #: Whether it has a body, and whether nobody will read that.
+    _has_body = _drops = False
 
     def __init__(
         self,
@@ -117,7 +117,8 @@ class Incoming(HTTPMessageDelegate):
         if len(start_line.path) > LONG_TARGET_BYTES:
             size = 3 * len(start_line.path) + ARGUMENT_BYTES * start_line.path.count("&")
         if has_body:
-            connection.stream.lingers = True
+            connection.stream.body_since = connection.stream._total_write_index
+            self._has_body = True
             if waits_for_body:
                 runtime.arriving.add(exchange)
                 is_form = "form" in headers.get("Content-Type", "")
@@ -218,8 +219,8 @@ class Incoming(HTTPMessageDelegate):
             future.exception()  # in case it no longer does
 
     def finish(self) -> None:
-        if self._connection.stream:
-            self._connection.stream.lingers = False
+        if self._has_body and self._connection.stream:
+            self._connection.stream.body_since = None
         # With it goes the second copy of the body.
         future = self._body()
         delegate, self._delegate = self._delegate, None
