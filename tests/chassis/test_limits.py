@@ -368,6 +368,22 @@ class TestBodies(AdmissionTest):
         assert self.recorder.started == []
 
 
+class TestLargeBodies(AdmissionTest):
+    environ = {"MAX_BODY_BYTES": "3000000"}  # noqa: RUF012
+
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_body_size": 3_000_000}
+
+    def test_one_has_room_beside_the_others(self) -> None:
+        with mock.patch.object(limits, "MAX_BODY_BYTES", 2**20):
+            answer = self.fetch("/form", method="POST", body=b"x" * 3_000_000)
+        assert answer.code == 503, "as a form, it takes twice as much"
+        with mock.patch.object(limits, "MAX_BODY_BYTES", 2**20):
+            headers = {"Content-Type": "text/plain"}
+            answer = self.fetch("/form", method="POST", body=b"x" * 3_000_000, headers=headers)
+        assert answer.code == 200
+
+
 class TestUnreadable(AdmissionTest):
     """What is rejected before it is parsed; the client can read why, even while it sends."""
 

@@ -550,9 +550,14 @@ async def test_signal_during_the_start_stops() -> None:
     await service.stopped()
 
 
-async def test_body_over_the_limit_is_rejected_before_it_is_sent() -> None:
-    async with running() as service:
-        reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: 1048577\r\nA:")
+@pytest.mark.parametrize(
+    ("environ", "size"), [({}, 2**20), ({"MAX_BODY_BYTES": "9"}, 9), ({"MAX_BODY_BYTES": "0"}, 0)]
+)
+async def test_body_over_the_limit_is_rejected_before_it_is_sent(
+    environ: dict[str, str], size: int
+) -> None:
+    async with running(**environ) as service:
+        reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: %d\r\nA:" % (size + 1))
         assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
 
 

@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 48 * 1024 * 1024
 """Limit for what all requests in flight hold together: their bodies, and long lists of arguments.
-A single request always has room."""
+Where a body may be longer than usual, there is room for one in addition."""
+
+USUAL_BODY_BYTES = 1024 * 1024
 
 SWEEP_SECONDS = 0.25
 """How often to look for requests that have run for too long."""
@@ -41,6 +43,7 @@ class Limits(Feature):
 
     def __init__(self, settings: ServerSettings) -> None:
         self._max_requests = settings.max_requests_in_flight
+        self._extra_bytes = max(settings.max_body_bytes - USUAL_BODY_BYTES, 0)
         self._timeout = settings.request_timeout_seconds or None
         self._runtime: Runtime
         self._timer: asyncio.TimerHandle | None = None
@@ -77,8 +80,8 @@ class Limits(Feature):
         return _OVERLOAD
 
     def _has_room(self, exchange: Exchange) -> bool:
-        held, all_held = exchange.body_size, self._runtime.body_bytes
-        return all_held <= MAX_BODY_BYTES or not held or held == all_held
+        limit = MAX_BODY_BYTES + self._extra_bytes
+        return not exchange.body_size or self._runtime.body_bytes <= limit
 
     def _sweep(self) -> None:
         # First: nothing that is called from here may end it.

@@ -20,10 +20,10 @@ MAX_WEBSOCKET_BYTES = 16 * 1024 * 1024
 
 CHUNK_BYTES = 16 * 1024
 
-LARGE_MESSAGE_BYTES = 2 * 1024 * 1024
+USUAL_MESSAGE_BYTES = 1024 * 1024
 LARGEST_COPY = 5
-"""Where messages may be larger, there is room for one more of them. Each of its bytes may take as
-many: one, and four as text."""
+"""Where messages may be larger than usual, there is room for one in addition. Each of its bytes may
+take as many: one, and four as text."""
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +102,8 @@ class Socket:
         runtime = self._runtime
         runtime.websocket_bytes += size - self.held
         self.held = size
-        largest, limit = self._protocol.params.max_message_size, MAX_WEBSOCKET_BYTES
-        if largest > LARGE_MESSAGE_BYTES:
-            limit += LARGEST_COPY * largest
-        if size and runtime.websocket_bytes > limit:
+        extra = max(self._protocol.params.max_message_size - USUAL_MESSAGE_BYTES, 0)
+        if size and runtime.websocket_bytes > MAX_WEBSOCKET_BYTES + LARGEST_COPY * extra:
             arriving = [each for each in runtime.websockets.values() if not each._is_handled]
             most = max(arriving, key=lambda each: each.held, default=self)
             most._drop("and others hold too much memory")
