@@ -5,7 +5,7 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -213,16 +213,11 @@ class Server(HTTPServer):
                 return
 
     def _replaceable(self) -> "list[_Stream]":
-        """Those that have waited for a request long enough; not what was detached."""
+        """Those that have waited for a request's headers long enough; not what was detached."""
         since = monotonic() - MIN_IDLE_SECONDS
-        waiting = [each for each in self._waiting() if each.waits_since <= since]
-        return [*self._lingering, *waiting]
-
-    def _waiting(self) -> "Iterator[_Stream]":
-        """Those that wait for the headers of a request."""
-        for connection in self._connections:
-            if isinstance(stream := connection.stream, _Stream) and stream._read_regex:
-                yield stream
+        streams = (each.stream for each in self._connections)
+        waiting = (each for each in streams if isinstance(each, _Stream) and each._read_regex)
+        return [*self._lingering, *(each for each in waiting if each.waits_since <= since)]
 
     def _close_late(self) -> None:
         """Closes each connection whose client does not send or read in time; one timer for all."""
