@@ -2,7 +2,7 @@
 
 `STUBBORN` names what of it ignores its cancellation: `startup`, `shutdown`, `task`, `thread`;
 `library`: a daemon thread that nobody ends; `atexit`. Or what ends the process. `FORK` names the
-children that it starts.
+children that it starts, `DESCRIPTORS` how many descriptors it may have open.
 """
 
 import asyncio
@@ -35,6 +35,11 @@ kept: list[Any] = []
 
 
 def main() -> None:
+    if "DESCRIPTORS" in os.environ:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["DESCRIPTORS"]), hard))
     zipkin = "zipkin" in os.environ.get("FEATURES", "")
     process.main(sys.argv[1:], SettingsOfZipkin if zipkin else Settings, __name__)
 

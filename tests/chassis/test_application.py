@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from tornado import web
@@ -320,7 +321,9 @@ class TestApplication(ChassisTest):
 
     def test_body_over_the_limit_reaches_nobody(self) -> None:
         answer = self.raw(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert problem == {"title": HTTPStatus(413).phrase, "status": 413}
         assert self.recorder.started == []
         assert self.app.runtime.in_flight == 0
 

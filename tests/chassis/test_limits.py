@@ -4,12 +4,13 @@ import asyncio
 import json
 import struct
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from tornado.httpclient import HTTPResponse
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.web import RequestHandler, stream_request_body
-from tornado.websocket import WebSocketClosedError
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, websocket_connect
 from tornado_chassis import limits, websockets
 from tornado_chassis.admin import AllowedHosts
 from tornado_chassis.application import Application
@@ -20,7 +21,7 @@ from tornado_chassis.service import Service
 from tornado_chassis.settings import read
 from tornado_chassis.testing import UNWATCHED
 
-from .routes import ROUTES, Slow
+from .routes import ROUTES, Big, Slow
 from .settings import Settings
 from .testing import ChassisTest, Recorder
 
@@ -32,6 +33,46 @@ class Probe(RequestHandler):
 
     def get(self) -> None:
         self.finish("alive")
+
+
+class ReadingProbe(Probe):
+    post = Probe.get
+
+
+class Form(RequestHandler):
+    def post(self) -> None:
+        self.finish("parsed")
+
+
+@stream_request_body
+class Early(RequestHandler):
+    """Answers before it has read the body."""
+
+    def prepare(self) -> None:
+        self.set_status(403)
+        self.finish("no")
+
+    def data_received(self, chunk: bytes) -> None:
+        pass
+
+
+def function(request: HTTPServerRequest) -> None:
+    connection: Any = request.connection
+    connection.write_headers(ResponseStartLine("", 405, "No"), HTTPHeaders({"Content-Length": "0"}))
+    connection.finish()
+
+
+class Holding(WebSocketHandler):
+    """Does not finish handling a message until it is let go."""
+
+    messages: ClassVar[list[str | bytes]] = []
+
+    def get_compression_options(self) -> dict[str, Any]:
+        return {}
+
+    async def on_message(self, message: str | bytes) -> None:
+        Holding.messages.append(message)
+        await Slow.release.wait()
 
 
 class Waiting(JsonHandler):
@@ -99,6 +140,11 @@ class AdmissionTest(ChassisTest):
             (r"/deaf", Deaf),
             (r"/started", Started),
             (r"/patient/upload", PatientUpload),
+            (r"/reading/probe", ReadingProbe),
+            (r"/function", function),
+            (r"/form", Form),
+            (r"/early", Early),
+            (r"/holding", Holding),
         ]
         return Service(read(Settings, UNWATCHED | self.environ), [*ROUTES, *own])
 
@@ -219,22 +265,49 @@ class TestOverload(AdmissionTest):
         self.assert_rejected()
 
 
+class TestArriving(AdmissionTest):
+    """What has not arrived is waited for in a stop, and is in nobody's way."""
+
+    environ = {"MAX_REQUESTS_IN_FLIGHT": "1"}  # noqa: RUF012
+
+    async def test_announced_bodies_hold_no_place_and_no_memory(self) -> None:
+        writers = [(await self.connect())[1] for _ in range(2)]
+        for writer, path in zip(writers, (b"/hello/x", b"/function"), strict=True):
+            writer.write(POST.replace(b"/hello/x", path) % 1000)
+        await self.until(lambda: self.app.runtime.in_flight == 2)
+        assert self.app.runtime.body_bytes == 0
+        assert (await self.http_client.fetch(self.get_url("/hello/x"))).code == 200
+        assert self.recorder.rejected == []
+        for writer in writers:
+            writer.close()
+
+    async def test_body_that_is_complete_takes_a_place(self) -> None:
+        reader, writer = await self.connect()
+        writer.write(POST % 2 + b"x")
+        await self.until(lambda: self.app.runtime.body_bytes)
+        async with self.busy():
+            writer.write(b"x")
+            assert b" 503 " in await reader.readuntil(b'"}')
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in await reader.readuntil(b"}")
+        writer.close()
+        self.assert_rejected()
+
+
 class TestBodies(AdmissionTest):
     """The sum of what bodies take is bounded, whether their lengths are known or not."""
 
-    def half_sent(self, head: bytes) -> bytes:
+    def half_sent(self, head: bytes, body: bytes = b"") -> bytes:
         """What a second client is answered while the first one still sends."""
 
         async def ask() -> bytes:
             first, to_first = await self.connect()
-            to_first.write(POST % 900)
-            await self.until(lambda: self.app.runtime.body_bytes)
+            to_first.write(POST % 900 + b"x" * 899)
+            await self.until(lambda: self.app.runtime.body_bytes == 899)
             second, to_second = await self.connect()
-            to_second.write(head)
-            if head.startswith(b"POST"):
-                to_second.write(b"0\r\n\r\n" if b"chunked" in head else b"x" * 200)
+            to_second.write(head + body)
             answer = await second.readline()
-            to_first.write(b"x" * 900)
+            to_first.write(b"x")
             assert b" 405 " in await first.readline()
             to_first.close()
             to_second.close()
@@ -244,25 +317,202 @@ class TestBodies(AdmissionTest):
             return self.run_async(ask)
 
     def test_body_too_many_is_rejected(self) -> None:
-        assert b" 503 " in self.half_sent(POST % 200)
+        assert b" 503 " in self.half_sent(POST % 200, b"x" * 200)
         self.assert_rejected()
 
-    def test_body_of_unknown_length_counts_as_the_longest(self) -> None:
-        head = POST.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked")
-        assert b" 503 " in self.half_sent(head)
+    def test_body_of_a_function_is_one_too(self) -> None:
+        assert b" 503 " in self.half_sent(POST.replace(b"/hello/x", b"/function") % 200, b"x" * 200)
         self.assert_rejected()
+
+    def test_what_a_form_is_parsed_into_counts(self) -> None:
+        head = POST.replace(b"Host", b"Content-Type: application/x-www-form-urlencoded\r\nHost")
+        assert b" 503 " in self.half_sent(head % 3, b"a&b")
+        self.assert_rejected()
+
+    def test_body_of_unknown_length_counts_as_what_has_arrived(self) -> None:
+        head = POST.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked")
+        assert b" 405 " in self.half_sent(head, b"5\r\n12345\r\n0\r\n\r\n")
+        self.recorder.clear()
+        assert b" 503 " in self.half_sent(head, b"c8\r\n" + b"x" * 200 + b"\r\n0\r\n\r\n")
+        assert self.recorder.rejected == ["overload"]
+
+    def test_long_list_of_arguments_counts(self) -> None:
+        answer = self.half_sent(b"GET /?" + b"a&" * 990 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 503 " in answer
+        self.assert_rejected()
+
+    def test_body_to_a_probe_is_not_held(self) -> None:
+        for method, status in ((b"POST", b"405"), (b"GET", b"200")):
+            for path in (b"/probe", b"/livez"):
+                head = POST.replace(b"POST /hello/x", method + b" " + path)
+                assert self.half_sent(head % 200, b"x" * 200)[9:12] == status
+        assert self.recorder.rejected == []
+
+    def test_body_to_a_probe_that_reads_it_is_limited(self) -> None:
+        head = POST.replace(b"/hello/x", b"/reading/probe")
+        assert b" 200 " in self.half_sent(head % 9, b"x" * 9)
+        self.recorder.clear()
+        assert b" 503 " in self.half_sent(head % 200, b"x" * 200)
+        assert self.recorder.rejected == ["overload"]
 
     def test_requests_without_a_body_are_answered(self) -> None:
         assert b" 200 " in self.half_sent(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 
     async def test_client_that_goes_away_leaves_room(self) -> None:
         _, writer = await self.connect()
-        writer.write(POST % 900)
-        await self.until(lambda: self.app.runtime.body_bytes)
+        writer.write(POST % 900 + b"x")
+        await self.until(lambda: self.app.runtime.body_bytes == 1)
         writer.close()
         await self.until(lambda: not self.app.runtime.body_bytes)
         assert self.app.runtime.in_flight == 0
         assert self.recorder.started == []
+
+
+class TestLargeBodies(AdmissionTest):
+    environ = {"MAX_BODY_BYTES": "3000000"}  # noqa: RUF012
+
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_body_size": 3_000_000}
+
+    def test_one_has_room_beside_the_others(self) -> None:
+        with mock.patch.object(limits, "MAX_BODY_BYTES", 2**20):
+            answer = self.fetch("/form", method="POST", body=b"x" * 3_000_000)
+        assert answer.code == 503, "as a form, it takes twice as much"
+        with mock.patch.object(limits, "MAX_BODY_BYTES", 2**20):
+            headers = {"Content-Type": "text/plain"}
+            answer = self.fetch("/form", method="POST", body=b"x" * 3_000_000, headers=headers)
+        assert answer.code == 200
+
+
+class TestUnreadable(AdmissionTest):
+    """What is rejected before it is parsed; the client can read why, even while it sends."""
+
+    def rejection(self, request: bytes) -> int:
+        answer = self.raw(request)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        assert b"application/problem+json" in head
+        assert json.loads(body)["status"] == status
+        self.run_async(lambda: self.until(lambda: self.recorder.rejected))
+        assert self.app.runtime.in_flight == 0
+        return status
+
+    def test_number_of_headers_is_limited(self) -> None:
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        assert b" 200 " in self.raw(head + b"a: b\r\n" * 98 + b"\r\n")
+        # The last one could not be parsed.
+        assert self.rejection(head + b"a: b\r\n" * 98 + b"\0\r\n\r\n" + b"x" * 99_999) == 431
+        assert self.recorder.rejected == ["too_large"]
+
+    def test_headers_are_counted_before_all_have_arrived(self) -> None:
+        assert self.rejection(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 4000) == 431
+
+    def test_size_of_headers_is_limited(self) -> None:
+        assert self.rejection(b"GET / HTTP/1.1\r\nA: " + b"x" * 200_000) == 431
+
+    def test_large_body_is_a_413_that_can_be_read(self) -> None:
+        size = 4 * 1024 * 1024
+        for body in (
+            b"Content-Length: %d\r\n\r\n" % size + b"x" * size,
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size,
+        ):
+            self.recorder.clear()
+            assert self.rejection(b"POST / HTTP/1.1\r\nHost: a\r\n" + body) == 413
+            assert self.recorder.rejected == ["too_large"]
+
+    def test_malformed_request_is_a_400_that_can_be_read(self) -> None:
+        assert self.rejection(b"GET / HTTP/1.1\r\n\r\n" + b"x" * 999_999) == 400
+        assert self.recorder.rejected == ["malformed"]
+
+    def test_number_of_arguments_is_limited(self) -> None:
+        request = b"GET /?" + b"a&" * 1000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+        assert self.rejection(request) == 400
+
+    def test_number_of_fields_and_parts_is_limited(self) -> None:
+        part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
+        for kind, body in (
+            ("application/x-www-form-urlencoded", b"a&" * 1000),
+            ("multipart/form-data; boundary=b", part * 1000 + b"--b--\r\n"),
+        ):
+            answer = self.fetch("/form", method="POST", body=body, headers={"Content-Type": kind})
+            assert answer.code == 400
+
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_body_size": 256 * 1024, "max_header_size": 32 * 1024}
+
+    def test_early_answer_of_an_upload_can_be_read(self) -> None:
+        answer = self.raw(
+            b"PUT /early HTTP/1.1\r\nHost: a\r\nContent-Length: 256000\r\n\r\n" + b"x" * 256_000
+        )
+        assert answer.startswith(b"HTTP/1.1 403 ")
+
+
+class TestUnread(AdmissionTest):
+    """What clients do not read is bounded, in memory and in time."""
+
+    max_unread_bytes = 2 * Big.SIZE
+    stall_timeout = 60.0
+
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_unread_bytes": self.max_unread_bytes, "stall_timeout": self.stall_timeout}
+
+    def connections(self) -> int:
+        assert self.app.runtime.connections is not None
+        return len(self.app.runtime.connections)
+
+    async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
+        server: Any = self.http_server
+        writers = [(await self.connect())[1] for _ in range(6)]
+        for writer in writers:
+            writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 9)
+        await self.until(lambda: len(self.recorder.ended) >= 6)
+        held = sum(len(each._write_buffer or b"") for each in server._streams)
+        assert held <= self.max_unread_bytes
+        answer = await self.http_client.fetch(self.get_url("/big"))
+        assert len(answer.body) == Big.SIZE
+        await self.until(lambda: server._unread_bytes <= self.max_unread_bytes)
+        assert self.output.getvalue().count("Closing connections whose clients do not read") == 1
+        for writer in writers:
+            writer.close()
+
+
+class TestOneLargeAnswer(TestUnread):
+    max_unread_bytes = 1024
+
+    async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
+        answer = await self.http_client.fetch(self.get_url("/big"))
+        assert len(answer.body) == Big.SIZE
+
+
+class TestStalled(TestUnread):
+    stall_timeout = 0.1
+
+    async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
+        reader, writer = await self.connect()
+        writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        size = 0
+        # For longer than the timeout, but never stalled.
+        while data := await reader.read(1024 * 1024):
+            size += len(data)
+            await asyncio.sleep(0.02)
+        assert size > Big.SIZE
+
+    async def test_client_that_pipelines_and_never_reads_is_cut(self) -> None:
+        _, writer = await self.connect()
+        writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 9)
+        await self.until(self.connections)
+        await self.until(lambda: not self.connections())
+        writer.close()
+        assert self.app.runtime.in_flight == 0
+
+    async def test_websocket_that_never_reads_is_cut(self) -> None:
+        client = await self.websocket()
+        assert client.protocol
+        await self.until(lambda: self.app.runtime.open_websockets)
+        (websocket,) = self.app.runtime.websockets
+        websocket.write_message(b"x" * Big.SIZE)
+        await self.until(lambda: not self.app.runtime.open_websockets)
+        client.close()
 
 
 class TestTimeout(AdmissionTest):
@@ -387,6 +637,20 @@ class TestRejection(AdmissionTest):
         assert self.fetch_admin("/", headers={"Host": "localhost"}).code != 421
 
 
+class TestLargeMessages(AdmissionTest):
+    def make_service(self) -> Service:
+        settings = read(Settings, UNWATCHED)
+        return Service(settings, ROUTES, websocket_max_message_size=24 * 1024 * 1024)
+
+    async def test_message_may_be_as_large_as_its_setting(self) -> None:
+        url = self.get_url("/ws").replace("http", "ws", 1)
+        client = await websocket_connect(url, max_message_size=24 * 1024 * 1024)
+        for message in ("x" * (20 * 1024 * 1024), b"x" * (3 * 1024 * 1024)):
+            await client.write_message(message, binary=isinstance(message, bytes))
+            assert await client.read_message() == message
+        client.close()
+
+
 class TestWebSocketLimits(AdmissionTest):
     def test_client_that_never_reads_is_cut_off(self) -> None:
         async def write(client: Any) -> int:
@@ -435,14 +699,13 @@ class TestWebSocketLimits(AdmissionTest):
             assert self.app.runtime.open_websockets == 3
             for client in clients:
                 client.close()
-            await self.until(lambda: not self.app.runtime.websocket_bytes)
 
-        with mock.patch.object(websockets, "MAX_WEBSOCKET_BYTES", 1_000_000):
-            self.run_async(write)
+        self.http_server._max_unread_bytes = 1_000_000  # type: ignore[attr-defined]
+        self.run_async(write)
 
     def test_messages_that_arrive_are_limited_together(self) -> None:
         part = struct.pack("!BBQ", 0x02, 0xFF, 100_000) + bytes(4 + 100_000)
-        begun = struct.pack("!BBQ", 0x00, 0xFF, 200_000) + bytes(4 + 1)
+        begun = struct.pack("!BBQ", 0x00, 0xFF, 200_000) + bytes(4 + 199_999)
 
         async def send() -> None:
             streams = []
@@ -453,13 +716,48 @@ class TestWebSocketLimits(AdmissionTest):
                 streams.append(client.protocol.stream)
                 await streams[-1].write(part + begun)
             await self.until(lambda: self.app.runtime.open_websockets == 3)
-            assert self.app.runtime.websocket_bytes == 900_000
+            # What is not yet a whole chunk of them does not count.
+            assert self.app.runtime.websocket_bytes >= 3 * (300_000 - websockets.CHUNK_BYTES)
+            assert self.app.runtime.websocket_bytes <= 900_000
             for stream in streams:
                 stream.close()
             await self.until(lambda: not self.app.runtime.websocket_bytes)
 
         with mock.patch.object(websockets, "MAX_WEBSOCKET_BYTES", 1_000_000):
             self.run_async(send)
+
+    def held(self, message: str | bytes, compressed: bool) -> int:
+        """How many of ten such messages reach their handlers, which then hold them."""
+
+        async def send() -> int:
+            url = self.get_url("/holding").replace("http", "ws", 1)
+            options: dict[str, Any] = {"compression_options": {}} if compressed else {}
+            clients = [await websocket_connect(url, **options) for _ in range(10)]
+            for client in clients:
+                await client.write_message(message, binary=isinstance(message, bytes))
+            runtime = self.app.runtime
+            await self.until(lambda: runtime.open_websockets == len(Holding.messages) < 10)
+            assert runtime.websocket_bytes <= 1_000_000
+            Slow.release.set()
+            for client in clients:
+                client.close()
+            await self.until(lambda: not runtime.websockets)
+            assert runtime.websocket_bytes == 0
+            return len(Holding.messages)
+
+        Holding.messages.clear()
+        with mock.patch.object(websockets, "MAX_WEBSOCKET_BYTES", 1_000_000):
+            return self.run_async(send)
+
+    def test_messages_that_are_being_handled_are_limited_together(self) -> None:
+        assert self.held(b"x" * 200_000, compressed=False) == 5
+
+    def test_messages_count_as_they_are_decompressed(self) -> None:
+        assert self.held(b"x" * 300_000, compressed=True) == 3
+
+    def test_text_counts_as_it_is_decoded(self) -> None:
+        # With one character that takes four bytes, each takes four.
+        assert self.held("x" * 50_000 + "\N{GRINNING FACE}", compressed=False) == 3
 
     def test_clients_are_pinged(self) -> None:
         assert 0 < self.app.settings["websocket_ping_timeout"] <= 30

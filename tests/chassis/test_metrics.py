@@ -84,6 +84,7 @@ class Measured(Base):
         await websocket.write_message("hello")
         await websocket.read_message()
         await self.until_equal("websocket_connections", {"": 1})
+        await self.until_equal("http_server_open_connections", {"": 1})
         websocket.close(1001)
 
     def test_every_handler_is_measured_once(self) -> None:
@@ -137,12 +138,15 @@ class Measured(Base):
         async def count() -> None:
             await self.talk()
             await self.until_equal("websocket_connections", {})
+            await self.until_equal("http_server_open_connections", {})
+            await self.until_equal("http_server_max_connections", {"": 7})
             await self.until_equal("http_server_refused_requests", {"malformed": 1})
             await self.until_equal("websocket_messages", {"received": 1, "sent": 1})
             await self.until_equal("websocket_closes", {"1001": 1})
             gc.collect()
             await self.until_shown("python_gc_pause_seconds", lambda shown: ("2",) in shown)
 
+        self.app.runtime.max_connections = 7
         self.raw(b"nonsense\r\n\r\n")
         self.run_async(count)
 

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 from tornado_chassis import connections, server
@@ -267,6 +268,76 @@ async def test_websocket_is_a_connection() -> None:
         assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
 
 
+async def test_admin_port_answers_while_the_main_port_is_full() -> None:
+    with process(FEATURES="probes prometheus", MAX_CONNECTIONS="2") as service:
+        service.wait_until_listening()
+        admin = int(re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", service.output())[1])
+
+        async def fetch(path: str) -> tuple[int, str]:
+            client = AsyncHTTPClient()
+            url = f"http://127.0.0.1:{admin}{path}"
+            answer = await client.fetch(url, raise_error=False)
+            return answer.code, answer.body.decode()
+
+        assert (await fetch("/readyz"))[0] == 200
+        url = f"ws://127.0.0.1:{service.port}/ws"
+        clients = [await websocket_connect(url) for _ in range(2)]
+        assert await fetch("/livez") == (200, '{"status": "pass"}')
+        status, body = await fetch("/readyz")
+        assert (status, "MAX_CONNECTIONS=2 reached" in body) == (503, True)
+        _, metrics = await fetch("/metrics")
+        assert "\nhttp_server_open_connections 2.0\n" in metrics
+        assert "\nhttp_server_max_connections 2.0\n" in metrics
+        for client in clients:
+            client.close()
+            await client.read_message()
+        await until_ready(fetch)
+
+
+async def until_ready(fetch: Callable[[str], Awaitable[tuple[int, str]]]) -> None:
+    async with asyncio.timeout(10):
+        while (await fetch("/readyz"))[0] != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def test_connections_of_one_port_leave_room_on_the_other() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has prlimit")
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        few = stack.enter_context(process(MAX_CONNECTIONS="1000", DESCRIPTORS="120"))
+        few.wait_until_listening()
+        assert resource.prlimit(few.pid, resource.RLIMIT_NOFILE) == (120, hard)
+        assert "MAX_CONNECTIONS=1000: file descriptors suffice for 60" in few.output()
+        ports = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", few.output())
+        for port in map(int, ports):
+            for _ in range(115):
+                address = ("127.0.0.1", port)
+                stack.enter_context(socket.create_connection(address, timeout=30))
+        for port in map(int, ports):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+            stack.enter_context(connection)
+            connection.sendall(REQUEST.replace(b" a", b" localhost") % b"/livez")
+            assert b" 200 " in connection.recv(1024)
+        assert "Too many open files" not in few.output()
+
+
+async def test_admin_port_takes_no_large_body() -> None:
+    with process() as service:
+        service.wait_until_listening()
+        admin = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", service.output())[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(admin))
+        size = 1024 * 1024
+        writer.write(
+            b"PUT /loglevel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % size
+        )
+        writer.write(b"x" * size)
+        assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+
+
 async def test_kernel_does_not_hold_back_what_is_small() -> None:
     async with running() as service:
         client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
@@ -485,35 +556,38 @@ async def test_signal_during_the_start_stops() -> None:
     await service.stopped()
 
 
-async def test_body_over_the_limit_is_rejected_before_it_is_sent() -> None:
-    async with running() as service:
-        reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: 1048577\r\nA:")
-        assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
-
-
-async def test_headers_over_the_limit_are_rejected() -> None:
-    async with running() as service:
-        reader, _ = await service.request(b"/ HTTP/1.1\r\nA: %s\r\nB:" % (b"x" * 33 * 1024))
-        with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+@pytest.mark.parametrize(
+    ("environ", "size"), [({}, 2**20), ({"MAX_BODY_BYTES": "9"}, 9), ({"MAX_BODY_BYTES": "0"}, 0)]
+)
+async def test_body_over_the_limit_is_rejected_before_it_is_sent(
+    environ: dict[str, str], size: int
+) -> None:
+    async with running(**environ) as service:
+        reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: %d\r\nA:" % (size + 1))
+        assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
 
 
 @pytest.mark.parametrize(
-    ("limit", "sent"),
+    ("limit", "sent", "answer"),
     [
-        ("idle_connection_timeout", b""),
-        ("body_timeout", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"),
+        ("IDLE", b"", b""),
+        ("RECEIVE", b"GET / HTTP/1.1\r\nHost:", b"408"),
+        ("RECEIVE", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", b"408"),
+        ("STALL", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", b"408"),
+        ("STALL", b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", b"408"),
     ],
 )
 async def test_connection_that_says_nothing_more_is_closed(
-    monkeypatch: pytest.MonkeyPatch, limit: str, sent: bytes
+    limit: str, sent: bytes, answer: bytes
 ) -> None:
-    assert 0 < connections.LIMITS[limit] <= 75
-    monkeypatch.setitem(connections.LIMITS, limit, 0.05)
-    async with running() as service:
+    defaults = read(Settings, {})
+    name = f"{limit}_TIMEOUT_SECONDS"
+    assert 0 < getattr(defaults, name.lower()) <= 75
+    async with running(**{name: "0.05"}) as service:
         reader, writer = await service.idle()
         writer.write(sent)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert (await asyncio.wait_for(reader.read(), 5))[9:12] == answer
+        await until(lambda: not service.app.runtime.in_flight)
 
 
 async def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,11 +599,8 @@ async def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.Monk
         assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
 
 
-async def test_connection_that_is_in_use_is_not_closed_as_idle(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(connections.LIMITS, "idle_connection_timeout", 0.05)
-    async with running() as service:
+async def test_connection_that_is_in_use_is_not_closed_as_idle() -> None:
+    async with running(IDLE_TIMEOUT_SECONDS="0.05", STALL_TIMEOUT_SECONDS="0.05") as service:
         client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
         slow = await service.slow()
         idle, _ = await service.request(b"/")

@@ -59,7 +59,7 @@ class AccessTest(ChassisTest):
     def codes(self, *paths: str, **headers: str) -> set[int]:
         return {self.ask(path, headers=headers).code for path in paths}
 
-    def metric(self, name: str) -> float:
+    def scraped(self, name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (.+)$", self.ask("/metrics").body.decode(), re.M)
         return float(found[1]) if found else 0.0
 
@@ -220,7 +220,7 @@ class TestWithToken(AccessTest):
             assert answer.code == 401
             assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert self.ask(f"/?token={TOKEN}x").code == 401
-        counted = self.metric('http_server_refused_requests_total{reason="wrong_token"}')
+        counted = self.scraped('http_server_refused_requests_total{reason="wrong_token"}')
         assert counted == len(wrong) + 1
         lines = "\n".join(self.lines()[before:])
         assert lines.count("Wrong token from 127.0.0.1") == len(wrong) + 1

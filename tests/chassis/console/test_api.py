@@ -11,9 +11,9 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock

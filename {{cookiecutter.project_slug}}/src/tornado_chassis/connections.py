@@ -6,13 +6,16 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from math import inf
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
-from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
@@ -23,26 +26,29 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from .application import Application
 from .exchange import address_of
-from .rejections import HeadersTimeoutError, connection_closed
+from .rejections import TORNADOS_ANSWER, answer, rejected, status_of
+from .settings.server import ServerSettings
 
-# Tornado's defaults are 100 MiB, an hour for an idle connection, and no limit for a body.
-LIMITS = {
-    "max_body_size": 1024 * 1024,
-    "max_buffer_size": 2 * 1024 * 1024,
-    "max_header_size": 32 * 1024,
-    "idle_connection_timeout": 75.0,
-    "body_timeout": 30.0,
-}
+# Tornado's default for the buffer is 100 MiB.
+LIMITS = {"max_buffer_size": 2 * 1024 * 1024, "max_header_size": 32 * 1024}
+
+MAX_HEADERS = 100
 
 ACCEPT_AT_ONCE = 128
 """Limits how many are accepted at once, so that new connections do not delay the open ones."""
 
 IDLE_CHECKS = 10
-"""How often within `idle_connection_timeout` connections are looked at."""
+"""How often within the shortest timeout connections are looked at."""
+
+READ_BYTES = 16 * 1024
+"""How much to read at once: what has arrived beyond a request's headers, each connection holds."""
+
+LINGER_SECONDS = 5.0
+"""How long to drop what a client still sends, so that it can read why it was rejected."""
 
 MIN_IDLE_SECONDS = 1.0
 """How long a connection has to be idle before it may be closed for another one."""
@@ -58,11 +64,26 @@ log = logging.getLogger(__name__)
 Networks = Sequence[IPv4Network | IPv6Network]
 
 
+def limits(settings: ServerSettings) -> dict[str, Any]:
+    """The arguments of a `Server` for these settings, but for `max_connections`."""
+    return {
+        **LIMITS,
+        "max_body_size": settings.max_body_bytes,
+        "max_unread_bytes": settings.max_unread_bytes,
+        "idle_connection_timeout": settings.idle_timeout_seconds or inf,
+        "body_timeout": settings.receive_timeout_seconds or None,
+        "stall_timeout": settings.stall_timeout_seconds or inf,
+        "trusted_proxies": settings.trusted_proxies,
+    }
+
+
 class Server(HTTPServer):
     """An `HTTPServer` that knows its connections, and limits their number.
 
     It keeps at most `max_connections`, including WebSockets. To make room for another one, it
     closes the one that has been idle the longest; if none is idle, the new one waits in the kernel.
+    It keeps at most `max_unread_bytes` for all clients together until they read it, and closes a
+    connection on which nothing arrives or is read for `stall_timeout` seconds.
     It believes what `trusted_proxies` say about a client.
     """
 
@@ -70,22 +91,36 @@ class Server(HTTPServer):
         self,
         *args: Any,
         max_connections: int | None = None,
+        max_unread_bytes: float = inf,
+        stall_timeout: float = inf,
         trusted_proxies: Networks = (),
         **kwargs: Any,
     ) -> None:
         super().initialize(*args, **kwargs)
         # Tornado's timers, one for each request, take a twelfth of a request's instructions.
-        self._idle_timeout = self.conn_params.header_timeout or 3600.0
+        self._idle_timeout = self.conn_params.header_timeout or inf
         self.conn_params.header_timeout = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._receive_timeout = self.conn_params.body_timeout or inf
+        self._stall_timeout = stall_timeout
+        self._timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[_Stream] = WeakSet()
+        #: Those with something that their client has not read, and how much that is.
+        self._unread: dict[_Stream, None] = {}
+        self._unread_bytes = 0
+        self._max_unread_bytes = max_unread_bytes
+        #: Those that are closed, but still drop what their client sends, and what ends that.
+        self._lingering: dict[_Stream, Callable[[], None]] = {}
         self._listening: list[socket.socket] = []
         self._is_accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._incidents: dict[str, float] = {}
         _servers.add(self)
+        if isinstance(self.request_callback, Application):
+            runtime = self.request_callback.runtime
+            runtime.connections, runtime.max_connections = self._streams, max_connections
+            runtime.is_full = self.is_full
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
     # again immediately, forever.
@@ -112,6 +147,11 @@ class Server(HTTPServer):
     def is_open(self) -> bool:
         return any(not stream.closed() for stream in self._streams)
 
+    def is_full(self) -> bool:
+        """Whether there is no room for another connection, and none is idle."""
+        limit = self._max_connections
+        return limit is not None and len(self._streams) >= limit and not self._replaceable()
+
     def is_writing(self, besides: Iterable[IOStream | None] = ()) -> bool:
         """Whether a connection, except for these, still has something to send."""
         return any(stream.writing() for stream in self._streams - set(besides))
@@ -119,6 +159,8 @@ class Server(HTTPServer):
     async def close_all_connections(self) -> None:
         for stream in list(self._streams):
             stream.close()
+        for end in list(self._lingering.values()):
+            end()
         await super().close_all_connections()
 
     def start_request(
@@ -131,19 +173,22 @@ class Server(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
-        application = self.request_callback
-        if isinstance(server_conn, HTTP1ServerConnection) and isinstance(application, Application):
-            connection_closed(server_conn, application.runtime)
+        status = getattr(getattr(server_conn, "stream", None), "rejected_with", 0)
+        if status not in (0, HTTPStatus.REQUEST_TIMEOUT):
+            self._rejected(server_conn, status)
+
+    def _rejected(self, connection: Any, status: int) -> None:
+        if isinstance(self.request_callback, Application):
+            rejected(connection.context, self.request_callback.runtime, status)
 
     def _accept(self, listening: socket.socket, events: int) -> None:
         full = f"MAX_CONNECTIONS={self._max_connections} reached"
         for number in range(ACCEPT_AT_ONCE):
             idle = None
-            if self._max_connections and len(self._streams) >= self._max_connections:
+            if self._max_connections is not None and len(self._streams) >= self._max_connections:
                 if number:  # If another one is waiting, the loop calls again.
                     return
-                candidates = self._idle(monotonic() - MIN_IDLE_SECONDS)
-                idle = min(candidates, key=lambda each: each.waits_since, default=None)
+                idle = min(self._replaceable(), key=lambda each: each.waits_since, default=None)
                 if idle is None:
                     self._pause_for(full)
                     return
@@ -159,33 +204,84 @@ class Server(HTTPServer):
                 self._pause_for(str(error))
                 return
             connection.setblocking(False)
-            stream = _Stream(self, connection, max_buffer_size=self.max_buffer_size)
+            stream = _Stream(
+                self,
+                connection,
+                max_buffer_size=self.max_buffer_size,
+                read_chunk_size=READ_BYTES,
+            )
             self._streams.add(stream)
             self.handle_stream(stream, address)
-            if self._idle_timer is None:
-                self._close_idle()
+            if self._timer is None:
+                self._close_late()
             if idle:
                 self._log_once("Closing idle connections: %s", full)
-                idle.close()
+                self._lingering.get(idle, idle.close)()
                 # To look for the next one takes long enough to let others have their turn.
                 return
 
-    def _idle(self, since: float) -> "list[_Stream]":
-        """Those that have waited for a request since this time or longer; not what was detached."""
+    def _replaceable(self) -> "list[_Stream]":
+        """Those that have waited for a request's headers long enough; not what was detached."""
+        since = monotonic() - MIN_IDLE_SECONDS
         streams = (each.stream for each in self._connections)
-        return [
-            each for each in streams if isinstance(each, _Stream) and each.has_waited_since(since)
-        ]
+        waiting = (each for each in streams if isinstance(each, _Stream) and each._read_regex)
+        return [*self._lingering, *(each for each in waiting if each.waits_since <= since)]
 
-    def _close_idle(self) -> None:
-        """Closes each connection whose next request has not come in time; one timer for all."""
-        for stream in self._idle(monotonic() - self._idle_timeout):
-            stream.close(HeadersTimeoutError())
+    def _close_late(self) -> None:
+        """Closes each connection whose client does not send or read in time; one timer for all."""
+        now = monotonic()
+        for connection in list(self._connections):
+            stream = connection.stream
+            if not isinstance(stream, _Stream) or not stream.reading():
+                continue
+            waited = now - stream.waits_since
+            if not stream._read_regex:
+                if waited >= self._stall_timeout:
+                    stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+            elif not stream._read_buffer:
+                if waited >= self._idle_timeout:
+                    stream.close()
+            elif stream.begun_since != stream.waits_since:
+                stream.begun_since, stream.begun_at = stream.waits_since, now
+            elif now - stream.begun_at >= self._receive_timeout:
+                stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+                self._rejected(connection, HTTPStatus.REQUEST_TIMEOUT)
+        for stream in list(self._unread):
+            if now - stream.last_read(now) >= self._stall_timeout:
+                self._cut(stream, f"nothing was read for {self._stall_timeout:g} s")
         # None while there is nothing to look at.
-        self._idle_timer = None
-        if self._connections:
+        self._timer = None
+        if self._streams:
+            shortest = min(self._idle_timeout, self._receive_timeout, self._stall_timeout, 60.0)
             loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(self._idle_timeout / IDLE_CHECKS, self._close_idle)
+            self._timer = loop.call_later(shortest / IDLE_CHECKS, self._close_late)
+
+    def note_unread(self, stream: "_Stream") -> None:
+        """Counts what a client has not read. If that is too much for all clients together, closes
+        the connection whose client has read nothing for the longest."""
+        self.count_unread(stream)
+        # What only one client has not read may be one large answer.
+        if self._unread_bytes <= self._max_unread_bytes or len(self._unread) < 2:
+            return
+        for each in list(self._unread):
+            self.count_unread(each)  # Some of them may have read a part.
+        now = monotonic()
+        while self._unread_bytes > self._max_unread_bytes and len(self._unread) > 1:
+            stalled = min(self._unread, key=lambda each: each.last_read(now))
+            self._cut(stalled, f"MAX_UNREAD_BYTES={self._max_unread_bytes} reached")
+
+    def count_unread(self, stream: "_Stream", written: object = None) -> None:
+        held = len(stream._write_buffer or b"")
+        self._unread_bytes += held - stream.held
+        stream.held = held
+        if held:
+            self._unread[stream] = None
+        else:
+            self._unread.pop(stream, None)
+
+    def _cut(self, stream: "_Stream", reason: str) -> None:
+        self._log_once("Closing connections whose clients do not read: %s", reason)
+        stream.close()
 
     def _pause(self) -> None:
         if self._is_accepting:
@@ -215,7 +311,39 @@ class Server(HTTPServer):
             for each in self._listening:
                 IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
 
-    def _closed(self, stream: "_Stream") -> None:
+    def closed(self, stream: "_Stream", connection: socket.socket) -> None:
+        """Called when a stream has been closed, with its socket."""
+        self._unread_bytes -= stream.held
+        stream.held = 0
+        self._unread.pop(stream, None)
+        end = partial(self._release, stream, connection)
+        if stream.rejected_with or stream.body_since is not None:
+            # Closed with something that nobody has read, it would be reset, and its client would
+            # not see the answer.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+                self._lingering[stream] = end
+                IOLoop.current().add_handler(connection, partial(self._drop, stream), IOLoop.READ)
+                IOLoop.current().call_later(LINGER_SECONDS, end)
+                return
+        end()
+
+    def _drop(self, stream: "_Stream", connection: Any, events: int) -> None:
+        try:
+            if connection.recv(65536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._lingering[stream]()
+
+    def _release(self, stream: "_Stream", connection: socket.socket) -> None:
+        if connection.fileno() < 0:
+            return
+        if self._lingering.pop(stream, None):
+            IOLoop.current().remove_handler(connection)
+        connection.close()
         self._streams.discard(stream)
         self._resume()
 
@@ -234,12 +362,23 @@ if hasattr(os, "register_at_fork"):
 
 class _Stream(IOStream):
     """Notifies its server when it closes, which the stream of a WebSocket would not, and knows how
-    long it has waited for a request."""
+    long it has waited for its client."""
 
-    #: When it started to wait for the headers of a request, by `time.monotonic()`.
+    # Those of the usual request are few: with more than 30 of an object's own, with Tornado's,
+    # Python would find all of them slowly.
+    #: When it began to wait for what it reads now, by `time.monotonic()`.
     waits_since = 0.0
-    #: What was handled when it was closed: Tornado does not say why it rejects a request.
-    closed_for: BaseException | None = None
+    #: While a body arrives, how much had been written before.
+    body_since: int | None = None
+    #: When the first part of a request's headers was seen, and for which `waits_since`.
+    begun_at = begun_since = 0.0
+    #: How much its client has not read, as its server has counted it.
+    held = 0
+    #: Status of a request that cannot be read.
+    rejected_with = 0
+    #: How much its client had read when it was last looked at, and when that had changed.
+    _read = 0
+    _read_at = 0.0
 
     def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -252,20 +391,80 @@ class _Stream(IOStream):
     # Tornado reads the headers of a request by it, and nothing else.
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         self.waits_since = monotonic()
+        if self.body_since is not None:
+            self.body_since = None
         return super().read_until_regex(regex, max_bytes)
 
-    def has_waited_since(self, time: float) -> bool:
-        """Whether it has waited for a request's headers since this time or longer."""
-        return self._read_regex is not None and self.waits_since <= time
+    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        self.waits_since = monotonic()
+        return super().read_until(delimiter, max_bytes)
+
+    def read_bytes(self, num_bytes: int, partial: bool = False) -> Awaitable[bytes]:
+        self.waits_since = monotonic()
+        return super().read_bytes(num_bytes, partial)
+
+    def _check_max_bytes(self, delimiter: Any, size: int) -> None:
+        super()._check_max_bytes(delimiter, size)
+        # Before they are parsed, which takes much more memory. Others may read by a regex, too.
+        if (
+            self._read_max_bytes == self._server.conn_params.max_header_size
+            and self._read_buffer.count(b"\n", 0, size) > MAX_HEADERS + 2
+        ):
+            raise UnsatisfiableReadError(f"more than {MAX_HEADERS} headers")
+
+    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        if data == TORNADOS_ANSWER and isinstance(error := sys.exception(), HTTPInputError):
+            data = self._rejection(status_of(error))
+        written = super().write(data)
+        if not written.done():
+            self._server.note_unread(self)
+            written.add_done_callback(partial(self._server.count_unread, self))
+        return written
+
+    def reject(self, status: HTTPStatus) -> None:
+        """Answers a request that cannot be read, and closes the connection."""
+        if rejection := self._rejection(status):
+            super().write(rejection)
+        self.close()
+
+    def _rejection(self, status: HTTPStatus) -> bytes:
+        """The answer; nothing if another one has begun."""
+        self.rejected_with = status
+        has_begun = self.body_since not in (None, self._total_write_index)
+        return b"" if has_begun else answer(status)
 
     def close(self, exc_info: Any = False) -> None:
-        if not self.closed() and isinstance(error := sys.exception(), HTTPInputError):
-            self.closed_for = error
+        # Tornado would close it without an answer.
+        if not self.closed():
+            if isinstance(exc_info, UnsatisfiableReadError):
+                is_header = self._read_regex is not None
+                large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                super().write(self._rejection(large if is_header else HTTPStatus.BAD_REQUEST))
+            elif self.body_since is not None and isinstance(sys.exception(), TimeoutError):
+                super().write(self._rejection(HTTPStatus.REQUEST_TIMEOUT))
         super().close(exc_info)
 
     def close_fd(self) -> None:
-        super().close_fd()
-        self._server._closed(self)
+        connection, self.socket = self.socket, None  # type: ignore[assignment]
+        self._server.closed(self, connection)
+
+    def last_read(self, now: float) -> float:
+        """When the client was last seen to read something, by `time.monotonic()`."""
+        read = self._total_write_done_index - _unsent(self.socket)
+        if self._read != read or not self._read_at:
+            self._read, self._read_at = read, now
+        return self._read_at
+
+
+def _unsent(connection: socket.socket) -> int:
+    """How much the kernel still has to send, where it says so. It takes more only once a good part
+    of its buffer has left, for which a client that is slow may need longer than a timeout."""
+    if sys.platform == "linux":
+        from fcntl import ioctl
+        from termios import TIOCOUTQ
+
+        return int.from_bytes(ioctl(connection, TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
 
 
 class _Forwarded(HTTPMessageDelegate):

@@ -46,7 +46,8 @@ class Exchange:
     error: BaseException | None = None
     #: Ids that connect a measurement of this exchange with a record of it elsewhere.
     exemplar: dict[str, str] | None = None
-    #: Bytes of the body that are, or will be, in memory until the exchange has ended.
+    #: Bytes in memory for what the client has sent of it, until it has ended: its body, and what
+    #: its arguments are parsed into.
     body_size = 0
 
     def __init__(self, request: HTTPServerRequest, route: str, is_probe: bool) -> None:

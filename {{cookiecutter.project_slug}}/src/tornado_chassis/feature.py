@@ -7,7 +7,7 @@ know which features there are.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextvars import copy_context
 from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeVarTuple
@@ -114,6 +114,11 @@ class Feature:
         request. Probe traffic comes here, too."""
         return None
 
+    def reject_body(self, exchange: Exchange) -> Rejection | None:
+        """Called for each part of a body that has arrived, if it is held in memory, and when it is
+        complete. `Exchange.body_size` includes the part. None accepts it."""
+        return None
+
     def request_rejected(self, reason: str) -> None:
         """Called for each request that never reaches its handler; `reason` is one of a fixed set.
 
@@ -192,8 +197,15 @@ class Runtime:
         self.logs_requests = any(each.logs_requests for each in features)
         #: Each exchange in flight, with its handler once that has started.
         self.exchanges: dict[Exchange, Any] = {}
+        #: Those of them that have not started because their bodies are still arriving.
+        self.arriving: set[Exchange] = set()
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
+        #: The open connections and how many there may be, None if that is not known or limited; and
+        #: whether none of them is idle or free.
+        self.connections: Sized | None = None
+        self.max_connections: int | None = None
+        self.is_full: Callable[[], bool] = lambda: False
         #: Each open WebSocket, with what counts its messages.
         self.websockets: WeakKeyDictionary[WebSocketHandler, Any] = WeakKeyDictionary()
         #: Bytes held in memory for all of them.
@@ -209,6 +221,7 @@ class Runtime:
         }
         # Kept at hand, as each request looks for them.
         self._on_headers = self._hooks["reject"]
+        self._on_body = self._hooks["reject_body"]
         self._on_start = self._hooks["request_started"]
         self._on_end = self._hooks["request_ended"]
         self._on_end.reverse()
@@ -252,12 +265,26 @@ class Runtime:
         for feature in self.features:
             yield from feature.exports()
 
-    def admit(self, exchange: Exchange, body_size: int) -> Rejection | None:
+    def admit(self, exchange: Exchange, size: int) -> Rejection | None:
         """Counts an exchange as in flight, and asks the features whether to reject it."""
         self.exchanges[exchange] = None
-        exchange.body_size = body_size
-        self.body_bytes += body_size
-        for hook in self._on_headers:
+        if size:
+            self._hold(exchange, size)
+        return self._rejection(self._on_headers, exchange)
+
+    def admit_body(self, exchange: Exchange, size: int) -> Rejection | None:
+        """Counts what a part of the body takes in memory, and asks the features."""
+        self._hold(exchange, size)
+        return self._rejection(self._on_body, exchange)
+
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        exchange.body_size += size
+        self.body_bytes += size
+
+    def _rejection(
+        self, hooks: Iterable[Callable[..., Any]], exchange: Exchange
+    ) -> Rejection | None:
+        for hook in hooks:
             try:
                 rejection: Rejection | None = hook(exchange)
             except Exception:
@@ -278,6 +305,7 @@ class Runtime:
 
     def forget(self, exchange: Exchange) -> None:
         self.exchanges.pop(exchange, None)
+        self.arriving.discard(exchange)
         self.body_bytes -= exchange.body_size
         exchange.body_size = 0
 

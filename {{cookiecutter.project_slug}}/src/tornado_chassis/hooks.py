@@ -21,6 +21,7 @@ from weakref import ref
 
 from tornado import web
 from tornado.escape import json_encode
+from tornado.httpserver import _CallableAdapter
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -37,18 +38,27 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from .exchange import (
     CLIENT_CLOSED_REQUEST,
     Exchange,
+    Rejection,
     contain,
     http_date,
     is_cancelled,
     methods_of,
 )
 from .feature import Runtime
-from .rejections import body_lost, closed_with
+from .rejections import rejected
 from .websockets import Socket
 
 log = logging.getLogger(__name__)
 
 _SERVER = "TornadoServer/"
+
+ARGUMENT_BYTES = 300
+"""About how much memory an argument of a query or a field of a form takes, besides its text."""
+
+LONG_TARGET_BYTES = 1024
+"""What shorter request targets are parsed into is not worth counting."""
+
+_METHODS_WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 class Incoming(HTTPMessageDelegate):
@@ -56,6 +66,10 @@ class Incoming(HTTPMessageDelegate):
 
     _delegate: HTTPMessageDelegate | None = None
     _outgoing: "Outgoing"
+    #: How often the bytes of its body are held in memory, and what each of its fields takes.
+    _copies = _field_bytes = 0
+    #: Whether it has a body, and whether nobody will read that.
+    _has_body = _drops = False
 
     def __init__(
         self,
@@ -87,7 +101,8 @@ class Incoming(HTTPMessageDelegate):
         except BaseException as error:
             # A router or a matcher of the team's.
             delegate = _Unrouted(error)
-        waits_for_body, handler_class = False, None
+        # A function, in place of a handler, is called with the whole body, too.
+        waits_for_body, handler_class = isinstance(delegate, _CallableAdapter), None
         if isinstance(delegate, web._HandlerDelegate):
             handler_class = delegate.handler_class
             outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
@@ -99,16 +114,22 @@ class Incoming(HTTPMessageDelegate):
         has_body = bool((lengths and lengths != ["0"]) or headers.get_list("Transfer-Encoding"))
         exchange = Exchange(request, outgoing.route, getattr(handler_class, "is_probe", False))
         outgoing.exchange = exchange
-        body_size = 0
-        if has_body and waits_for_body:
-            body_size = _body_size(lengths, connection._max_body_size)
-        rejection = runtime.admit(exchange, body_size)
+        size = 0
+        if len(start_line.path) > LONG_TARGET_BYTES:
+            size = 3 * len(start_line.path) + ARGUMENT_BYTES * start_line.path.count("&")
+        if has_body:
+            connection.stream.body_since = connection.stream._total_write_index
+            self._has_body = True
+            if waits_for_body:
+                runtime.arriving.add(exchange)
+                is_form = "form" in headers.get("Content-Type", "")
+                self._copies, self._field_bytes = (2, ARGUMENT_BYTES) if is_form else (1, 0)
+                # A probe needs none, and is exempt from limits.
+                self._drops = exchange.is_probe and not _reads_body(handler_class, exchange.method)
+        rejection = runtime.admit(exchange, size)
         if rejection is not None:
-            if not headers.get_list("Expect"):
-                # Undocumented: the body is still read, and dropped. Closing the connection while
-                # the client is sending would lose the response.
-                connection._read_finished = True
-            self._start(outgoing.answer, rejection.status, rejection.title, rejection.headers)
+            # The body is still read, and dropped.
+            self._reject(rejection, keep=not headers.get_list("Expect"))
             return None
         self._delegate = delegate
         if waits_for_body:
@@ -116,6 +137,12 @@ class Incoming(HTTPMessageDelegate):
         pending: Awaitable[None] | None
         pending = self._start(delegate.headers_received, start_line, headers)
         return pending and self._receive(pending)
+
+    def _reject(self, rejection: Rejection, keep: bool = True) -> None:
+        if keep:
+            # Undocumented: Tornado would close the connection after the answer.
+            self._connection._read_finished = True
+        self._start(self._outgoing.answer, rejection.status, rejection.title, rejection.headers)
 
     def _start(self, work: Callable[..., Any], *args: Any) -> Any:
         # Variables set in the connection's own context would leak into its next request.
@@ -135,8 +162,15 @@ class Incoming(HTTPMessageDelegate):
 
     def data_received(self, data: bytes) -> Awaitable[None] | None:
         delegate = self._delegate
-        if delegate is None:
+        if delegate is None or self._drops:
             return None
+        exchange = self._outgoing.exchange
+        if exchange and self._copies:
+            size = self._copies * len(data)
+            if self._field_bytes:
+                size += self._field_bytes * data.count(b"&")
+            if self._is_rejected(exchange, size):
+                return None
         future = self._body()
         if future and future.done():
             return None  # The request has failed, and is being answered.
@@ -146,6 +180,15 @@ class Incoming(HTTPMessageDelegate):
             self._fail(error)
             return None
         return pending and self._receive(pending)
+
+    def _is_rejected(self, exchange: Exchange, size: int) -> bool:
+        """Whether there is no room for another part of the body, or for all of it."""
+        rejection = self._runtime.admit_body(exchange, size)
+        if rejection is None:
+            return False
+        self._delegate = None
+        self._reject(rejection)
+        return True
 
     async def _receive(self, pending: Awaitable[None]) -> None:
         try:
@@ -177,6 +220,8 @@ class Incoming(HTTPMessageDelegate):
             future.exception()  # in case it no longer does
 
     def finish(self) -> None:
+        if self._has_body and self._connection.stream:
+            self._connection.stream.body_since = None
         # With it goes the second copy of the body.
         future = self._body()
         delegate, self._delegate = self._delegate, None
@@ -184,6 +229,10 @@ class Incoming(HTTPMessageDelegate):
             return
         exchange = self._outgoing.exchange
         if exchange and not exchange.has_started:
+            if exchange in self._runtime.arriving:
+                self._runtime.arriving.discard(exchange)
+                if self._is_rejected(exchange, 0):
+                    return
             self._start(delegate.finish)
         elif future:
             if not future.done():
@@ -199,14 +248,16 @@ class Incoming(HTTPMessageDelegate):
         delegate, self._delegate = self._delegate, None
         outgoing = self._outgoing
         exchange = outgoing.exchange
+        # Why it was closed before the body was complete; 0 if the client has left.
+        status = int(getattr(self._connection.stream, "rejected_with", 0))
         if exchange:
             if exchange.has_started:
-                status = closed_with(self._connection, exchange.started)
                 outgoing.end(status or CLIENT_CLOSED_REQUEST)
             else:
                 outgoing.exchange = None
                 self._runtime.forget(exchange)
-                body_lost(self._connection, self._runtime, exchange.started)
+                if status == HTTPStatus.REQUEST_TIMEOUT:
+                    rejected(self._connection.context, self._runtime, status)
         if delegate:
             try:
                 delegate.on_connection_close()
@@ -615,8 +666,8 @@ class Inner:
         delegate.execute()
 
 
-def _body_size(lengths: list[str], limit: int) -> int:
-    """How much memory a body may take: its announced length, or else the limit."""
-    if len(lengths) == 1 and lengths[0].isdecimal() and len(lengths[0]) < 16:
-        return min(int(lengths[0]), limit)
-    return limit
+def _reads_body(handler_class: type[web.RequestHandler] | None, method: str) -> bool:
+    """Whether a handler has a method of its own for requests with a body."""
+    name = method.lower()
+    own = getattr(handler_class, name, None)
+    return method in _METHODS_WITH_BODY and own is not getattr(web.RequestHandler, name)

@@ -17,8 +17,11 @@ from .settings.server import ServerSettings
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Limit for the bodies of all requests in flight together."""
+MAX_BODY_BYTES = 48 * 1024 * 1024
+"""Limit for what all requests in flight hold together: their bodies, and long lists of arguments.
+Where a body may be longer than usual, there is room for one in addition."""
+
+USUAL_BODY_BYTES = 1024 * 1024
 
 SWEEP_SECONDS = 0.25
 """How often to look for requests that have run for too long."""
@@ -40,6 +43,7 @@ class Limits(Feature):
 
     def __init__(self, settings: ServerSettings) -> None:
         self._max_requests = settings.max_requests_in_flight
+        self._extra_bytes = max(settings.max_body_bytes - USUAL_BODY_BYTES, 0)
         self._timeout = settings.request_timeout_seconds or None
         self._runtime: Runtime
         self._timer: asyncio.TimerHandle | None = None
@@ -60,13 +64,24 @@ class Limits(Feature):
 
     def reject(self, exchange: Exchange) -> Rejection | None:
         runtime = self._runtime
-        if len(runtime.exchanges) <= self._max_requests and (
-            runtime.body_bytes <= MAX_BODY_BYTES or not exchange.body_size
-        ):
+        is_arriving = exchange in runtime.arriving
+        # Other requests whose bodies have not arrived are in nobody's way.
+        running = len(runtime.exchanges) - len(runtime.arriving) + is_arriving
+        if running <= self._max_requests and self._has_room(exchange):
             return None
-        if exchange.is_probe:
+        return None if exchange.is_probe and not is_arriving else _OVERLOAD
+
+    def reject_body(self, exchange: Exchange) -> Rejection | None:
+        runtime = self._runtime
+        is_complete = exchange not in runtime.arriving
+        running = len(runtime.exchanges) - len(runtime.arriving)
+        if self._has_room(exchange) and not (is_complete and running > self._max_requests):
             return None
         return _OVERLOAD
+
+    def _has_room(self, exchange: Exchange) -> bool:
+        limit = MAX_BODY_BYTES + self._extra_bytes
+        return not exchange.body_size or self._runtime.body_bytes <= limit
 
     def _sweep(self) -> None:
         # First: nothing that is called from here may end it.

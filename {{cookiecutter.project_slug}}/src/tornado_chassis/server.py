@@ -14,14 +14,17 @@ from tornado.netutil import bind_sockets
 
 from . import signals
 from .application import Endpoint
-from .connections import LIMITS, Server
+from .connections import Server, limits
 from .exchange import contain
 from .feature import Runtime
 from .service import Service
-from .settings.server import ServerSettings
+from .settings.server import ServerSettings, admin_connections, available_connections
 
 EX_UNAVAILABLE = 69
 """Exit status if it cannot listen on an address, after sysexits.h."""
+
+# Of the admin port, also before it knows who asks.
+ADMIN_LIMITS = {"max_body_size": 16 * 1024, "max_unread_bytes": 4 * 1024 * 1024}
 
 IDLE_GRACE_SECONDS = 1.0
 SHORT_GRACE_SECONDS = 0.25
@@ -46,8 +49,13 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     main, *others = service.endpoints
     settings = service.settings
     # Only the first: a request for the metrics of one process must not reach another.
-    servers = [listen(main, settings, settings.max_connections, settings.reuse_port)]
-    servers += [listen(each, settings) for each in others]
+    servers = [
+        listen(main, settings, settings.reuse_port, max_connections=_max_connections(settings))
+    ]
+    servers += [
+        listen(each, settings, max_connections=admin_connections(), **ADMIN_LIMITS)
+        for each in others
+    ]
     running = settings.service_name, settings.service_version, settings.environment
     log.info("%s %s is running in %s", *running)
     starting = asyncio.create_task(start(service))
@@ -183,19 +191,19 @@ async def finish(service: Service, deadline: float) -> None:
     await asyncio.gather(*flushes)
 
 
+def _max_connections(settings: ServerSettings) -> int:
+    """MAX_CONNECTIONS, but never so many that none is left for the admin port."""
+    wanted, available = settings.max_connections, available_connections()
+    if wanted > available:
+        log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
+    return min(wanted, available)
+
+
 def listen(
-    endpoint: Endpoint,
-    settings: ServerSettings,
-    max_connections: int | None = None,
-    reuse_port: bool = False,
+    endpoint: Endpoint, settings: ServerSettings, reuse_port: bool = False, **own: Any
 ) -> Server:
-    """Starts serving an endpoint."""
-    server = Server(
-        endpoint.app,
-        max_connections=max_connections,
-        trusted_proxies=settings.trusted_proxies,
-        **LIMITS,
-    )
+    """Starts serving an endpoint, within limits of its own where they are given."""
+    server = Server(endpoint.app, **limits(settings) | own)
     hosts, port = endpoint.host.split(","), endpoint.port
     sockets: list[socket.socket] = []
     for host in hosts:

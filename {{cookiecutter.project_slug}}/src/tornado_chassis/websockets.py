@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from sys import getsizeof
 from typing import Any
 
 from tornado.gen import convert_yielded
@@ -15,7 +16,14 @@ UNREAD_BYTES = 1024 * 1024
 """How much may wait for a WebSocket's client to read it when another message is written."""
 
 MAX_WEBSOCKET_BYTES = 16 * 1024 * 1024
-"""What all WebSockets together may hold: messages that arrive, and those that wait to be read."""
+"""What the messages of all WebSockets together may take in memory until they have been handled."""
+
+CHUNK_BYTES = 16 * 1024
+
+USUAL_MESSAGE_BYTES = 1024 * 1024
+LARGEST_COPY = 5
+"""Where messages may be larger than usual, there is room for one in addition. Each of its bytes may
+take as many: one, and four as text."""
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +32,9 @@ class Socket:
     """Stands between a WebSocket's protocol and its handler: counts the messages, and with which
     code it was closed; does not keep more for a client than it will read."""
 
-    #: Bytes of a message that has begun to arrive, and of that and what has not been read.
-    _arriving = held = 0
+    #: Bytes of the message that is arriving or being handled, and whether its handler has it.
+    held = 0
+    _is_handled = False
 
     def __init__(self, runtime: Runtime, exchange: Exchange, handler: WebSocketHandler) -> None:
         self._runtime = runtime
@@ -42,6 +51,12 @@ class Socket:
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         self._runtime.websocket_messages["received"] += 1
+        # Decompressed or decoded, it is held beside what has arrived.
+        if not isinstance(message, bytes) or len(message) != self.held:
+            self._count(self.held + getsizeof(message))
+            if self._protocol.client_terminated:
+                return None
+        self._is_handled = True
         return self._call(self._handler.on_message, message)
 
     def on_ping(self, data: bytes) -> Awaitable[None] | None:
@@ -52,7 +67,7 @@ class Socket:
 
     def on_ws_connection_close(self, code: int | None = None, reason: str | None = None) -> None:
         self._runtime.websocket_closes[_close_code(code)] += 1
-        self._account_memory(closed=True)
+        self._count(0)
         # It refers to its handler, which would stay.
         self._runtime.websockets.pop(self._handler, None)
         self._call(self._handler.on_ws_connection_close, code, reason)
@@ -81,24 +96,24 @@ class Socket:
         handler.log_exception(type(error), error, error.__traceback__)
         self._protocol._abort()
 
-    def _account_memory(self, closed: bool = False) -> None:
-        """Counts what is in memory for the client. If that is too much for all clients together,
-        closes the connection that holds the most."""
-        runtime, stream = self._runtime, self._protocol.stream
-        held = 0
-        if not closed and stream and not stream.closed():
-            held = self._arriving + len(stream._write_buffer)
-        runtime.websocket_bytes += held - self.held
-        self.held = held
-        if runtime.websocket_bytes > MAX_WEBSOCKET_BYTES:
-            most = max(runtime.websockets.values(), key=lambda each: each.held)
+    def _count(self, size: int) -> None:
+        """Counts what a message takes in memory. If that is too much for all clients together,
+        closes the connection whose message takes the most and has not reached its handler."""
+        runtime = self._runtime
+        runtime.websocket_bytes += size - self.held
+        self.held = size
+        extra = max(self._protocol.params.max_message_size - USUAL_MESSAGE_BYTES, 0)
+        if size and runtime.websocket_bytes > MAX_WEBSOCKET_BYTES + LARGEST_COPY * extra:
+            arriving = [each for each in runtime.websockets.values() if not each._is_handled]
+            most = max(arriving, key=lambda each: each.held, default=self)
             most._drop("and others hold too much memory")
+            most._count(0)
 
     def _drop(self, reason: str) -> None:
         """Closes the connection at once."""
         log.warning("Closing a WebSocket of %s, %s", self._exchange, reason)
+        self._protocol.client_terminated = True
         self._protocol.stream.close()
-        self._account_memory()
 
     def _write_message(self, message: Any, binary: bool = False) -> "asyncio.Future[None]":
         stream = self._protocol.stream
@@ -106,21 +121,22 @@ class Socket:
             self._drop("which does not read")
         written: asyncio.Future[None] = self._write(message, binary)
         self._runtime.websocket_messages["sent"] += 1
-        self._account_memory()
-        written.add_done_callback(self._written)
+        # Few wait for it; asyncio would log each message that a client goes away from.
+        written.add_done_callback(lambda future: future.cancelled() or future.exception())
         return written
 
-    def _written(self, written: "asyncio.Future[None]") -> None:
-        self._account_memory()
-        if not written.cancelled():
-            # Few wait for it; asyncio would log each message that a client goes away from.
-            written.exception()
-
     async def _read_bytes(self, n: int) -> bytes:
-        self._arriving = n + len(self._protocol._fragmented_message_buffer or b"")
-        self._account_memory()
-        data: bytes = await self._read(n)
-        return data
+        fragments = len(self._protocol._fragmented_message_buffer or b"")
+        self._is_handled = False
+        self._count(fragments)
+        data = bytearray()
+        # In parts, because what counts is what has arrived, and the buffer of a stream is limited.
+        while len(data) + CHUNK_BYTES < n:
+            data += await self._read(CHUNK_BYTES)
+            self._count(fragments + len(data))
+        rest: bytes = await self._read(n - len(data))
+        self._count(fragments + n)
+        return bytes(data + rest) if data else rest
 
 
 def _close_code(code: int | None) -> str:

@@ -25,6 +25,13 @@ class Probes(Feature):
     def attach(self, runtime: Runtime) -> None:
         self.runtime = runtime
 
+    def not_ready(self) -> str:
+        """Why the service is not ready, whatever its checks say; empty if it is."""
+        runtime = self.runtime
+        if runtime.state != "ready":
+            return runtime.state
+        return f"MAX_CONNECTIONS={runtime.max_connections} reached" if runtime.is_full() else ""
+
     def routes(self) -> list[Any]:
         """For the main port: these reveal no internals."""
         probes = [
@@ -73,14 +80,14 @@ class Livez(Probe):
 
 
 class Readyz(Probe):
-    """Ready once started, while not draining and no check fails."""
+    """Ready once started, while not draining, no check fails and there is room for a connection."""
 
     def initialize(self, probes: Probes) -> None:
         self.probes = probes
 
     async def get(self) -> None:
-        if self.probes.runtime.state != "ready":
-            self.respond({"status": "fail", "output": self.probes.runtime.state})
+        if output := self.probes.not_ready():
+            self.respond({"status": "fail", "output": output})
         else:
             self.respond({"status": _worst(await results(self.probes.runtime.health))})
 
@@ -97,14 +104,15 @@ class HealthReport(Probe):
     async def get(self) -> None:
         checks = await results(self.probes.runtime.health)
         status = _worst(checks)
+        output = self.probes.not_ready()
         body: dict[str, Any] = {
-            "status": status if self.probes.runtime.state == "ready" else "fail",
+            "status": "fail" if output else status,
             "version": self.probes.version.partition(".")[0],
             "releaseId": self.probes.version,
             "serviceId": self.probes.name,
         }
-        if self.probes.runtime.state != "ready":
-            body["output"] = self.probes.runtime.state
+        if output:
+            body["output"] = output
         if not self.detail:
             shown = ("componentType", "status", "time")
             checks = {name: {key: result[key] for key in shown} for name, result in checks.items()}

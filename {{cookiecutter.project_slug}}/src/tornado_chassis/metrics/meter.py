@@ -112,6 +112,12 @@ class Meter(Feature):
         )
         open_websockets = self.runtime.open_websockets
         yield "websocket_connections", "WebSockets that are open.", open_websockets, {}
+        if self.runtime.connections is not None:
+            name, meaning = "http_server_open_connections", "Open connections of the main port."
+            yield name, meaning, len(self.runtime.connections), {}
+        if self.runtime.max_connections:
+            name, meaning = "http_server_max_connections", "How many connections there may be."
+            yield name, meaning, self.runtime.max_connections, {}
 
 
 class Lag:

@@ -18,9 +18,18 @@ RESERVED_DESCRIPTORS = 100
 
 
 def _max_connections() -> int:
+    return min(MAX_CONNECTIONS, available_connections())
+
+
+def available_connections() -> int:
+    """How many connections the main port can have open, with what is reserved left to others."""
     descriptors = _descriptors()
-    reserved = min(RESERVED_DESCRIPTORS, descriptors // 2)
-    return max(1, min(MAX_CONNECTIONS, descriptors - reserved))
+    return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2))
+
+
+def admin_connections() -> int:
+    """How many connections the admin port may have open: half of what is reserved."""
+    return max(1, min(RESERVED_DESCRIPTORS, _descriptors() // 2) // 2)
 
 
 def _descriptors() -> int:
@@ -84,6 +93,26 @@ class ServerSettings:
     """How many connections may be open at once. For another one, the one that has been idle the
     longest is closed; if none is idle, it waits. Default: 1000, or less if the process may not open
     that many file descriptors."""
+
+    max_body_bytes: int = setting(1024 * 1024, parse=parsing.integer(0, 2**40))
+    """How long the body of a request may be. A longer one gets 413."""
+
+    max_unread_bytes: int = setting(24 * 1024 * 1024, parse=parsing.integer(1, 2**40))
+    """How much of all answers together may wait in memory for clients to read it. Beyond that, the
+    connection whose client has read nothing for the longest is closed."""
+
+    idle_timeout_seconds: float = setting(75.0, parse=parsing.seconds)
+    """How long a connection may wait for its next request. It should be longer than the load
+    balancer's, which otherwise sends requests on connections that are being closed. 0 means no
+    limit."""
+
+    receive_timeout_seconds: float = setting(30.0, parse=parsing.seconds)
+    """How long the headers of a request may take to arrive, and how long its body. 0 means no
+    limit."""
+
+    stall_timeout_seconds: float = setting(10.0, parse=parsing.seconds)
+    """How long a client may send nothing in the middle of a request, or read nothing of an answer,
+    before its connection is closed. 0 means no limit."""
 
     request_timeout_seconds: float = setting(60.0, parse=parsing.seconds)
     """How long a request may take after its headers have arrived, before it gets 503. 0 means no
