@@ -44,9 +44,10 @@ def test_generated_client_places_an_order(generate: Generate, tmp_path: Path) ->
     validate(json.loads(document.read_text()))
     make_client(document, tmp_path)
     with project.start() as service:
+        output = tool(sys.executable, "-c", CLIENT, service.url, cwd=tmp_path)
+        # After an answer of the main port, the admin port is open, too.
         served = json.loads(service.get("/openapi.json", admin=True)[2])
         assert served == json.loads(document.read_text())
-        output = tool(sys.executable, "-c", CLIENT, service.url, cwd=tmp_path)
     tea = {"item": "tea", "count": 2, "number": 1}
     assert json.loads(output) == {
         "order": tea,

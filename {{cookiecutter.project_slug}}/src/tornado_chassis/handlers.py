@@ -52,12 +52,12 @@ class JsonHandler(RequestHandler):
         """The request's body, parsed and, with a type, as an instance of it.
 
         The type is a dataclass, a `msgspec.Struct` or another that msgspec supports, such as
-        `list[NewOrder]`. Of a name that comes twice in an object, the last value counts. Names that
-        the type does not have are ignored, unless it is a `Struct` with `forbid_unknown_fields`.
+        `list[NewOrder]`. If a name occurs twice in an object, its last value counts. Names that the
+        type does not have are ignored, unless it is a `Struct` with `forbid_unknown_fields`.
 
-        Raises `Problem`, as do all `HTTPError`s, with the status 400 for a body that is not JSON;
-        and with a type, with 415 for one that is not said to be JSON, and 422, with `errors`, for
-        one that is not of this type.
+        Raises `Problem` with the status 400 for a body that is not JSON. With a type, raises it
+        also with 415 if the `Content-Type` is not JSON's, and with 422 if the body is not of the
+        type: its `errors` are those of `bodies.find_errors`.
         """
         content_type = self.request.headers.get("Content-Type", "")
         if kind is not Any and not is_json(content_type):
@@ -76,7 +76,7 @@ class JsonHandler(RequestHandler):
     def write(self, chunk: Any) -> None:
         """Writes text or bytes as they are, and anything else as JSON, such as a dataclass or a
         list of them."""
-        if not isinstance(chunk, str | bytes):
+        if not isinstance(chunk, (str, bytes)):
             chunk = encode(chunk)
             self.set_header("Content-Type", "application/json; charset=UTF-8")
         super().write(chunk)
@@ -114,7 +114,8 @@ class JsonHandler(RequestHandler):
 
 
 class Operation:
-    """What a method takes and returns, as its annotations say, and which problems it has."""
+    """What a method takes and returns, as its annotations say, and with which problems it
+    answers."""
 
     def __init__(
         self, method: Callable[..., Any], status: int, problems: Mapping[int, str]
@@ -145,9 +146,9 @@ def operation(
     """Lets the annotations of a handler's method say what it takes and returns.
 
     The parameter `body` is given the request's body, read by `JsonHandler.read_json` as its type.
-    What the method returns is the answer, sent with `status`; with None, there is no content. The
-    OpenAPI document describes it with the method's docstring and with `problems`: what each other
-    status means that the method raises as `HTTPError` or `Problem`.
+    What the method returns is the answer, sent with `status`; None is no content. The OpenAPI
+    document has all of this, the method's docstring, and `problems`: the meaning of each status
+    that the method raises as an `HTTPError` or a `Problem`.
 
         @operation(status=201, problems={409: "Sold out"})
         async def post(self, body: NewOrder) -> Order:

@@ -48,6 +48,10 @@ class TestService(ContractTest):
         assert json.loads(response.body)["title"] == "Internal Server Error"
         assert b"detail" not in response.body
 
+    def test_a_method_that_is_not_allowed_is_a_405_that_names_those_that_are(self) -> None:
+        response = self.fetch("/task/a", method="DELETE")
+        assert (response.code, response.headers["Allow"]) == (405, "GET")
+
     def test_code_can_count_and_trace_whatever_was_chosen(self) -> None:
         metrics.counter("contract_work_done", "Work done.").inc()
         with tracing.span("work"):
