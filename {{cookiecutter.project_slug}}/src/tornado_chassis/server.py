@@ -24,7 +24,7 @@ EX_UNAVAILABLE = 69
 """Exit status if it cannot listen on an address, after sysexits.h."""
 
 # Of the admin port, also before it knows who asks.
-ADMIN_LIMITS = {"max_body_size": 16 * 1024, "max_unread_bytes": 4 * 1024 * 1024}
+ADMIN_LIMITS: dict[str, Any] = {"max_body_size": 16 * 1024, "max_unread_bytes": 4 * 1024 * 1024}
 
 IDLE_GRACE_SECONDS = 1.0
 SHORT_GRACE_SECONDS = 0.25

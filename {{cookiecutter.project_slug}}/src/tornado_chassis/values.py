@@ -9,9 +9,9 @@ import logging
 import re
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 TEXT_CHARACTERS = 32 * 1024
@@ -134,23 +134,16 @@ def _stack(error: BaseException) -> str:
         return f"{frames}{name_of(error)}: {text(error)}\n"
 
 
-def to_json(value: object, room: int = TEXT_CHARACTERS, limit: float = inf) -> str:
-    """A value as JSON, in ASCII. What has no JSON becomes text.
-
-    If that is needed, or the JSON would be longer than `limit`, the value, or each member of a
-    dictionary, has about `room` characters.
-    """
+def to_json(value: object, room: int = TEXT_CHARACTERS) -> str:
+    """A value as JSON, in ASCII. If something in it has none, it, or each member of a dictionary,
+    is as `plain` has it."""
     try:
         encoded = _encode(value)
-        if len(encoded) <= limit:
-            return well_formed(encoded)
     except BaseException:  # NaN, a value within itself, a key that is not a string
-        pass
-    if type(value) is dict:
-        value = {cut(text(key)): plain(each, room) for key, each in value.items()}
-    else:
-        value = plain(value, room)
-    return well_formed(_encode(value))
+        members = value if type(value) is dict else {}
+        shown = {cut(text(key)): plain(each, room) for key, each in members.items()}
+        encoded = _encode(shown or plain(value, room))
+    return well_formed(encoded)
 
 
 def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
@@ -158,6 +151,8 @@ def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
 
     It has about `room` characters, in place of the rest of which it has `...`.
     """
+    if type(value) is str:
+        return cut(value, room)
 
     def copy(value: Any, depth: int) -> Any:
         nonlocal room
@@ -197,6 +192,22 @@ def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
         return kept
 
     return copy(value, _DEPTH)
+
+
+def exceeds(value: object, room: int) -> bool:
+    """Whether a value has more characters or items than this, as one does that contains itself."""
+    waiting = [value]
+    while waiting and room > 0:
+        each = waiting.pop()
+        room -= 1
+        if isinstance(each, str):
+            room -= str.__len__(each)
+        elif isinstance(each, Mapping):
+            waiting += islice(each, room)
+            waiting += islice(each.values(), room)
+        elif isinstance(each, list | tuple):
+            waiting += islice(each, room)
+    return room <= 0
 
 
 def well_formed(encoded: str) -> str:

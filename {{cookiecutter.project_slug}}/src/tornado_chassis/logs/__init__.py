@@ -27,14 +27,11 @@ from ..exchange import Exchange, correlation
 from ..feature import Feature
 from ..handlers import JsonHandler
 from ..settings.logs import LogSettings
-from ..values import TEXT_CHARACTERS, cut, message, name_of, stack, text, to_json
+from ..values import cut, message, name_of, plain, stack, text, to_json
 from . import root
 from .output import Output
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-LINE_CHARACTERS = 16 * TEXT_CHARACTERS
-"""In a longer line, fields that are not text are cut, too."""
 
 _standard = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
@@ -196,7 +193,7 @@ class _Json:
                 fields["exception.stacktrace"] = trace
         if record.stack_info:
             fields["stacktrace"] = cut(record.stack_info)
-        return to_json(_with_extra(fields, record), limit=LINE_CHARACTERS) + "\n"
+        return to_json(_with_extra(fields, record)) + "\n"
 
     def exchange(self, exchange: Exchange, level: int) -> str:
         # Ids need no escaping: they were created here, or match a pattern of plain characters.
@@ -298,7 +295,7 @@ def _with_extra(fields: dict[str, Any], record: logging.LogRecord) -> dict[str, 
         if name not in _standard:
             while name in fields:
                 name = f"extra.{name}"
-            fields[name] = cut(value) if type(value) is str else value
+            fields[name] = plain(value)
     return fields
 
 

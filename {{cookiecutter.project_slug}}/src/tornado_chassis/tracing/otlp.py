@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any
 
 from ..settings.otlp import OtlpSettings
+from ..values import TEXT_CHARACTERS, exceeds
 from .spans import Encoding, Span
 
 _KINDS = {"INTERNAL": 1, "SERVER": 2, "CLIENT": 3, "PRODUCER": 4, "CONSUMER": 5}
@@ -135,6 +136,8 @@ def _value(value: Any) -> str:
     # Jaeger accepts NaN and Infinity, but cannot show a trace that has one.
     if isinstance(value, float) and isfinite(value):
         return '{"doubleValue":' + float.__repr__(value) + "}"
+    if exceeds(value, TEXT_CHARACTERS):
+        raise ValueError
     if isinstance(value, list | tuple):
         return '{"arrayValue":{"values":[' + ",".join(map(_value, value)) + "]}}"
     if isinstance(value, Mapping):

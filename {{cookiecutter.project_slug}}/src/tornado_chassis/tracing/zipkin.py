@@ -16,7 +16,7 @@ from ssl import SSLContext
 from typing import Any
 
 from ..settings.zipkin import ZipkinSettings
-from ..values import text
+from ..values import TEXT_CHARACTERS, exceeds, text
 from .otel import Exporting
 from .spans import Encoding, Event, Span, resource_of
 
@@ -111,15 +111,26 @@ def _status(span: Span) -> str:
 def _annotation(event: Event) -> str:
     value = event.name
     if event.attributes:
+        if any(
+            type(each) is not str and exceeds(each, TEXT_CHARACTERS)
+            for each in event.attributes.values()
+        ):
+            raise ValueError
         value = f"{_quote(value)}:{_encode(dict(event.attributes))}"
     return '{"timestamp":' + str(event.time // 1000) + ',"value":' + _quote(value) + "}"
+
+
+def _json(value: object) -> str:
+    if exceeds(value, TEXT_CHARACTERS):
+        raise ValueError
+    return _encode(value)
 
 
 def _tags(attributes: Mapping[str, Any]) -> str:
     """All values are strings; any other value is written as JSON in a string."""
     return ",".join(
         [
-            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _encode(value))}"
+            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _json(value))}"
             for key, value in attributes.items()
         ]
     )
