@@ -88,30 +88,30 @@ class Watch(Feature):
     def _watch(self) -> None:
         since = 0.0
         while True:
-            due, used = self._due, self._used()
-            wait = max(due + self._limit - time.monotonic(), self._limit / 10)
-            if self._stopping.wait(wait):
+            due, used, now = self._due, self._used(), time.monotonic()
+            wake_at = max(due + self._limit, now + self._limit / 10)
+            if self._stopping.wait(wake_at - now):
                 return
             if self._runtime.state == "starting":
                 since = time.monotonic()  # Nobody waits yet.
             elif self._due == due and time.monotonic() >= due + self._limit:
-                self._sample_loop(due, max(due, since), used, wait)
+                self._sample_loop(due, max(due, since), used, wake_at)
 
-    def _sample_loop(self, due: float, since: float, used: float, wait: float) -> None:
+    def _sample_loop(self, due: float, since: float, used: float, wake_at: float) -> None:
         """Samples where the loop is, until it runs again.
 
-        It is late since `since`, and `used` is the processor time that it had used `wait` ago.
+        It is late since `since`. It had used this much processor time before this thread went to
+        sleep until `wake_at`.
         """
         began = time.time() - (time.monotonic() - since)
         samples: dict[tuple[str, int], _Sample] = {}
         is_logged = False
-        now, woken = since, time.monotonic() - wait
-        idle = since - due
+        now, idle = since, since - due
         while self._due == due:
-            before, used_before, asleep = now, used, woken
+            before, used_before = now, used
             now, used = time.monotonic(), self._used()
-            # Twice as long as asked: nobody gets the processor, or the process was stopped.
-            is_late = now - asleep > 2 * wait
+            # As this thread is, too: nobody got a processor, or the process was stopped.
+            is_late = now > wake_at + self._limit
             seconds = now - before
             if frame := sys._current_frames().get(self._loop_thread):
                 if frame.f_globals.get("__name__") in _WAITING:
@@ -120,8 +120,7 @@ class Watch(Feature):
                     seconds = min(seconds, used - used_before)
                 if seconds:
                     sample = _Sample(frame, self._package)
-                    sample = samples.setdefault(sample.key, sample)
-                    sample.seconds += seconds
+                    samples.setdefault(sample.key, sample).seconds += seconds
                 del frame  # which would keep everything that it refers to
             idle += now - before - seconds
             late = now - due - idle
@@ -129,7 +128,8 @@ class Watch(Feature):
                 is_logged = True
                 _log(_incident(began, late, samples), "has been blocked so far", logging.WARNING)
             # Less often, the longer it takes.
-            wait, woken = max(self._limit / 10, late / 20), time.monotonic()
+            wait = max(self._limit / 10, late / 20)
+            wake_at = time.monotonic() + wait
             if self._stopping.wait(wait):
                 return
         duration = self._due - self._interval - due - idle
