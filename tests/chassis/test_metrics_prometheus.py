@@ -115,8 +115,8 @@ class TestMetrics(Measured, ChassisTest):
 
     def test_build_process_and_garbage_collection(self) -> None:
         samples = {sample.name: sample for sample in self.scrape()}
-        assert samples["build_info"].labels["service"] == SERVICE
-        assert samples["build_info"].labels["version"] == VERSION
+        assert samples["build_info"].labels["service_name"] == SERVICE
+        assert samples["build_info"].labels["service_version"] == VERSION
         assert "python_gc_objects_collected_total" in samples
         assert "process_cpu_seconds_total" in samples
 

@@ -22,6 +22,16 @@ class Boom(JsonHandler):
 """
 SLOW_SECONDS = 0.6
 NAMESPACE = "production"
+# What the Prometheus Operator gives each target, beside `job` and `instance`. What a metric of ours
+# has under the same name is renamed to `exported_…`.
+TARGET = {
+    "namespace": NAMESPACE,
+    "service": f"{SLUG}-admin",
+    "pod": f"{SLUG}-1-a",
+    "container": SLUG,
+    "endpoint": "admin",
+    "node": "a",
+}
 OBSERVED = {"metrics": "prometheus", "project_slug": SLUG}
 TALK = """\
 from tornado.websocket import WebSocketHandler
@@ -97,12 +107,14 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
             [f"127.0.0.1:{service.admin_port}"],
             rule_files=[rules, kube_state_metrics],
             job=SLUG,
-            labels={"namespace": NAMESPACE},
+            labels=TARGET,
         ) as server,
     ):
         server.wait_for("up")
         visit(service)
         server.wait_for('http_server_request_duration_seconds_count{http_route="/slow"}')
+        series = [each["metric"] for each in server.query(f'{{job="{SLUG}"}}')]
+        assert not [each for each in series if any(name.startswith("exported_") for name in each)]
         values = dashboard.variables(server)
         assert (values["namespace"], values["job"]) == (NAMESPACE, SLUG)
         assert not [probe for probe in PROBES if probe in values["route"]]
