@@ -134,6 +134,7 @@ def compute(seconds: float) -> None:
 class Stream(RequestHandler):
     """Sends until the client has gone."""
 
+    has_latency_objective = False
     failed = False
 
     async def get(self) -> None:
