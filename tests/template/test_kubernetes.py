@@ -23,7 +23,8 @@ from .project import Project, setting_fields
 from .test_container import lock
 
 BASE = Path("deploy", "kubernetes", "base")
-PRODUCTION = Path("deploy", "kubernetes", "overlays", "production")
+OVERLAYS = Path("deploy", "kubernetes", "overlays")
+PRODUCTION, MONITORING = OVERLAYS / "production", OVERLAYS / "monitoring"
 # The oldest that is tried has all fields that are used.
 VERSIONS = ("1.28", latest_version())
 # Of the Prometheus Operator.
