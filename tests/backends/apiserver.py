@@ -59,7 +59,7 @@ class Cluster:
 def running(directory: Path) -> Iterator[Cluster]:
     """A cluster on loopback, empty but for the definitions of the Prometheus Operator."""
     programs = home("apiserver") / "bin"
-    definitions = home("crds")
+    definitions = home("crds").resolve()
     directory.mkdir(parents=True)
     etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     port = free_port()

@@ -223,7 +223,9 @@ INCIDENTS = {
 }
 
 
-def test_one_incident_is_one_alert_beside_what_names_the_culprit(generate: Generate, tmp_path: Path) -> None:
+def test_one_incident_is_one_alert_beside_what_names_the_culprit(
+    generate: Generate, tmp_path: Path
+) -> None:
     """Each in a namespace of its own, and beside it another where only what is minor fires."""
     project = generate(metrics="prometheus", health="probes", project_slug="order-desk").path
     config = project / "deploy/prometheus/alertmanager.yml"

@@ -18,7 +18,7 @@ from .project import Project
 from .test_kubernetes import OVERLAYS, PRODUCTION, with_kubernetes
 
 # What a kubelet would have to answer, or a metrics-server; and what leads out of the cluster.
-NOT_HERE = ("logs", "port-forward", "top")
+NOT_HERE = ("port-forward", "top")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,26 @@ def test_every_overlay_is_taken_and_its_pods_are(
     cluster.kubectl("delete", "namespace", slug, "--wait=false")
 
 
+@pytest.mark.parametrize("slug", ["null", "yes", "x", "a" * 32])
+def test_any_slug_is_a_name(generate: Generate, cluster: Cluster, slug: str) -> None:
+    project = generate(deployment="kubernetes", project_slug=slug)
+    ingress_is_included(project)
+    prepared(cluster, project)
+    apply(cluster, project.path / PRODUCTION)
+    [rule] = cluster.get("ingress", slug, f"--namespace={slug}")["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    backend = path["backend"]["service"]
+    service = cluster.get("service", backend["name"], f"--namespace={slug}")
+    assert backend["port"]["name"] in [each["name"] for each in service["spec"]["ports"]]
+
+
+def ingress_is_included(project: Project) -> None:
+    kustomization = project.path / PRODUCTION / "kustomization.yaml"
+    text = kustomization.read_text(encoding="utf-8")
+    assert "  # - ingress.yaml" in text
+    kustomization.write_text(text.replace("  # - ingress", "  - ingress"), encoding="utf-8")
+
+
 def test_values_are_passed_as_the_page_says(generate: Generate, cluster: Cluster) -> None:
     project = generate(deployment="kubernetes", project_slug="values")
     page = (project.path / "docs/gitops.md").read_text(encoding="utf-8")
@@ -178,6 +198,7 @@ def test_commands_of_the_runbook_run(generate: Generate, cluster: Cluster) -> No
     commands = list(dict.fromkeys("".join(each) for each in found))
     assert len(commands) > 12
     for command in commands:
+        command = command.replace("deploy/", f"{project.path}/deploy/")
         run = partial(in_shell, cluster, slug, command)
         verb = command.split()[1]
         if verb == "debug":
@@ -188,7 +209,9 @@ def test_commands_of_the_runbook_run(generate: Generate, cluster: Cluster) -> No
             cluster.kubectl("label", "namespace", slug, "--overwrite", label)
             in_shell(cluster, slug, command.replace(" --attach", ""))
         elif verb in NOT_HERE:
-            with pytest.raises(RuntimeError, match=r"host assigned|not running|Metrics API|Pending"):
+            with pytest.raises(
+                RuntimeError, match=r"host assigned|not running|Metrics API|Pending"
+            ):
                 run()
         else:
             run()

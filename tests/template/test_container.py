@@ -72,7 +72,7 @@ def test_service_is_not_root_and_checked_by_its_own_interpreter(
     with built[0].running("my-service", *CONFINED, env={"DRAIN_DELAY_SECONDS": "0"}) as container:
         container.wait_for(lambda: is_passed(container, check))
         with pytest.raises(RuntimeError, match="ConnectionRefused"):
-            container.execute("env", "PORT=9", *check)
+            container.execute("env", "ADMIN_PORT=9", *check)
         assert container.execute("id", "--user").strip() == "10001"
         assert container.execute("cat", "/proc/1/cmdline").split("\0")[:2] == [
             "/app/bin/python",
