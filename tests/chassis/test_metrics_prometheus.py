@@ -205,3 +205,19 @@ class TestMetrics(Measured, ChassisTest):
 
     def test_metrics_are_not_for_the_public(self) -> None:
         assert self.fetch("/metrics").code == 404
+
+
+class TestProbesOfTheAdminPort(ChassisTest):
+    features = "probes prometheus"
+
+    def test_they_are_measured_and_nothing_else_there_is(self) -> None:
+        for path in ("/livez", "/readyz", "/readyz", "/metrics", "/nowhere"):
+            self.fetch_admin(path)
+        text = self.fetch_admin("/metrics").body.decode()
+        counts = {
+            sample.labels["http_route"]: sample.value
+            for family in parse(text)
+            for sample in family.samples
+            if sample.name == COUNT
+        }
+        assert counts == {"/livez": 1, "/readyz": 2}

@@ -8,6 +8,7 @@ from .exchange import Exchange, Rejection, is_address
 from .feature import Feature
 from .handlers import NotFound
 
+_PROBES = ("/livez", "/readyz", "/health")
 _OTHER_HOST = Rejection(
     HTTPStatus.MISDIRECTED_REQUEST,
     title="Not one of ADMIN_ALLOWED_HOSTS",
@@ -32,11 +33,32 @@ class AllowedHosts(Feature):
         return _OTHER_HOST
 
 
+class MeasuredProbes(Feature):
+    """Has probes measured here as on the main port, for dashboards and alerts to show."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._features = [each for each in features if each.measures_requests]
+
+    def request_started(self, exchange: Exchange) -> None:
+        if exchange.route in _PROBES:
+            for each in self._features:
+                each.request_started(exchange)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        if exchange.route in _PROBES:
+            for each in self._features:
+                each.request_ended(exchange)
+
+
 def endpoints(
     features: Sequence[Feature], host: str, port: int, allowed_hosts: Sequence[str]
 ) -> list[Endpoint]:
     """Serves the admin routes of these features on this address, if there are any."""
     routes = [route for each in features for route in each.admin_routes()]
-    notified = [AllowedHosts(allowed_hosts), *(each for each in features if each.logs_requests)]
+    notified = [
+        AllowedHosts(allowed_hosts),
+        MeasuredProbes(features),
+        *(each for each in features if each.logs_requests),
+    ]
     app = Application(routes, notified, default_handler_class=NotFound)
     return [Endpoint(app, host, port)] if routes else []

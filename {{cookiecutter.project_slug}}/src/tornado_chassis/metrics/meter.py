@@ -58,6 +58,7 @@ class Durations:
 class Meter(Feature):
     """Measures each exchange, each call and the event loop, for a backend to show."""
 
+    measures_requests = True
     needs = (Calls, *COUNTS)
 
     def __init__(self) -> None:
