@@ -1,7 +1,7 @@
 """Containers without a daemon and without a registry: buildah builds, podman runs.
 
 Each test has a storage of its own over that of `.ci/install-backends`, which has the image
-`python:3.13-slim` that builds begin with. Ports are published on loopback.
+`python:3.14-slim` that builds begin with. Ports are published on loopback.
 """
 
 import json
@@ -19,7 +19,7 @@ from . import LOG_TAIL_CHARACTERS, NotInstalled, eventually, home
 
 START_SECONDS = 60.0
 COMMAND_SECONDS = 300.0
-BASE = "docker.io/library/python:3.13-slim"
+BASE = "docker.io/library/python:3.14-slim"
 # podman's defaults are more than a process in a sandbox may ask for.
 ULIMITS = ["nofile=4096:4096", "nproc=4096:4096"]
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"

@@ -14,6 +14,7 @@ from . import answers, eventually, free_port, get_json, home, process, tool
 
 START_SECONDS = 30.0
 EXEMPLAR_WINDOW_SECONDS = 3600.0
+PROMTOOL_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def running(
 
 def promtool(*args: str | Path, input: str | None = None, version: int = 3) -> str:
     """Return what `promtool ARGS` prints; raises RuntimeError with it when promtool fails."""
-    return tool(_home(version) / "bin/promtool", *args, input=input)
+    return tool(_home(version) / "bin/promtool", *args, input=input, timeout=PROMTOOL_SECONDS)
 
 
 def promtool_check_metrics(text: str) -> str:

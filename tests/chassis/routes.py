@@ -179,6 +179,7 @@ class Exit(RequestHandler):
 class Stream(RequestHandler):
     """Sends until the client has gone."""
 
+    has_latency_objective = False
     failed = False
 
     async def get(self) -> None:

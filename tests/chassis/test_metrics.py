@@ -123,6 +123,16 @@ class Measured(Base):
         self.run_async(leave)
         self.expect(DURATION, ("GET", "http", "499", "/slow", ""))
 
+    def test_route_without_latency_objective_is_shown_from_its_first_request_on(self) -> None:
+        async def ask() -> None:
+            name = "http_server_route_without_latency_objective"
+            _, writer = await self.connect()
+            writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            await self.until_shown(name, lambda shown: shown == {self.form("/stream"): 1})
+            writer.close()
+
+        self.run_async(ask)
+
     def test_outgoing_calls(self) -> None:
         async def call() -> None:
             await AsyncHTTPClient().fetch(self.get_url("/hello/a"))

@@ -124,8 +124,8 @@ class TestMetrics(Measured, ChassisTest):
 
     def test_build_process_and_garbage_collection(self) -> None:
         samples = {sample.name: sample for sample in self.scrape()}
-        assert samples["build_info"].labels["service"] == SERVICE
-        assert samples["build_info"].labels["version"] == VERSION
+        assert samples["build_info"].labels["service_name"] == SERVICE
+        assert samples["build_info"].labels["service_version"] == VERSION
         assert "python_gc_objects_collected_total" in samples
         assert "process_cpu_seconds_total" in samples
 
@@ -287,3 +287,19 @@ class TestMetrics(Measured, ChassisTest):
 
     def test_metrics_are_not_for_the_public(self) -> None:
         assert self.fetch("/metrics").code == 404
+
+
+class TestProbesOfTheAdminPort(ChassisTest):
+    features = "probes prometheus"
+
+    def test_they_are_measured_and_nothing_else_there_is(self) -> None:
+        for path in ("/livez", "/readyz", "/readyz", "/metrics", "/nowhere"):
+            self.fetch_admin(path)
+        text = self.fetch_admin("/metrics").body.decode()
+        counts = {
+            sample.labels["http_route"]: sample.value
+            for family in parse(text)
+            for sample in family.samples
+            if sample.name == COUNT
+        }
+        assert counts == {"/livez": 1, "/readyz": 2}

@@ -23,6 +23,7 @@ from ..load import load
 from . import combinations
 from .conftest import Generate
 from .project import interpreter, reference, render, setting_fields
+from .test_pipelines import release_jobs, scripts
 from .traced import of_trace, trace_id
 
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
@@ -72,7 +73,7 @@ def test_service_is_not_root_and_checked_by_its_own_interpreter(
     with built[0].running("my-service", *CONFINED, env={"DRAIN_DELAY_SECONDS": "0"}) as container:
         container.wait_for(lambda: is_passed(container, check))
         with pytest.raises(RuntimeError, match="ConnectionRefused"):
-            container.execute("env", "PORT=9", *check)
+            container.execute("env", "ADMIN_PORT=9", *check)
         assert container.execute("id", "--user").strip() == "10001"
         assert container.execute("cat", "/proc/1/cmdline").split("\0")[:2] == [
             "/app/bin/python",
@@ -192,6 +193,42 @@ def test_every_choice_starts_and_stops(built: tuple[Containers, Path], generate:
     with built[0].running("other", *CONFINED, publish={port: 8000}, env=env) as container:
         container.wait_for(lambda: answers(f"http://127.0.0.1:{port}/"))
         assert container.stop() == 0
+
+
+def test_candidate_of_a_release_is_tried_with_the_settings_of_the_tests(
+    built: tuple[Containers, Path], generate: Generate, tmp_path: Path
+) -> None:
+    """By the steps of both pipelines, as they stand there; podman is called docker."""
+    project = generate(ci="github")
+    settings = project.path / "src" / project.package / "settings.py"
+    settings.write_text(f"{settings.read_text()}    shop_name: str\n")
+    (project.path / "tests/settings.env").write_text('SHOP_NAME="Ye olde shop"  # quoted\n')
+    lock(project.path)
+    storage, image = built[0], "localhost/candidate"
+    storage.build(project.path, "candidate")
+
+    port = free_port()
+    [script] = [each for each in scripts(release_jobs(project)["candidate"]) if "curl" in each]
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\n[ "$1" != run ] || { shift; set -- run --no-healthcheck "$@"; }\n'
+        'exec podman "$@"\n'
+    )
+    docker.chmod(0o755)
+    storage.run(
+        *("env", f"--chdir={project.path}", f"PATH={tmp_path}:{os.environ['PATH']}"),
+        *(f"CANDIDATE={image}", "PROBE=/livez", "bash", "-ec"),
+        script.replace("127.0.0.1:8000", f"127.0.0.1:{port}"),
+    )
+
+    on_gitlab = scripts(release_jobs(generate(ci="gitlab"))["try"])
+    job = "\n".join(on_gitlab)
+    mount = f"--volume={project.path}:/builds:ro"
+    storage.podman("run", "--rm", mount, "--env=CI_PROJECT_DIR=/builds", image, "sh", "-ec", job)
+    # Without them it does not start, and the job says so at once.
+    without = ("sh", "-ec", job.replace("tests/settings.env", "README.md"))
+    with pytest.raises(RuntimeError, match="SHOP_NAME: is required"):
+        storage.podman("run", "--rm", mount, "--env=CI_PROJECT_DIR=/builds", image, *without)
 
 
 @deployed

@@ -52,6 +52,7 @@ This is only for whoever has the token that CONSOLE_TOKEN is set to: send the he
 address.
 """
 
+_PROBES = ("/livez", "/readyz", "/health")
 _OTHER_HOST = Rejection(
     HTTPStatus.MISDIRECTED_REQUEST,
     title="Not one of ADMIN_ALLOWED_HOSTS",
@@ -198,6 +199,23 @@ def change_level(logger: logging.Logger, level: int, who: str) -> None:
     log.handle(log.makeRecord(log.name, logging.INFO, __file__, 0, message, args, None))
 
 
+class MeasuredProbes(Feature):
+    """Has probes measured here as on the main port, for dashboards and alerts to show."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._features = [each for each in features if each.measures_requests]
+
+    def request_started(self, exchange: Exchange) -> None:
+        if exchange.route in _PROBES:
+            for each in self._features:
+                each.request_started(exchange)
+
+    def request_ended(self, exchange: Exchange) -> None:
+        if exchange.route in _PROBES:
+            for each in self._features:
+                each.request_ended(exchange)
+
+
 def endpoints(
     features: Sequence[Feature],
     host: str,
@@ -213,8 +231,11 @@ def endpoints(
             each.request_rejected(reason)
 
     routes = [route for each in features for route in each.admin_routes()]
-    logging_ones = (each for each in features if each.logs_requests)
-    notified = [AllowedHosts(allowed_hosts), *logging_ones]
+    notified = [
+        AllowedHosts(allowed_hosts),
+        MeasuredProbes(features),
+        *(each for each in features if each.logs_requests),
+    ]
     door = Door(token, is_development, allowed_hosts, report)
     app = Application(routes, notified, default_handler_class=NotFound, door=door)
     return [Endpoint(app, host, port)] if routes else []

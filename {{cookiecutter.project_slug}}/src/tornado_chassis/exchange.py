@@ -38,6 +38,8 @@ class Exchange:
     #: As it was when the handler started.
     context: Context
     has_started = False
+    #: False if the handler's class says so: its responses are long by design, such as streams.
+    has_latency_objective = True
     #: Status code sent; 0 until the exchange has ended.
     status = 0
     #: Seconds from the request's headers to the end of the response.

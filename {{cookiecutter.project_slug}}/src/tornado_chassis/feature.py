@@ -92,6 +92,8 @@ class Feature:
     eager_start = True
     #: True if this feature writes access lines in place of Tornado's own.
     logs_requests = False
+    #: True if this feature measures requests: those of the main port, and probes of the admin port.
+    measures_requests = False
     #: What it reads from others: each of these is added to the service once.
     needs: "Sequence[type[Feature]]" = ()
 

@@ -113,6 +113,8 @@ class Incoming(HTTPMessageDelegate):
         lengths = headers.get_list("Content-Length")
         has_body = bool((lengths and lengths != ["0"]) or headers.get_list("Transfer-Encoding"))
         exchange = Exchange(request, outgoing.route, getattr(handler_class, "is_probe", False))
+        if not getattr(handler_class, "has_latency_objective", True):
+            exchange.has_latency_objective = False
         outgoing.exchange = exchange
         size = 0
         if len(start_line.path) > LONG_TARGET_BYTES:

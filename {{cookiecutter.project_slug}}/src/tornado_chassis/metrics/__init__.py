@@ -36,6 +36,7 @@ _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 _RESERVED = re.compile(
     r"(build|event_loop_(blocked|lag)_seconds|http_(client|server)_request_duration_seconds"
     r"|http_server_((active|refused)_requests|(max|open)_connections)"
+    r"|http_server_route_without_latency_objective|background_failures"
     r"|(log_lines|statsd)_dropped|otel_(spans_[a-z]+|attributes_dropped)"
     r"|process_(cpu(_time)?_seconds|start_time_seconds|(max|open)_fds)"
     r"|process_(memory_usage|(resident|virtual)_memory)_bytes"

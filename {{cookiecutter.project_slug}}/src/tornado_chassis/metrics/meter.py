@@ -58,6 +58,7 @@ class Durations:
 class Meter(Feature):
     """Measures each exchange, each call and the event loop, for a backend to show."""
 
+    measures_requests = True
     needs = (Calls, *COUNTS)
 
     def __init__(self) -> None:
@@ -67,6 +68,8 @@ class Meter(Feature):
         #: By the values of CALL_LABELS.
         self.calls: dict[tuple[str, ...], Durations] = {}
         self.active: dict[tuple[str, str], int] = {}
+        #: Routes whose requests are long by design.
+        self.long_routes: set[str] = set()
         self.lag = Lag()
 
     def attach(self, runtime: Runtime) -> None:
@@ -81,6 +84,8 @@ class Meter(Feature):
     def request_started(self, exchange: Exchange) -> None:
         key = exchange.method, exchange.request.protocol
         self.active[key] = self.active.get(key, 0) + 1
+        if not exchange.has_latency_objective:
+            self.long_routes.add(exchange.route or "unmatched")
 
     def request_ended(self, exchange: Exchange) -> None:
         method, scheme = exchange.method, exchange.request.protocol
@@ -110,6 +115,13 @@ class Meter(Feature):
             self.lag.worst(),
             {},
         )
+        for route in self.long_routes:
+            yield (
+                "http_server_route_without_latency_objective",
+                "1 for a route whose requests are long by design.",
+                1,
+                {"http_route": route},
+            )
         open_websockets = self.runtime.open_websockets
         yield "websocket_connections", "WebSockets that are open.", open_websockets, {}
         if self.runtime.connections is not None:

@@ -72,7 +72,11 @@ class Prometheus(Meter, Collector):
 
     def __init__(self, settings: ServerSettings) -> None:
         super().__init__()
-        self._names = {"service": settings.service_name, "version": settings.service_version}
+        # Not `service`: scrapes by the Prometheus Operator set that label themselves.
+        self._names = {
+            "service_name": settings.service_name,
+            "service_version": settings.service_version,
+        }
         self.scrapes = 0
         # What was registered before this module was imported.
         for collector in [*REGISTRY._collector_to_names]:
