@@ -153,6 +153,8 @@ def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
     """
     if type(value) is str:
         return cut(value, room)
+    if type(value) is int and value.bit_length() < 64:
+        return value
 
     def copy(value: Any, depth: int) -> Any:
         nonlocal room
