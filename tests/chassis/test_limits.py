@@ -56,6 +56,18 @@ class Early(RequestHandler):
         pass
 
 
+@stream_request_body
+class Begun(RequestHandler):
+    """Begins its answer before it has read the body."""
+
+    async def prepare(self) -> None:
+        self.write("half of it")
+        await self.flush()
+
+    def data_received(self, chunk: bytes) -> None:
+        pass
+
+
 def function(request: HTTPServerRequest) -> None:
     connection: Any = request.connection
     connection.write_headers(ResponseStartLine("", 405, "No"), HTTPHeaders({"Content-Length": "0"}))
@@ -144,6 +156,7 @@ class AdmissionTest(ChassisTest):
             (r"/function", function),
             (r"/form", Form),
             (r"/early", Early),
+            (r"/begun", Begun),
             (r"/holding", Holding),
         ]
         return Service(read(Settings, UNWATCHED | self.environ), [*ROUTES, *own])
@@ -445,6 +458,13 @@ class TestUnreadable(AdmissionTest):
             b"PUT /early HTTP/1.1\r\nHost: a\r\nContent-Length: 256000\r\n\r\n" + b"x" * 256_000
         )
         assert answer.startswith(b"HTTP/1.1 403 ")
+
+    def test_answer_that_has_begun_is_not_followed_by_another(self) -> None:
+        head = b"PUT /begun HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for rest in (b"zz\r\n", b"9" * 99):
+            answer = self.raw(head + rest)
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert answer.endswith(b"half of it\r\n")
 
 
 class TestUnread(AdmissionTest):
