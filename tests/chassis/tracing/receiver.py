@@ -50,6 +50,9 @@ class Receiver(ThreadingHTTPServer):
         self.requests: list[Request] = []
         #: What to answer with, in turn; after that, 200.
         self.statuses: deque[int] = deque()
+        #: Headers of other answers than 200.
+        self.headers: dict[str, str] = {}
+        self.answer = b"{}"
         self.refused = 0
         self.connections = 0
         #: Whether to close connections without a word.
@@ -88,9 +91,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.refused += 1
             self.server.changed.notify_all()
         self.send_response(status)
-        self.send_header("Content-Length", "2")
+        for name, value in self.server.headers.items() if status != 200 else ():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(self.server.answer)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(self.server.answer)
         self.close_connection = self.server.hangs_up
 
     def log_message(self, *args: object) -> None:

@@ -22,7 +22,10 @@ from tornado_chassis.settings.logs import LogSettings
 from tornado_chassis.settings.newrelic import NewRelicSettings
 # {% endif %}
 # {% if cookiecutter.tracing == "jaeger" %}
-from tornado_chassis.settings.otlp import OtlpSettings
+from tornado_chassis.settings.otlp import OtlpTracesSettings
+# {% endif %}
+# {% if cookiecutter.metrics == "otlp" %}
+from tornado_chassis.settings.otlp_metrics import OtlpMetricsSettings
 # {% endif %}
 # {% if cookiecutter.error_tracking == "sentry" %}
 from tornado_chassis.settings.sentry import SentrySettings
@@ -67,11 +70,13 @@ class Settings(
     # {% endif %}
     # {% if cookiecutter.tracing == "jaeger" %}
     TracingSettings,
-    OtlpSettings,
+    OtlpTracesSettings,
     # {% elif cookiecutter.tracing == "zipkin" %}
     ZipkinSettings,
     # {% endif %}
-    # {% if cookiecutter.metrics == "statsd" %}
+    # {% if cookiecutter.metrics == "otlp" %}
+    OtlpMetricsSettings,
+    # {% elif cookiecutter.metrics == "statsd" %}
     StatsdSettings,
     # {% endif %}
     # {% if cookiecutter.logging != "none" %}
@@ -107,6 +112,8 @@ class Settings(
         # {% endif %}
         # {% if cookiecutter.metrics == "prometheus" %}
         from tornado_chassis.metrics.prometheus import Prometheus
+        # {% elif cookiecutter.metrics == "otlp" %}
+        from tornado_chassis.metrics.otlp import OtlpMetrics
         # {% elif cookiecutter.metrics == "statsd" %}
         from tornado_chassis.metrics.statsd import StatsD
         # {% endif %}
@@ -132,6 +139,8 @@ class Settings(
             # {% endif %}
             # {% if cookiecutter.metrics == "prometheus" %}
             Prometheus(self),
+            # {% elif cookiecutter.metrics == "otlp" %}
+            OtlpMetrics(self),
             # {% elif cookiecutter.metrics == "statsd" %}
             StatsD(self),
             # {% endif %}

@@ -1,13 +1,12 @@
-"""Where spans are sent with OTLP, OpenTelemetry's protocol."""
+"""Where telemetry is sent with OTLP, OpenTelemetry's protocol."""
 
 import re
 from collections.abc import Mapping
 from typing import Literal
 
 from . import parsing
-from .server import ServerSettings
 from .setting import group, setting
-from .tracing import key_values
+from .tracing import ResourceSettings, key_values
 
 
 def _headers(text: str) -> dict[str, str]:
@@ -19,24 +18,27 @@ def _headers(text: str) -> dict[str, str]:
 
 
 @group
-class OtlpSettings(ServerSettings):
-    # These URLs may contain a password by mistake, or a key in their query.
+class OtlpSettings(ResourceSettings):
+    # The URL may contain a password by mistake, or a key in their query.
     otel_exporter_otlp_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
-    """Where spans are sent with OTLP over HTTP, such as `http://jaeger:4318`. Without it, none are
-    sent."""
-
-    otel_exporter_otlp_traces_endpoint: str | None = setting(
-        None, parse=parsing.http_url, secret=True
-    )
-    """The complete URL, if the path of the backend is not `/v1/traces`."""
+    """Where telemetry is sent with OTLP over HTTP, such as `http://collector:4318`. Without it,
+    none is sent."""
 
     otel_exporter_otlp_headers: Mapping[str, str] = setting(
         default_factory=dict, parse=_headers, secret=True
     )
-    """Headers to send with spans, such as a key: `name=value,name=value`."""
+    """Headers to send with it, such as a key: `name=value,name=value`."""
 
     otel_exporter_otlp_timeout: int = setting(10_000, parse=parsing.integer(1, 3_600_000))
     """How long to wait for a response, in milliseconds."""
 
     otel_exporter_otlp_compression: Literal["none", "gzip"] = "none"
     """`none` or, for a distant backend, `gzip`."""
+
+
+@group
+class OtlpTracesSettings(OtlpSettings):
+    otel_exporter_otlp_traces_endpoint: str | None = setting(
+        None, parse=parsing.http_url, secret=True
+    )
+    """The complete URL to send spans to, if it is another one or its path is not `/v1/traces`."""

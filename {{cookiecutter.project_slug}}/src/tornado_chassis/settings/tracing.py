@@ -26,13 +26,19 @@ def propagators(text: str) -> tuple[str, ...]:
 
 
 @group
-class TracingSettings(ServerSettings):
+class ResourceSettings(ServerSettings):
     otel_service_name: str | None = None
-    """The service's name in traces. Default: its own name."""
+    """The service's name in what is exported. Default: its own name."""
 
     otel_resource_attributes: Mapping[str, str] = setting(default_factory=dict, parse=key_values)
-    """Additional attributes to send with spans: `key=value,key=value`."""
+    """Additional attributes of the service in what is exported: `key=value,key=value`."""
 
+    otel_sdk_disabled: bool = False
+    """Turns off the export that other `OTEL_` variables configure."""
+
+
+@group
+class TracingSettings(ResourceSettings):
     otel_traces_sampler: Literal[
         "always_on",
         "always_off",
@@ -45,9 +51,6 @@ class TracingSettings(ServerSettings):
 
     otel_traces_sampler_arg: float = setting(1.0, parse=parsing.number(0, 1))
     """Ratio of traces that `traceidratio` records, from 0 to 1."""
-
-    otel_sdk_disabled: bool = False
-    """Turns off the recording of spans."""
 
     otel_propagators: tuple[str, ...] = setting(("tracecontext",), parse=propagators)
     """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,

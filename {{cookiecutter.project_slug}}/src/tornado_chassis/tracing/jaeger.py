@@ -1,15 +1,15 @@
 """Tracing with Jaeger, or with any other backend that accepts OTLP over HTTP."""
 
-from ..settings.otlp import OtlpSettings
+from ..export import resource_of
+from ..settings.otlp import OtlpTracesSettings
 from ..settings.tracing import TracingSettings
 from .otel import Exporting
 from .otlp import Otlp
-from .spans import resource_of
 
 
 class Jaeger(Exporting):
-    """`settings` are also `OtlpSettings`."""
+    """`settings` are also `OtlpTracesSettings`."""
 
     def __init__(self, settings: TracingSettings) -> None:
-        assert isinstance(settings, OtlpSettings)
+        assert isinstance(settings, OtlpTracesSettings)
         super().__init__(settings, Otlp(settings, resource_of(settings)))

@@ -15,11 +15,11 @@ from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
+from ..export import Sender
 from ..feature import Export
 from ..settings.tracing import TracingSettings
 from . import spans
 from .b3 import B3, B3_MULTI
-from .export import Sender
 from .propagation import KNOWN_FLAGS, TRACE_CONTEXT, Parent, Propagation
 from .tracer import Span, Tracing, current_span
 

@@ -15,10 +15,8 @@ from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import split_host_and_port
 from tornado.web import Finish, HTTPError
 
-from .. import __version__
 from ..client import NO_ANSWER
 from ..exchange import METHODS, Exchange
-from ..settings.tracing import TracingSettings
 from .tracer import Span as _Span
 
 LIMIT = 128
@@ -225,24 +223,6 @@ def _host(host: str, scheme: str) -> tuple[str, int]:
     return name.strip("[]"), port or (443 if scheme == "https" else 80)
 
 
-def resource_of(settings: TracingSettings) -> dict[str, str]:
-    """The attributes that describe the service in its spans."""
-    resource = {
-        "service.name": settings.service_name,
-        "service.version": settings.service_version,
-        "deployment.environment.name": settings.environment,
-        # The name `opentelemetry` is reserved for OpenTelemetry's own SDKs.
-        "telemetry.sdk.name": "tornado-chassis",
-        "telemetry.sdk.language": "python",
-        "telemetry.sdk.version": __version__,
-        **settings.otel_resource_attributes,
-    }
-    if settings.otel_service_name:
-        resource["service.name"] = settings.otel_service_name
-    # Bytes in the environment that are not text would make every span invalid.
-    return {_well_formed(name): _well_formed(value) for name, value in resource.items()}
-
-
 def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:
     """A link to the span of an OpenTelemetry `SpanContext`."""
     return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", attributes or {})
@@ -259,10 +239,6 @@ def as_time(given: Any) -> int:
         return min(max(int(given), 0), _TIME_END - 1)
     except (TypeError, ValueError, OverflowError):
         return time_ns()
-
-
-def _well_formed(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def cut(text: str) -> str:

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
+from ..export import resource_of
 from ..settings.zipkin import ZipkinSettings
 from .otel import Exporting
-from .spans import Event, Span, resource_of
+from .spans import Event, Span
 
 _encode = json.JSONEncoder(default=str).encode
 
