@@ -1,4 +1,4 @@
-"""A backend on loopback, which takes spans and can fail in the ways that backends do."""
+"""A backend on loopback, which takes spans or metrics and can fail in the ways that backends do."""
 
 import gzip
 import socket
@@ -37,6 +37,7 @@ class Received:
 class Request:
     path: str
     headers: dict[str, str]
+    body: bytes
     spans: list[Received]
 
 
@@ -85,8 +86,10 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.changed:
             status = self.server.statuses.popleft() if self.server.statuses else 200
             if status == 200:
-                spans = [Received(**span) for span in decode(body.decode())]
-                self.server.requests.append(Request(self.path, {**self.headers}, spans))
+                is_of_metrics = self.path.endswith("/metrics")
+                decoded = () if is_of_metrics else decode(body.decode())
+                spans = [Received(**span) for span in decoded]
+                self.server.requests.append(Request(self.path, {**self.headers}, body, spans))
             else:
                 self.server.refused += 1
             self.server.changed.notify_all()

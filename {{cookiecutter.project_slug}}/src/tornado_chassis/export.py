@@ -117,9 +117,18 @@ class Sender:
                     "%d %ss were lost: they could not be sent before the stop", lost, self._unit
                 )
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was queued has been sent or given up."""
+        return not self._queue
+
+    @property
+    def is_full(self) -> bool:
+        return self._size > QUEUE_CHARACTERS
+
     def put(self, encode: Callable[[Item], str], item: Item) -> None:
         """Queues what `encode` returns; may be called from any thread."""
-        if self._size > QUEUE_CHARACTERS:
+        if self.is_full:
             self.dropped += 1
             return
         try:

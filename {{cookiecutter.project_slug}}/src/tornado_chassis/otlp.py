@@ -12,26 +12,33 @@ from .settings.otlp import OtlpSettings
 class Requests:
     """Where `traces` or `metrics` are sent, and in which format; `resource` describes the service.
 
-    `url` is the complete one, if there is one for this signal alone.
+    What the service sets for this signal alone replaces what it sets for all.
     """
 
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
     def __init__(
-        self, settings: OtlpSettings, signal: str, url: str | None, resource: Mapping[str, str]
+        self,
+        settings: OtlpSettings,
+        signal: str,
+        resource: Mapping[str, str],
+        url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: int | None = None,
+        compression: str | None = None,
     ) -> None:
         #: Empty if it is not set.
         self.url = url or ""
         if not url and settings.otel_exporter_otlp_endpoint:
             self.url = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/{signal}"
         #: Seconds to wait for a response.
-        self.timeout = settings.otel_exporter_otlp_timeout / 1000
+        self.timeout = (timeout or settings.otel_exporter_otlp_timeout) / 1000
         self.headers = {
             "Content-Type": "application/json",
             "User-Agent": f"{settings.service_name}/{settings.service_version}",
-            **settings.otel_exporter_otlp_headers,
+            **(headers or settings.otel_exporter_otlp_headers),
         }
-        self._gzip = settings.otel_exporter_otlp_compression == "gzip"
+        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[signal]

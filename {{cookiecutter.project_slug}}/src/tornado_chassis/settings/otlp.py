@@ -9,12 +9,12 @@ from .setting import group, setting
 from .tracing import ResourceSettings, key_values
 
 
-def _headers(text: str) -> dict[str, str]:
-    headers = key_values(text)
+def headers(text: str) -> dict[str, str]:
+    found = key_values(text)
     header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*")
-    if not all(header.fullmatch(f"{name}:{value}") for name, value in headers.items()):
+    if not all(header.fullmatch(f"{name}:{value}") for name, value in found.items()):
         raise ValueError("should contain names and values of HTTP headers")
-    return headers
+    return found
 
 
 @group
@@ -25,7 +25,7 @@ class OtlpSettings(ResourceSettings):
     none is sent."""
 
     otel_exporter_otlp_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=_headers, secret=True
+        default_factory=dict, parse=headers, secret=True
     )
     """Headers to send with it, such as a key: `name=value,name=value`."""
 

@@ -24,7 +24,7 @@ class Otlp(Requests):
     name = "Jaeger"
 
     def __init__(self, settings: OtlpTracesSettings, resource: Mapping[str, str]) -> None:
-        super().__init__(settings, "traces", settings.otel_exporter_otlp_traces_endpoint, resource)
+        super().__init__(settings, "traces", resource, settings.otel_exporter_otlp_traces_endpoint)
         self._service = settings.service_name
 
     def encode(self, span: Span) -> str:
