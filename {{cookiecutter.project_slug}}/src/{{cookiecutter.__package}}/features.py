@@ -63,6 +63,9 @@ class Settings(
     # {% if cookiecutter.console != "none" %}
     ConsoleSettings,
     # {% endif %}
+    # {% if cookiecutter.__admin %}
+    AdminSettings,
+    # {% endif %}
     # {% if cookiecutter.error_tracking == "sentry" %}
     SentrySettings,
     # {% elif cookiecutter.error_tracking == "newrelic" %}
@@ -81,9 +84,6 @@ class Settings(
     # {% endif %}
     # {% if cookiecutter.logging != "none" %}
     LogSettings,
-    # {% endif %}
-    # {% if cookiecutter.__admin %}
-    AdminSettings,
     # {% endif %}
     ServerSettings,
 ):

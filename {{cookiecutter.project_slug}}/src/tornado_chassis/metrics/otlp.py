@@ -96,18 +96,17 @@ class Backend(Requests):
     """Where metrics are sent, and in which format."""
 
     def __init__(self, settings: OtlpMetricsSettings) -> None:
-        prefix = "otel_exporter_otlp_metrics"
-        compression = parsing.choice("none", "gzip")
         timeout = parsing.integer(1, 3_600_000)
+        compression = parsing.choice("none", "gzip")
         super().__init__(
             settings,
             "metrics",
             # Without it, the counts of two instances would be taken for those of one.
             {"service.instance.id": instance_of(settings), **resource_of(settings)},
-            heed(settings, f"{prefix}_endpoint", parsing.http_url),
-            heed(settings, f"{prefix}_headers", headers),
-            heed(settings, f"{prefix}_timeout", timeout),
-            heed(settings, f"{prefix}_compression", compression),
+            heed(settings, "otel_exporter_otlp_metrics_endpoint", parsing.http_url),
+            heed(settings, "otel_exporter_otlp_metrics_headers", headers),
+            heed(settings, "otel_exporter_otlp_metrics_timeout", timeout),
+            heed(settings, "otel_exporter_otlp_metrics_compression", compression),
         )
         self._scope = f'{{"scope":{{"name":{quote(settings.service_name)}}},"metrics":['
 
