@@ -155,16 +155,18 @@ class OtlpTest(ChassisTest):
         return [point for point in self.stopped() if point.name == name]
 
     async def next(self) -> list[Point]:
-        """What is collected after this."""
-        now = time.time_ns()
+        """What is collected after this, at one time."""
+        now, first = time.time_ns(), len(self.receiver.requests)
         found: list[Point] = []
         async with asyncio.timeout(10):
-            while not any(point.name == "build_info" for point in found):
+            while True:
                 await asyncio.sleep(0.001)
-                # Sent together, as they are fewer than a batch.
-                last = self.receiver.requests[-1:]
-                found = [each for one in last for each in decode(one) if each.ended >= now]
-        return found
+                requests = self.receiver.requests[first:]
+                first += len(requests)
+                found += [each for one in requests for each in decode(one) if each.ended >= now]
+                # What is collected last, and always changes.
+                for last in [each for each in found if each.name == "process.cpu.time"]:
+                    return [each for each in found if each.ended == last.ended]
 
 
 class TestMeasurements(Measured, OtlpTest):

@@ -29,8 +29,8 @@ MAX_SERIES = 10_000
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 # What the chassis and the backends measure themselves, with what Prometheus appends.
 _RESERVED = re.compile(
-    r"(build|event_loop_(blocked|lag)_seconds|http_(client|server)_request_duration_seconds"
-    r"|http_server_(active|refused)_requests|(log_lines|statsd)_dropped|otel_spans_[a-z]+"
+    r"(build|target_info|event_loop_(blocked|lag)_seconds"
+    r"|http_(client|server)_request_duration_seconds|http_server_(active|refused)_requests|(log_lines|statsd)_dropped|otel_spans_[a-z]+"
     r"|process_(cpu(_time)?_seconds|start_time_seconds|(max|open)_fds)"
     r"|process_(memory_usage|(resident|virtual)_memory)_bytes"
     r"|python_gc_[a-z_]+|websocket_(closes|connections|messages))"

@@ -125,11 +125,11 @@ class Meter(Feature):
 
 def process_totals() -> Values:
     """What Prometheus's own library measures of the process, for other backends."""
-    name, meaning = "process_cpu_time_seconds", "CPU time that the process has used."
-    yield name, meaning, process_time(), {}
     name, meaning = "python_gc_collections", "Garbage collections."
     for generation, figures in enumerate(gc.get_stats()):
         yield name, meaning, figures["collections"], {"generation": str(generation)}
+    name, meaning = "process_cpu_time_seconds", "CPU time that the process has used."
+    yield name, meaning, process_time(), {}
 
 
 def process_gauges() -> Values:

@@ -7,7 +7,6 @@ the names that its own backend has here.
 import asyncio
 import logging
 import platform
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
@@ -34,7 +33,7 @@ from .meter import (
 )
 
 SLICE = 50
-"""How many series are encoded before other work has its turn."""
+"""How many series are collected before other work has its turn."""
 
 ROOM_SECONDS = 0.1
 
@@ -175,8 +174,6 @@ class OtlpMetrics(Meter):
         self._started = self._collected = time_ns()
         #: What was sent of each series, if only what was added is sent.
         self._sent: dict[tuple[str, ...], tuple[int, float, Sequence[int]]] = {}
-        #: What is still to be encoded.
-        self._points: deque[Point] = deque()
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
@@ -189,9 +186,8 @@ class OtlpMetrics(Meter):
         await super().shutdown()
         if self._sender and self._task:
             self._task.cancel()
-            self._points += self._collect()
-            while self._points:
-                self._sender.put(self._backend.encode, self._points.popleft())
+            for point in self._collect():
+                self._sender.put(self._backend.encode, point)
             await self._sender.stop()
 
     def exports(self) -> Iterable[Export]:
@@ -206,17 +202,15 @@ class OtlpMetrics(Meter):
             await asyncio.sleep(self._interval)
             if not sender.is_idle:
                 continue
-            self._points += self._collect()
-            while self._points:
-                if sender.is_full:
-                    await asyncio.sleep(ROOM_SECONDS)
-                    continue
-                sender.put(self._backend.encode, self._points.popleft())
-                if len(self._points) % SLICE == 0:
+            for number, point in enumerate(self._collect(), 1):
+                sender.put(self._backend.encode, point)
+                if number % SLICE == 0:
                     await asyncio.sleep(0)
+                while sender.is_full:  # noqa: ASYNC110 (the thread that makes room has no loop)
+                    await asyncio.sleep(ROOM_SECONDS)
 
     def _collect(self) -> Iterator[Point]:
-        """All series at this moment."""
+        """All series. What is measured while this is suspended may be in them or in the next."""
         # The clock may be set back.
         collected, self._collected = self._collected, max(time_ns(), self._collected)
         for part in (
@@ -259,7 +253,7 @@ class OtlpMetrics(Meter):
             name = f"http_{side}_request_duration_seconds"
             described = name, f"Duration of HTTP {side} requests.", "histogram"
             series: Any
-            for values, series in found.items():
+            for values, series in [*found.items()]:
                 labels = dict(zip(names, values, strict=True))
                 if side == "server":
                     labels["http_route"] = labels["http_route"] or "unmatched"
@@ -278,11 +272,11 @@ class OtlpMetrics(Meter):
         return [each for each in found if each and each[2] >= since and "trace_id" in each[0]]
 
     def _gauges(self, values: Values) -> Iterator[Point]:
-        for name, documentation, value, labels in values:
+        for name, documentation, value, labels in [*values]:
             yield self._gauge(name, documentation, value, _attributes(labels))
 
     def _totals(self, values: Values) -> Iterator[Point]:
-        for name, documentation, value, labels in values:
+        for name, documentation, value, labels in [*values]:
             yield from self._counted(
                 name, documentation, "total", _attributes(labels), value, (), self._started
             )
