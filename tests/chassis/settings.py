@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tornado_chassis.settings.console import ConsoleSettings
 from tornado_chassis.settings.logs import LogSettings
 from tornado_chassis.settings.newrelic import NewRelicSettings
-from tornado_chassis.settings.otlp import OtlpTracesSettings
+from tornado_chassis.settings.otlp import OtlpSettings
 from tornado_chassis.settings.otlp_metrics import OtlpMetricsSettings
 from tornado_chassis.settings.sentry import SentrySettings
 from tornado_chassis.settings.statsd import StatsdSettings
@@ -44,7 +44,7 @@ class Settings(
     NewRelicSettings,
     SentrySettings,
     TracingSettings,
-    OtlpTracesSettings,
+    OtlpSettings,
     OtlpMetricsSettings,
     StatsdSettings,
     LogSettings,

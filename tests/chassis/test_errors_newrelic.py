@@ -51,6 +51,8 @@ stand_in.main()
 CHILD = """
 import asyncio
 import atexit
+import gc
+import weakref
 
 from tornado_chassis import process
 from tests.chassis.settings import Settings
@@ -96,11 +98,29 @@ service = make_service(settings)
 own = [("/probe", Probe), ("/callback", Callback), ("/outgoing", Outgoing)]
 service.app.add_handlers(".*", own)
 [feature] = [each for each in service.app.runtime.features if isinstance(each, newrelic.NewRelic)]
+class OrderError(LookupError):
+    pass
+
+
+class Body:
+    alive = weakref.WeakSet()
+
+
+def lose(number):
+    body = Body()
+    Body.alive.add(body)
+    error = OrderError(f"early {number}" + "x" * 1_000_000 * (number == 9))
+    error.body = body
+    raise error
+
+
 for number in range(newrelic.MAX_WAITING + 5):
     try:
-        raise LookupError(f"early {number}")
+        lose(number)
     except LookupError as error:
         feature.report(error, {})
+gc.collect()
+print("bodies that are kept:", len(Body.alive))
 agent.activate_application = activate
 
 
@@ -131,7 +151,9 @@ import logging
 from tornado_chassis import process
 from tests.chassis.settings import Settings
 
-process.configure([], Settings)
+settings = process.configure([], Settings)
+for warning in settings.warnings:
+    print("warning:", warning.replace("\\n", " "))
 
 import newrelic.agent
 
@@ -140,6 +162,7 @@ logging.getLogger("newrelic.core").info("connecting")
 logging.getLogger("newrelic.core").warning("license is wrong")
 utilization = newrelic.agent.global_settings().utilization
 print("asks clouds:", utilization.detect_aws, utilization.detect_azure, utilization.detect_gcp)
+print("proxy:", newrelic.agent.global_settings().proxy_host)
 """
 
 Event = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
@@ -352,10 +375,27 @@ def test_logs_are_not_sent(reports: Reports) -> None:
 
 def test_errors_wait_until_the_agent_is_connected(reports: Reports) -> None:
     early = [event for event in reports.errors() if event[0]["error.message"].startswith("early")]
-    numbers = sorted(int(intrinsics["error.message"].split()[1]) for intrinsics, _, _ in early)
+    messages = [intrinsics["error.message"].rstrip("x") for intrinsics, _, _ in early]
+    numbers = sorted(int(message.split()[1]) for message in messages)
     assert numbers == list(range(5, MAX_WAITING + 5))
+    assert {intrinsics["error.class"] for intrinsics, _, _ in early} == {"__main__:OrderError"}
     assert all(own["occurred"].endswith("+00:00") for _, own, _ in early)
     assert reports.output.count("Not connected to New Relic") == 1
+
+
+def test_waiting_errors_keep_nothing_else_alive(reports: Reports) -> None:
+    assert "bodies that are kept: 0\n" in reports.output
+    traces = [trace for payload in reports.payloads("error_data") for trace in payload[1]]
+    assert "in lose" in str([trace[4]["stack_trace"] for trace in traces if "early" in trace[2]])
+
+
+def test_agent_that_is_switched_off_keeps_nothing() -> None:
+    environ = {"NEW_RELIC_LICENSE_KEY": LICENSE_KEY, "NEW_RELIC_MONITOR_MODE": "false"}
+    with process(FEATURES=FEATURES, **environ) as service:
+        service.wait_until_listening()
+        request(service.port, "GET", "/boom")
+        assert service.output().count("NEW_RELIC_MONITOR_MODE is off") == 1
+        assert "Not connected" not in service.output()
 
 
 def test_waiting_errors_are_sent_by_a_stop(tmp_path: Path) -> None:
@@ -396,21 +436,37 @@ def test_agent_has_a_file_and_a_log_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "environ",
-    [{"NEW_RELIC_PORT": "https"}, {"NEW_RELIC_CONFIG_FILE": "/nowhere/newrelic.ini"}],
+    [
+        {"NEW_RELIC_PORT": "https"},
+        {"NEW_RELIC_SHUTDOWN_TIMEOUT": "soon"},
+        {"NEW_RELIC_CONFIG_FILE": "/nowhere/newrelic.ini"},
+        {"NEW_RELIC_CONFIG_FILE": __file__},
+    ],
     ids=lambda environ: next(iter(environ)),
 )
-def test_setting_that_the_agent_rejects(environ: dict[str, str]) -> None:
+def test_variable_that_the_agent_rejects_is_logged_and_ignored(environ: dict[str, str]) -> None:
     status, output = run(INITIALIZED, **environ)
-    assert status == 78
-    assert output.startswith("Invalid settings:\n  NEW_RELIC_*: ")
-    assert "Traceback" not in output
+    assert status == 0
+    [warning] = [line for line in output.splitlines() if "It is ignored" in line]
+    assert warning.startswith(f"warning: {next(iter(environ))}: ")
+    assert "asks clouds: False False False\n" in output
 
 
-def test_malformed_license_key() -> None:
+def test_malformed_license_key_is_logged_and_ignored() -> None:
     with process(FEATURES=FEATURES, NEW_RELIC_LICENSE_KEY="s3cret") as service:
-        assert service.wait() == 78
+        service.wait_until_listening()
         assert "NEW_RELIC_LICENSE_KEY: should be 40 letters" in service.output()
         assert "s3cret" not in service.output()
+
+
+def test_proxy_of_the_environment_is_the_agent_s() -> None:
+    def proxy(**environ: str) -> str:
+        _, output = run(INITIALIZED, HTTPS_PROXY="http://proxy:3128", **environ)
+        return output.partition("proxy: ")[2].strip()
+
+    assert proxy() == "http://proxy:3128"
+    assert proxy(NEW_RELIC_PROXY_HOST="other") == "other"
+    assert proxy(NO_PROXY=".newrelic.com") == "None"
 
 
 def test_stop_does_not_wait_for_a_silent_collector() -> None:

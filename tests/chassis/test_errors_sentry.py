@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import sentry_sdk
+import sentry_sdk.scope as scope_module
 from tornado.httpclient import HTTPResponse
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler
@@ -37,6 +38,7 @@ class Sentry(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Ingest)
         self.events: list[dict[str, Any]] = []
         self.text = ""
+        self.sizes: list[int] = []
         self.status = 200
         self.dsn = f"http://key@127.0.0.1:{self.server_port}/1"
 
@@ -49,6 +51,7 @@ class Ingest(BaseHTTPRequestHandler):
         if self.headers["Content-Encoding"] == "gzip":
             body = gzip.decompress(body)
         self.server.text += body.decode()
+        self.server.sizes.append(len(body))
         _, *items = body.split(b"\n")
         for header, payload in zip(items[::2], items[1::2], strict=False):
             if json.loads(header)["type"] == "event":
@@ -88,17 +91,63 @@ class Order(RequestHandler):
         raise LookupError(f"order of {len(order)} characters")
 
 
+class Account(RequestHandler):
+    """Sets what belongs to its request, then fails if asked to."""
+
+    def initialize(self) -> None:
+        sentry_sdk.set_context("handler", {"client": self.get_query_argument("user")})
+
+    async def get(self) -> None:
+        user = self.get_query_argument("user")
+        assert sentry_sdk.get_isolation_scope()._user is None
+        sentry_sdk.set_user({"id": user})
+        sentry_sdk.set_tag("user", user)
+        sentry_sdk.get_current_scope().set_tag("current", user)
+        sentry_sdk.add_breadcrumb(message=f"came as {user}")
+        await asyncio.sleep(0.001)
+        if self.get_query_argument("fails", ""):
+            raise LookupError(user)
+
+
+class Large(RequestHandler):
+    """Fails with a report of several MiB."""
+
+    def get(self, what: str) -> None:
+        error = LookupError("lost")
+        match what:
+            case "message":
+                error = LookupError("x" * 3_000_000 + "\N{SNOWMAN}" * 1_000_000)
+            case "breadcrumbs":
+                for number in range(100):
+                    sentry_sdk.add_breadcrumb(message="x" * 100_000 + str(number))
+            case "context":
+                sentry_sdk.set_context("order", {f"{i}": "x" * 100_000 for i in range(100)})
+            case "tags":
+                sentry_sdk.set_tags({f"tag {i}": "x" * 1000 for i in range(5_000)})
+            case "causes":
+                for number in range(300):
+                    try:
+                        raise LookupError("x" * 20_000) from error
+                    except LookupError as raised:
+                        error = raised
+                    error.add_note("y" * 1000 * number)
+        raise error
+
+
 class SentryTest(ChassisTest):
+    more: dict[str, str] = {}  # noqa: RUF012 (never changed, only replaced)
+
     def setUp(self) -> None:
         listener = listening()
         self.sentry = listener.__enter__()
         self.addCleanup(listener.__exit__, None, None, None)
-        self.environ = {"SENTRY_DSN": self.sentry.dsn, "ENVIRONMENT": "testing"}
+        self.environ = {"SENTRY_DSN": self.sentry.dsn, "ENVIRONMENT": "testing", **self.more}
         super().setUp()
 
     def get_app(self) -> Application:
         app = super().get_app()
         app.add_handlers(".*", [(r"/ids", Ids), (r"/order", Order)])
+        app.add_handlers(".*", [(r"/account", Account), (r"/large/(.*)", Large)])
         return app
 
     def tearDown(self) -> None:
@@ -212,6 +261,85 @@ class TestSentry(SentryTest):
         assert len(self.sentry.events) == 1
 
 
+class TestIsolation(SentryTest):
+    def make_service(self) -> Service:
+        # As `sentry_sdk` is when a module of a service imports it.
+        with sentry_sdk.isolation_scope() as scope:
+            scope.set_tag("region", "eu")
+        for variable, made in (
+            (scope_module._isolation_scope, scope),
+            (scope_module._current_scope, None),
+        ):
+            self.addCleanup(variable.reset, variable.set(made))
+        return super().make_service()
+
+    def set_by(self, user: str, event: dict[str, Any]) -> None:
+        """Asserts that an event has what this user's request has set, and no other's."""
+        assert event["user"] == {"id": user}
+        assert (event["tags"]["user"], event["tags"]["current"]) == (user, user)
+        assert [each["message"] for each in event["breadcrumbs"]["values"]] == [f"came as {user}"]
+        assert event["contexts"]["handler"] == {"client": user}
+        assert event["tags"]["region"] == "eu"
+
+    def test_what_one_request_sets_is_in_no_other_s_report(self) -> None:
+        self.fetch("/account?user=a")
+        self.fetch("/account?user=b&fails=1")
+        self.fetch("/boom")
+        with_user, without = self.events()
+        self.set_by("b", with_user)
+        assert without["tags"]["region"] == "eu"
+        assert "user" not in without
+        assert "user" not in without["tags"]
+        assert not without.get("breadcrumbs", {}).get("values")
+
+    async def test_nor_on_a_connection_that_is_kept_or_at_the_same_time(self) -> None:
+        async def talk(first: str, second: str) -> None:
+            reader, writer = await self.connect()
+            for query in (first, f"{second}&fails=1"):
+                writer.write(f"GET /account?user={query} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"Content-Length: 0" not in head:
+                    await reader.readuntil(b"</html>")
+            writer.close()
+
+        await asyncio.gather(talk("a", "b"), talk("c", "d"))
+        one, other = sorted(self.events(), key=lambda event: str(event["tags"]["user"]))
+        self.set_by("b", one)
+        self.set_by("d", other)
+
+
+class TestSize(SentryTest):
+    def test_large_report_is_cut_and_arrives(self) -> None:
+        for what in ("message", "breadcrumbs", "context", "tags", "causes"):
+            self.sentry.events.clear()
+            self.sentry.sizes.clear()
+            self.fetch(f"/large/{what}")
+            event = self.one()
+            assert event["transaction"] == "GET /large/{1}"
+            assert event["exception"]["values"][-1]["stacktrace"]["frames"], what
+            assert max(self.sentry.sizes) < 1024 * 1024, what
+
+    def test_message_keeps_its_beginning_and_its_end(self) -> None:
+        self.fetch("/large/message")
+        message = self.exception(self.one())[1]
+        assert message.startswith("xxx")
+        assert message.endswith("\N{SNOWMAN}")
+
+    def test_last_breadcrumbs_are_kept(self) -> None:
+        self.fetch("/large/breadcrumbs")
+        crumbs = self.one()["breadcrumbs"]["values"]
+        assert [crumb["message"][-2:] for crumb in crumbs][-2:] == ["98", "99"]
+
+
+class TestNames(SentryTest):
+    more = {"SENTRY_RELEASE": "shop@9", "SENTRY_ENVIRONMENT": "staging"}  # noqa: RUF012
+
+    def test_release_and_environment_of_sentry_s_own_variables(self) -> None:
+        self.fetch("/boom")
+        event = self.one()
+        assert (event["release"], event["environment"]) == ("shop@9", "staging")
+
+
 class TestBackgroundWork(SentryTest):
     def make_service(self) -> Service:
         async def refresh() -> None:
@@ -251,9 +379,11 @@ class TestWithoutDsn(ChassisTest):
 @pytest.mark.parametrize(
     "dsn", ["nonsense", "http://127.0.0.1/1", "ftp://key@127.0.0.1/1", "http://key@a:b/1"]
 )
-def test_malformed_dsn_is_rejected(dsn: str) -> None:
-    with pytest.raises(ValueError, match="should look like https://key@host/project-number"):
-        read(Settings, {"SENTRY_DSN": dsn})
+def test_malformed_dsn_is_logged_and_ignored(dsn: str) -> None:
+    settings = read(Settings, {"SENTRY_DSN": dsn})
+    assert settings.sentry_dsn is None
+    [warning] = settings.warnings
+    assert "should look like https://key@host/project-number" in warning
 
 
 def test_dsn_is_not_in_the_repr() -> None:

@@ -21,7 +21,7 @@ from tornado_chassis import export, metrics
 from tornado_chassis.application import Application
 from tornado_chassis.feature import Export, Feature
 from tornado_chassis.metrics import meter, otlp
-from tornado_chassis.settings import otlp_metrics, read
+from tornado_chassis.settings import read
 
 from .routes import Slow
 from .settings import SERVICE, VERSION, Settings
@@ -471,37 +471,6 @@ def test_what_is_set_for_metrics_replaces_what_is_set_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "text", "problem"),
-    [
-        ("OTEL_METRIC_EXPORT_INTERVAL", "often", "should be a whole number"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "should be a whole number"),
-        (TEMPORALITY, "sometimes", "should be one of cumulative, delta, lowmemory"),
-        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "collector:4317", "should look like"),
-        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://me:secret@a", "should not contain a user"),
-        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "secret", "should look like"),
-        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "-1", "should be a whole number"),
-        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "brotli", "should be one of none, gzip"),
-        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc", "should be one of http/json"),
-        ("OTEL_METRICS_EXPORTER", "prometheus", "should be one of otlp, none"),
-        ("OTEL_METRICS_EXEMPLAR_FILTER", "some", "should be one of trace_based"),
-    ],
-)
-def test_malformed_variable_is_logged_and_nothing_else(
-    variable: str, text: str, problem: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, otlp_metrics.log.name):
-        made = otlp.OtlpMetrics(
-            read(Settings, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318", variable: text})
-        )
-    [record] = caplog.records
-    assert record.getMessage().startswith(f"{variable} is ignored: it {problem}")
-    assert "secret" not in record.getMessage()
-    assert (made._interval, made._temporality) == (60, CUMULATIVE)
-    assert made._backend.url == "http://a:4318/v1/metrics"
-    assert [each.sent for each in made.exports()] == [0]
-
-
-@pytest.mark.parametrize(
     ("variables", "reason"),
     [
         ({}, "OTEL_EXPORTER_OTLP_ENDPOINT is not set"),
@@ -545,6 +514,6 @@ def test_service_starts_serves_and_stops_without_its_backend(fault: str) -> None
             client.close()
             os.kill(service.pid, signal.SIGTERM)
             assert service.wait() == 0
-            expected = "is ignored" if fault == "is malformed" else "data points were lost"
+            expected = "It is ignored" if fault == "is malformed" else "data points were lost"
             assert expected in service.output()
             assert "Traceback" not in service.output()

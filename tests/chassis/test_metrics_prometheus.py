@@ -3,15 +3,20 @@
 import re
 from unittest import mock
 
+import prometheus_client
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado_chassis import metrics
 from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange
 from tornado_chassis.feature import Feature
-from tornado_chassis.metrics import meter
+from tornado_chassis.metrics import meter, prometheus
 from tornado_chassis.metrics.prometheus import Prometheus
 
 from .settings import SERVICE, VERSION
@@ -197,6 +202,56 @@ class TestMetrics(Measured, ChassisTest):
         assert sorted(found) == sorted(samples)
         with mock.patch("prometheus_client.metrics._use_created", False):
             assert self.own() == [line for line in expected if "_created" not in line]
+
+    def register(self, collector: Collector) -> None:
+        """As a library does, with what it measures."""
+        REGISTRY.register(collector)
+        self.addCleanup(REGISTRY.unregister, collector)
+
+    def test_metrics_of_libraries(self) -> None:
+        jobs = prometheus_client.Counter("library_jobs", "Jobs.", ["queue"])
+        self.addCleanup(REGISTRY.unregister, jobs)
+        jobs.labels("mail").inc(3)
+        assert self.value("library_jobs_total") == 3
+        with pytest.raises(ValueError, match=r"library_jobs is taken by .* registry"):
+            metrics.gauge("library_jobs", "Ours.")
+        metrics.gauge("library_jobs_waiting", "Ours.")
+
+    def test_library_is_refused_names_that_are_taken(self) -> None:
+        metrics.counter("own_orders", "Orders placed.")
+        for name in ("own_orders", "build_info", "websocket_closes", "http_server_active_requests"):
+            for kind in (prometheus_client.Counter, prometheus_client.Gauge):
+                with pytest.raises(ValueError, match=name):
+                    kind(name, "Theirs.")
+        assert len([line for line in self.own() if line.startswith("own_orders_total")]) == 1
+
+    def test_name_that_a_library_took_first_is_refused_at_the_start(self) -> None:
+        with mock.patch.object(REGISTRY, "register", prometheus._register):
+            self.register(prometheus_client.Gauge("event_loop_lag_seconds", "T.", registry=None))
+        with pytest.raises(ValueError, match="event_loop_lag_seconds"):
+            Prometheus(self.settings())
+
+    def test_collector_that_fails_costs_itself_only(self) -> None:
+        class Failing(Collector):
+            def describe(self) -> list[Metric]:
+                return []
+
+            def collect(self) -> list[Metric]:
+                raise OSError("no such device")
+
+        class Invalid(Failing):
+            def collect(self) -> list[Metric]:
+                family = GaugeMetricFamily("library_invalid", "No text.", labels=["a"])
+                family.add_metric([None], 1)  # type: ignore[list-item]
+                return [family]
+
+        self.register(Failing())
+        self.register(Invalid())
+        self.register(prometheus_client.Gauge("library_last", "After those.", registry=None))
+        for accept in ("", OPENMETRICS):
+            names = {sample.name for sample in self.scrape(accept)}
+            assert {"build_info", "library_last"} <= names
+            assert "library_invalid" not in names
 
     def test_strange_accept_header_gets_text(self) -> None:
         for accept in ("application/openmetrics-text; version=x", "image/png"):

@@ -1,5 +1,6 @@
 """Settings: each has its place in the docs, and none that is wrong gets past the start."""
 
+import json
 import os
 import pkgutil
 import re
@@ -14,7 +15,7 @@ import pytest
 from tornado_chassis import settings
 from tornado_chassis.settings import parsing, read, setting, tracing
 
-from .settings import Settings
+from .settings import Settings, SettingsOfZipkin
 from .testing import inherited, process
 
 
@@ -111,7 +112,6 @@ def test_connections_leave_descriptors(
         ("REUSE_PRT", "REUSE_PORT"),
         ("ENVIROMENT", "ENVIRONMENT"),
         ("ENVIRONEMNT", "ENVIRONMENT"),
-        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", ""),
         ("TRUSTED_PROXY", ""),
         ("MAX_CONNECTION", "MAX_CONNECTIONS"),
         ("XMAX_CONNECTIONS", "MAX_CONNECTIONS"),
@@ -124,12 +124,200 @@ def test_connections_leave_descriptors(
         ("PROMPT", ""),
     ],
 )
-def test_misspelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, setting: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with mock.patch.dict(os.environ, {name: "1"}, clear=True):
-        assert settings.misspelled(Settings) == ([(name, setting)] if setting else [])
+def test_misspelled(name: str, setting: str) -> None:
+    hint = f"{name} is not a setting; did you mean {setting}?"
+    assert [*read(Settings, {name: "1"}).warnings] == ([hint] if setting else [])
+
+
+# Each variable of the specification, with a value and what is logged about it: nothing if it is
+# heeded, or asks for nothing. https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+# and https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+IGNORED = "It is ignored"
+CERTIFICATES = "should be a file with certificates in PEM format"
+BATCHES = "ignored, because up to 512 spans are sent at once"
+LIMITS = "ignored, because a span has up to 128 attributes"
+LOGS = "ignored, because logs are written to standard output"
+HTTP = "ignored, because telemetry is sent over HTTP: send to port 4318"
+NOBODY = "ignored, because nothing in this service reads it"
+SPECIFIED = [
+    ("OTEL_SDK_DISABLED", "TRUE", ""),
+    ("OTEL_SDK_DISABLED", "1", f"should be true or false, not '1'. {IGNORED}"),
+    ("OTEL_ENTITIES", "service{}", "ignored, because OTEL_RESOURCE_ATTRIBUTES describes"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a=b", ""),
+    ("OTEL_RESOURCE_ATTRIBUTES", "a", f"should look like key=value,key=value, not 'a'. {IGNORED}"),
+    ("OTEL_SERVICE_NAME", "shop", ""),
+    ("OTEL_LOG_LEVEL", "debug", "ignored, because OpenTelemetry logs like everything else"),
+    ("OTEL_PROPAGATORS", "b3,tracecontext,b3,BAGGAGE", ""),
+    ("OTEL_PROPAGATORS", "none", ""),
+    (
+        "OTEL_PROPAGATORS",
+        "xray",
+        f"should be one or more of .*, not 'xray'. {IGNORED}",
+    ),
+    ("OTEL_PROPAGATORS", "xray,b3", "not 'xray,b3'. Only the rest of it is used"),
+    ("OTEL_TRACES_SAMPLER", "always_off", ""),
+    (
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_jaeger_remote",
+        f"should be one of .*{IGNORED}",
+    ),
+    ("OTEL_TRACES_SAMPLER_ARG", "half", f"should be a number from 0 to 1, not 'half'. {IGNORED}"),
+    ("OTEL_TRACES_SAMPLER_ARG", "0.5", "ignored, because OTEL_TRACES_SAMPLER is not"),
+    ("OTEL_BSP_SCHEDULE_DELAY", "1000", BATCHES),
+    ("OTEL_BSP_EXPORT_TIMEOUT", "1000", BATCHES),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "1000", BATCHES),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1000", BATCHES),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "1000", LOGS),
+    ("OTEL_BLRP_EXPORT_TIMEOUT", "1000", LOGS),
+    ("OTEL_BLRP_MAX_QUEUE_SIZE", "1000", LOGS),
+    ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "1000", LOGS),
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "many", LIMITS),
+    ("OTEL_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
+    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "10", LIMITS),
+    ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
+    ("OTEL_SPAN_EVENT_COUNT_LIMIT", "10", LIMITS),
+    ("OTEL_SPAN_LINK_COUNT_LIMIT", "10", LIMITS),
+    ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
+    ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
+    ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "10", "because logs are not sent with OTLP"),
+    ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "10", "because logs are not sent with OTLP"),
+    ("OTEL_TRACES_EXPORTER", "otlp", ""),
+    ("OTEL_TRACES_EXPORTER", "none", ""),
+    ("OTEL_TRACES_EXPORTER", "jaeger", f"should be otlp or none, not 'jaeger'. {IGNORED}"),
+    ("OTEL_TRACES_EXPORTER", "console,otlp", "Only the rest of it is used"),
+    ("OTEL_METRICS_EXPORTER", "none", ""),
+    ("OTEL_METRICS_EXPORTER", "otlp", ""),
+    ("OTEL_METRICS_EXPORTER", "prometheus", f"should be otlp or none, .*{IGNORED}"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on", ""),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "some", f"should be one of trace_based, .*{IGNORED}"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "1000", ""),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "0", f"should be a whole number from 1 to .*{IGNORED}"),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", "1000", "_TIMEOUT limits each request"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta", ""),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "sometimes",
+        f"should be one of cumulative, delta, lowmemory, .*{IGNORED}",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "base2_exponential_bucket_histogram",
+        "histograms have the buckets of",
+    ),
+    ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "hidden", f"should look like key=.*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "-1", f"should be a whole number .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "zstd", f"should be one of none, .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/nowhere", CERTIFICATES),
+    ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "/nowhere", "CLIENT_CERTIFICATE is not set"),
+    ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc", HTTP),
+    ("OTEL_LOGS_EXPORTER", "none", ""),
+    ("OTEL_LOGS_EXPORTER", "otlp", LOGS),
+    ("OTEL_EXPORTER_PROMETHEUS_HOST", "0.0.0.0", NOBODY),
+    ("OTEL_EXPORTER_PROMETHEUS_PORT", "9464", NOBODY),
+    ("OTEL_EXPERIMENTAL_CONFIG_FILE", "otel.yaml", "only variables are read"),
+    ("OTEL_CONFIG_FILE", "otel.yaml", "only variables are read"),
+    ("OTEL_PYTHON_ID_GENERATOR", "random", ""),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318", ""),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317", "over HTTP: send to port 4318"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", f"like https://host:port/path. {IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317/x", "send to port 4318"),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4318/x", ""),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4317", "send to port 4318"),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://me:hidden@a", f"password. {IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://collector:4318", LOGS),
+    ("OTEL_EXPORTER_OTLP_INSECURE", "true", "because the endpoint decides"),
+    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true", "because the endpoint decides"),
+    ("OTEL_EXPORTER_OTLP_SPAN_INSECURE", "true", "because the endpoint decides"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", CERTIFICATES),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", __file__, CERTIFICATES),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/nowhere", "CLIENT_CERTIFICATE is not set"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/nowhere", "CLIENT_CERTIFICATE is not set"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/nowhere", "should have its key"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", __file__, "should have its key"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "key=hidden", ""),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "hidden", f"should look like key=value,key=value. {IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hidden=%0A", f"of HTTP headers. {IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", ""),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", f"should be one of none, gzip, .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd", f"should be one of none, gzip, .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", ""),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1", f"should be a whole number from 0 to .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "10s", f"should be a whole number .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", ""),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "it is http/json, to the same port"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", HTTP),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc", HTTP),
+    ("OTEL_EXPORTER_JAEGER_ENDPOINT", "http://jaeger:14268", "Jaeger takes OTLP"),
+    ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://zipkin:9411", NOBODY),
+    ("OTEL_INVENTED_NAME", "1", NOBODY),
+    # Set by Kubernetes beside a service that is called `otel-collector` or `statsd`.
+    ("OTEL_COLLECTOR_SERVICE_HOST", "10.0.0.1", ""),
+    ("OTEL_COLLECTOR_PORT", "tcp://10.0.0.1:4317", ""),
+    ("OTEL_COLLECTOR_PORT_4317_TCP_ADDR", "10.0.0.1", ""),
+    ("STATSD_PORT", "tcp://10.0.0.1:8125", f"should be a whole number .*{IGNORED}"),
+    ("SENTRY_DSN", "hidden", f"should look like https://key@host/project-number. {IGNORED}"),
+    ("SENTRY_RELEASE", "shop@2", ""),
+    ("SENTRY_ENVIRONMENT", "staging", ""),
+    ("SENTRY_DEBUG", "1", ""),
+    ("SENTRY_TRACES_SAMPLE_RATE", "0.1", "all errors are reported, and traces are not"),
+    ("SENTRY_INVENTED", "1", NOBODY),
+    ("NEW_RELIC_LICENSE_KEY", "hidden", f"should be 40 letters and digits. {IGNORED}"),
+    ("NEW_RELIC_PROXY_HOST", "proxy", ""),
+    ("HTTP_PROXY", "proxy:3128", ""),
+    ("https_proxy", "http://me:hidden@proxy:3128", ""),
+    ("HTTPS_PROXY", "socks5://hidden", f"should look like http://host:port. {IGNORED}"),
+    ("NO_PROXY", "*", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "logged"), SPECIFIED)
+def test_shared_variable_is_heeded_or_logged(name: str, text: str, logged: str) -> None:
+    warnings = "\n".join(read(Settings, {name: text}).warnings)
+    assert bool(warnings) is bool(logged)
+    assert re.search(logged, warnings)
+    assert not logged or name in warnings
+    assert "hidden" not in warnings
+
+
+def test_shared_variables_that_are_ignored_are_listed_by_reason() -> None:
+    names = "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_MAX_QUEUE_SIZE"
+    [warning] = read(Settings, dict.fromkeys(names, "1")).warnings
+    assert warning.startswith("OTEL_BSP_SCHEDULE_DELAY, OTEL_BSP_MAX_QUEUE_SIZE: ignored, ")
+
+
+def test_part_of_a_shared_variable_is_used() -> None:
+    environ = {"OTEL_PROPAGATORS": "xray,b3", "OTEL_TRACES_EXPORTER": "console,otlp"}
+    loaded = read(Settings, environ)
+    assert (loaded.otel_propagators, loaded.otel_traces_exporter) == (("b3",), "otlp")
+
+
+def test_zipkin_reads_opentelemetry_s_names() -> None:
+    environ = {
+        "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "http://zipkin:9411/api",
+        "OTEL_EXPORTER_ZIPKIN_TIMEOUT": "500",
+        "OTEL_TRACES_EXPORTER": "zipkin",
+    }
+    assert [*read(SettingsOfZipkin, environ).warnings] == []
+    [warning] = read(SettingsOfZipkin, {"OTEL_TRACES_EXPORTER": "otlp"}).warnings
+    assert "should be zipkin or none" in warning
+
+
+def test_service_with_malformed_shared_variables_starts_and_logs_them() -> None:
+    wrong = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://user:hidden@collector",
+        "OTEL_TRACES_SAMPLER": "parentbased_jaeger_remote",
+        "OTEL_PROPAGATORS": "pigeon",
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many",
+        "SENTRY_DSN": "hidden",
+        "HTTPS_PROXY": "hidden://",
+    }
+    with process(FEATURES="logs jaeger sentry", LOG_FORMAT="json", **wrong) as service:
+        service.wait_until_listening()
+        lines = [json.loads(line) for line in service.output().splitlines()]
+        logged = [line["message"] for line in lines if line["level"] == "WARNING"]
+        assert sorted(message.partition(":")[0] for message in logged) == sorted(wrong)
+        assert "hidden" not in service.output()
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("TRUE", True), ("0", False)])

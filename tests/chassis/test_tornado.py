@@ -35,7 +35,7 @@ NAMES = [
     (websocket.WebSocketProtocol13, "_fragmented_message_buffer"),
     (websocket.WebSocketProtocol13, "_read_bytes"),
 ]
-# Of the standard library.
+# Of the standard library and, tested by what they are used for, of other libraries.
 OTHERS = {
     "_current_frames",
     "_exit",
@@ -45,6 +45,8 @@ OTHERS = {
     "_replace",
     "_run",
     "_context",
+    "_collector_to_names",
+    "_configuration_done",
 }
 
 

@@ -1,7 +1,8 @@
 """Run with a service's sources on the path: imports all of them, and prints what its settings are.
 
 What the service does not depend on cannot be imported, wherever it may be installed: the arguments
-are the names of these modules. Prints JSON: each field as a row of the table in `docs/settings.md`.
+are the names of these modules. Prints JSON: each field as a row of the table in `docs/settings.md`,
+and each shared variable that is ignored as a row of the other one there.
 """
 
 import ast
@@ -45,6 +46,15 @@ def rows(kind: type) -> list[str]:
     return found
 
 
+def ignored(kind: type) -> list[str]:
+    return [
+        f"| `{name}` | {reason} |"
+        for each in reversed(kind.__mro__)
+        for name, reason in vars(each).get("unread", {}).items()
+        if reason
+    ]
+
+
 sys.meta_path.insert(0, Missing())
 features = importlib.import_module("my_service.features")
 assert "tornado" not in sys.modules, "settings are read before Tornado is imported"
@@ -52,4 +62,4 @@ for package in ("my_service", "tornado_chassis"):
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, f"{package}."):
         importlib.import_module(module.name)
-print(json.dumps(rows(features.Settings)))
+print(json.dumps([rows(features.Settings), ignored(features.Settings)]))

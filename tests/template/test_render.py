@@ -301,7 +301,7 @@ def copied(project: Path, answers: combinations.Answers) -> Iterator[str]:
 
 def sources(project: Path, directory: Path) -> Iterator[str]:
     """All modules can be imported with what the project depends on, and the docs have a row for
-    each of its settings."""
+    each of its settings and of the variables that it ignores."""
     metadata = directory / "site" / "my_service-0.1.0.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: my-service\nVersion: 0.1.0\n")
@@ -322,16 +322,17 @@ def sources(project: Path, directory: Path) -> Iterator[str]:
         yield done.stderr
         return
     page = (project / "docs" / "settings.md").read_text(encoding="utf-8")
-    table = page.partition("| Setting |")[2].partition("\n\n")[0].splitlines()[2:]
-    rows = json.loads(done.stdout)
+    settings, ignored = json.loads(done.stdout)
     text = "\n".join(each.read_text() for root in path for each in root.rglob("*.py"))
-    for field in re.findall(r"^\| `(\w+)`", "\n".join(rows), re.MULTILINE):
+    for field in re.findall(r"^\| `(\w+)`", "\n".join(settings), re.MULTILINE):
         if not re.search(rf"[.\"]{field.lower()}\b", text):
             yield f"settings: nothing reads {field}"
-    yield from (f"docs/settings.md: has {row}" for row in table if row not in rows)
-    yield from (f"docs/settings.md: should have {row}" for row in rows if row not in table)
-    if sorted(table) == sorted(rows) and table != rows:
-        yield "\n".join(["docs/settings.md: the order should be that of the fields:", *rows])
+    for head, rows in ("Setting", settings), ("Ignored", ignored):
+        table = page.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+        yield from (f"docs/settings.md: has {row}" for row in table if row not in rows)
+        yield from (f"docs/settings.md: should have {row}" for row in rows if row not in table)
+        if sorted(table) == sorted(rows) and table != rows:
+            yield "\n".join(["docs/settings.md: the order should be that of the fields:", *rows])
 
 
 def team(project: Path, by_default: Path) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Spans that OpenTelemetry's SDK makes, on their way to where the service's own go."""
 
+import pytest
 from opentelemetry import trace
 from tornado_chassis.tracing.sdk import make_provider
 from tornado_chassis.tracing.spans import Event, Link, Span
@@ -39,6 +40,18 @@ def test_ratio_of_traces() -> None:
     ended: list[Span] = []
     make_provider(False, 0.0, ended.append).get_tracer("library").start_span("query").end()
     assert ended == []
+
+
+@pytest.mark.parametrize("limit", ["many", "1"])
+def test_limits_of_the_environment_are_not_read(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SPAN_ATTRIBUTE_COUNT", "ATTRIBUTE_VALUE_LENGTH", "EVENT_ATTRIBUTE_COUNT"):
+        monkeypatch.setenv(f"OTEL_{name}_LIMIT", limit)
+    ended: list[Span] = []
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    tracer.start_span("query", attributes={"table": "orders", "rows": 3}).end()
+    assert ended[0].attributes == {"table": "orders", "rows": 3}
 
 
 def test_times_that_no_backend_takes() -> None:

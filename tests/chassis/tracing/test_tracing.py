@@ -18,7 +18,7 @@ from tornado_chassis.feature import Feature
 from tornado_chassis.tracing import otel
 
 from ..settings import SERVICE, VERSION, Settings, SettingsOfZipkin
-from ..testing import ChassisTest, process, reserved_port
+from ..testing import ChassisTest, reserved_port
 from .receiver import Received, receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -706,15 +706,3 @@ class TestSettings(TracingTest):
 
 class TestSettingsWithZipkin(WithZipkin, TestSettings):
     pass
-
-
-def test_invalid_settings_are_reported() -> None:
-    wrong = {
-        "OTEL_RESOURCE_ATTRIBUTES": "team",
-        "OTEL_TRACES_SAMPLER": "sometimes",
-        "OTEL_TRACES_SAMPLER_ARG": "2",
-        "OTEL_PROPAGATORS": "pigeon",
-    }
-    with process(FEATURES="jaeger", **wrong) as service:
-        assert service.wait() == 78
-        assert all(f"  {setting}: " in service.output() for setting in wrong)

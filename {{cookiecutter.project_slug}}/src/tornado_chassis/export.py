@@ -5,6 +5,7 @@ by its length, and no request has to wait while a whole batch is encoded.
 """
 
 import asyncio
+import base64
 import http.client
 import json
 import logging
@@ -19,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from itertools import islice
 from time import monotonic, time
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from . import __version__
 from .settings.tracing import ResourceSettings
@@ -66,7 +67,7 @@ class Sender:
     """Sends text to a backend, and retries while that fails. `put` never blocks.
 
     `unit` is what each text describes, such as `span`. `body` makes a request of a batch. A backend
-    has `timeout` seconds to answer.
+    has `timeout` seconds to answer. `proxy` is the URL of a proxy, and `tls` secures connections.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Sender:
         headers: Mapping[str, str],
         timeout: float,
         body: Callable[[Sequence[str]], bytes],
+        proxy: str = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.sent = 0
         #: What the backend refused for good, or what could not be encoded.
@@ -88,6 +91,16 @@ class Sender:
         self._name = f"{self._url.scheme}://{self._url.netloc}"
         self._target = url.removeprefix(self._name)
         self._headers = dict(headers)
+        self._tls = tls
+        self._proxy = urlsplit(proxy)
+        self._credentials: dict[str, str] = {}
+        if self._proxy.username:
+            words = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
+            basic = base64.b64encode(words.encode()).decode()
+            self._credentials = {"Proxy-Authorization": f"Basic {basic}"}
+        if proxy and self._url.scheme == "http":
+            self._target = url
+            self._headers |= self._credentials
         self._timeout = timeout
         self._body = body
         self._connection: _Connection | None = None
@@ -195,8 +208,7 @@ class Sender:
 
     def _attempt(self, body: bytes, count: int) -> _Answer:
         if self._connection is None:
-            kind = _SecureConnection if self._url.scheme == "https" else _Connection
-            self._connection = kind(self._url.netloc)
+            self._connection = self._connect()
         connection = self._connection
         connection.deadline = monotonic() + self._timeout
         used = connection.sock is not None
@@ -219,6 +231,15 @@ class Sender:
             return _Answer(response.status, *_rejected(answer, count))
         retry_after = _seconds(response.headers.get("Retry-After", ""))
         return _Answer(response.status, f"{response.status} {response.reason}", 0, retry_after)
+
+    def _connect(self) -> "_Connection":
+        server = self._proxy.netloc.rpartition("@")[2] or self._url.netloc
+        if self._url.scheme == "http":
+            return _Connection(server)
+        connection = _SecureConnection(server, self._tls)
+        if self._proxy.netloc:
+            connection.set_tunnel(self._url.netloc, headers=self._credentials)
+        return connection
 
 
 def _rejected(answer: bytes, count: int) -> tuple[str, int]:
@@ -278,6 +299,9 @@ class _Connection(http.client.HTTPConnection):
 
     deadline: float
     sock: Any
+    # Of `http.client`, for a proxy.
+    _tunnel_host: str | None
+    _tunnel: Callable[[], None]
 
     def connect(self) -> None:
         addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
@@ -289,16 +313,19 @@ class _Connection(http.client.HTTPConnection):
                 self.sock.settimeout(_until(self.deadline) / (len(addresses) + 1))
                 self.sock.connect(address)
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return
+                break
             except OSError:
                 self.close()
                 if not addresses:
                     raise
+        if self._tunnel_host:
+            self.sock.deadline = self.deadline
+            self._tunnel()
 
 
 class _SecureConnection(http.client.HTTPSConnection, _Connection):
-    def __init__(self, host: str) -> None:
-        context = ssl.create_default_context()
+    def __init__(self, host: str, context: ssl.SSLContext | None) -> None:
+        context = context or ssl.create_default_context()
         context.sslsocket_class = _SecureSocket
         super().__init__(host, context=context)
 

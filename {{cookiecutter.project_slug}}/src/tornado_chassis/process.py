@@ -30,8 +30,6 @@ environment and, in development, from a file .env. docs/settings.md lists them."
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
-log = logging.getLogger(__name__)
-
 _status: int | None = None
 """What the process exits with, once the service has ended."""
 
@@ -75,8 +73,6 @@ def run(service: "Service") -> None:
     """
     from .server import serve
 
-    for name, known in settings.misspelled(type(service.settings)):
-        log.warning("%s is not a setting; did you mean %s?", name, known)
     # Not asyncio.run, which would wait for threads, and for tasks that ignore their cancellation.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -1,5 +1,6 @@
 """The service: its features around the routes of its own."""
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from .handlers import NotFound
 from .limits import Limits
 from .settings.server import ServerSettings
 from .watch import Watch
+
+log = logging.getLogger(__name__)
 
 # Tornado would take messages of 10 MiB, and not notice a client that has vanished.
 WEBSOCKETS = {
@@ -36,6 +39,8 @@ class Service:
         features = [Limits(settings), Watch(settings), *(kind() for kind in needed), *chosen]
         if not any(each.logs_requests for each in features):
             enable_pretty_logging()
+        for warning in settings.warnings:
+            log.warning("%s", warning)
         # Features first: a probe must not be compared with every route of the service's own.
         own = [*(route for each in features for route in each.routes()), *routes]
         application_settings = {

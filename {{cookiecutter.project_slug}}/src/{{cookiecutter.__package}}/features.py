@@ -22,7 +22,7 @@ from tornado_chassis.settings.logs import LogSettings
 from tornado_chassis.settings.newrelic import NewRelicSettings
 # {% endif %}
 # {% if cookiecutter.tracing == "jaeger" %}
-from tornado_chassis.settings.otlp import OtlpTracesSettings
+from tornado_chassis.settings.otlp import OtlpSettings
 # {% endif %}
 # {% if cookiecutter.metrics == "otlp" %}
 from tornado_chassis.settings.otlp_metrics import OtlpMetricsSettings
@@ -73,7 +73,7 @@ class Settings(
     # {% endif %}
     # {% if cookiecutter.tracing == "jaeger" %}
     TracingSettings,
-    OtlpTracesSettings,
+    OtlpSettings,
     # {% elif cookiecutter.tracing == "zipkin" %}
     ZipkinSettings,
     # {% endif %}

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from tornado.web import HTTPError
@@ -17,6 +18,8 @@ from . import LoggedErrors
 
 SHUTDOWN_SECONDS = 1.4
 MAX_WAITING = 50
+MAX_FRAMES = 50
+MESSAGE_CHARACTERS = 4096
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class NewRelic(Feature):
     def __init__(self, settings: NewRelicSettings) -> None:
         self._application: Any = None
         #: Errors and their attributes, which the agent would drop until it is connected.
-        self._waiting: deque[tuple[BaseException, dict[str, str]]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[tuple[Any, ...], dict[str, str]]] = deque(maxlen=MAX_WAITING)
         #: Errors that the agent took, and those that there was no room for before.
         self._reported = self._dropped = 0
         self._logged_errors = LoggedErrors(lambda error: self.report(error, {}))
@@ -42,6 +45,9 @@ class NewRelic(Feature):
         # Imported here, because it takes longer than everything else.
         import newrelic.agent
 
+        if not newrelic.agent.global_settings().enabled:
+            log.info("Errors are not reported: NEW_RELIC_MONITOR_MODE is off")
+            return
         self._agent: Any = newrelic.agent
         # The agent finds a transaction by its task, and knows only tasks that the loop has run.
         self.eager_start = False
@@ -102,7 +108,7 @@ class NewRelic(Feature):
                 log.warning("Not connected to New Relic: keeping the last %d errors", MAX_WAITING)
             self._dropped += len(self._waiting) == MAX_WAITING
             attributes["occurred"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._waiting.append((error, attributes))
+            self._waiting.append((_slim(error), attributes))
         elif transaction and transaction.enabled:
             status = error.status_code if isinstance(error, HTTPError) else None
             transaction.root_span.notice_error(error, attributes, status_code=status)
@@ -123,6 +129,36 @@ class NewRelic(Feature):
         while self._waiting and self._application.active:
             self._application.notice_error(*self._waiting.popleft())
             self._reported += 1
+
+
+class _Slim(Exception):
+    """What the agent reads of an exception, which would keep its request alive."""
+
+    def __init__(self, error: BaseException) -> None:
+        try:
+            text = str(error)
+        except Exception:  # from a class of the team's
+            text = f"<unprintable {type(error).__name__} object>"
+        super().__init__(text[:MESSAGE_CHARACTERS])
+        self._kind = type(error)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return self._kind
+
+
+def _slim(error: BaseException) -> tuple[type, _Slim, Any]:
+    """What stands for `sys.exc_info()`, without the frames and with what they hold."""
+    kept: deque[TracebackType] = deque(maxlen=MAX_FRAMES)
+    each = error.__traceback__
+    while each:
+        kept.append(each)
+        each = each.tb_next
+    slim: Any = None
+    for each in reversed(kept):
+        frame = SimpleNamespace(f_code=each.tb_frame.f_code, f_back=None)
+        slim = SimpleNamespace(tb_frame=frame, tb_lineno=each.tb_lineno, tb_next=slim)
+    return type(error), _Slim(error), slim
 
 
 def _trace_headers(exchange: Exchange) -> dict[str, str]:

@@ -21,8 +21,9 @@ class Sentry(Feature):
 
     def __init__(self, settings: SentrySettings) -> None:
         self._dsn = settings.sentry_dsn
-        self._environment = settings.environment
-        self._release = f"{settings.service_name}@{settings.service_version}"
+        self._environment = settings.sentry_environment or settings.environment
+        own = f"{settings.service_name}@{settings.service_version}"
+        self._release = settings.sentry_release or own
         self._lock = Lock()
         self._reporter: Reporter | None = None
         if not self._dsn:
@@ -31,7 +32,15 @@ class Sentry(Feature):
     async def startup(self) -> None:
         if self._dsn:
             # In a thread: the SDK takes a while to load, and requests are already being served.
-            await asyncio.to_thread(self._load)
+            await asyncio.to_thread(self._start)
+
+    def _start(self) -> None:
+        if reporter := self._load():
+            reporter.keep_scopes()
+
+    def request_started(self, exchange: Exchange) -> None:
+        if self._reporter:
+            self._reporter.isolate()
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if reporter := self._load():

@@ -7,9 +7,10 @@ adds 1 µs.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sentry_sdk
+from sentry_sdk.envelope import PayloadRef
 from sentry_sdk.integrations.atexit import AtexitIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.excepthook import ExcepthookIntegration
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 1.4
 RETRIES_SECONDS = 60.0
+
+REPORT_BYTES = 1_000_000
+"""Sentry drops what is larger than 1 MiB, with all that comes with it."""
 
 
 class Reporter:
@@ -55,9 +59,22 @@ class Reporter:
         self.transport = transport
         self._logged_errors = LoggedErrors(self.report_background)
         self._logged_errors.attach()
+        self._scopes: tuple[sentry_sdk.Scope, sentry_sdk.Scope] | None = None
         logger = logging.getLogger("urllib3.connectionpool")
         if not any(isinstance(each, _Retries) for each in logger.filters):
             logger.addFilter(_Retries())
+
+    def keep_scopes(self) -> None:
+        """What has been set until now, such as tags, is in the reports of all requests."""
+        now = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+        self._scopes = now[0].fork(), now[1].fork()
+
+    def isolate(self) -> None:
+        """What is set from here on, in this context, is in no other request's reports."""
+        if self._scopes:
+            isolation, current = self._scopes
+            sentry_sdk.Scope.set_isolation_scope(_Fork(isolation))
+            sentry_sdk.Scope.set_current_scope(_Fork(current))
 
     def report(self, exchange: Exchange, error: BaseException) -> None:
         """Reports an exception that was raised in a request."""
@@ -95,6 +112,27 @@ class Reporter:
         self._logged_errors.detach()
 
 
+class _Fork(sentry_sdk.Scope):
+    """A copy of a scope, made when something first uses it: most requests report nothing."""
+
+    __slots__ = ("_original",)
+
+    def __init__(self, original: sentry_sdk.Scope) -> None:
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there yet."""
+        if name not in sentry_sdk.Scope.__slots__:
+            raise AttributeError(name)
+        copy = self._original.fork()
+        for each in sentry_sdk.Scope.__slots__:
+            try:
+                object.__getattribute__(self, each)
+            except AttributeError:
+                setattr(self, each, getattr(copy, each, None))
+        return object.__getattribute__(self, name)
+
+
 class _Retries(logging.Filter):
     """Lets urllib3 say once a minute that Sentry cannot be reached, and not thrice a report."""
 
@@ -126,6 +164,7 @@ class _Transport(HttpTransport):
 
     def _send_envelope(self, envelope: "Envelope") -> None:
         self._is_lost = False
+        _shrink(envelope)
         try:
             super()._send_envelope(envelope)
         finally:
@@ -133,6 +172,27 @@ class _Transport(HttpTransport):
             if envelope.get_event():
                 self.sent += not self._is_lost
                 self.dropped += self._is_lost
+
+
+def _shrink(envelope: "Envelope") -> None:
+    """Cuts long texts and lists of an event, as much as is needed."""
+    for item in envelope.items:
+        event = item.get_event()
+        for length in (8192, 1024, 128, 32) if event else ():
+            if len(item.get_bytes()) <= REPORT_BYTES:
+                break
+            item.payload = PayloadRef(json=_cut(event, length))
+
+
+def _cut(value: Any, length: int) -> Any:
+    if isinstance(value, str) and len(value) > length:
+        return f"{value[: length // 2]} ... {value[-length // 2 :]}"
+    if isinstance(value, list):
+        # The last frames are where it happened, and the last breadcrumbs led there.
+        return [_cut(each, length) for each in value[-max(length // 8, 8) :]]
+    if isinstance(value, dict):
+        return {name: _cut(each, length) for name, each in [*value.items()][: max(length // 8, 32)]}
+    return value
 
 
 def _correlate(scope: sentry_sdk.Scope) -> None:

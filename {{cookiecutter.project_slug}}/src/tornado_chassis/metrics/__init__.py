@@ -192,6 +192,10 @@ Kind = TypeVar("Kind", bound=Instrument)
 instruments: dict[str, Instrument] = {}
 """For backends: all metrics by name."""
 
+checks: list[Callable[[set[str], str], None]] = []
+"""For backends: called with the names under which a new metric will be exposed, and with its own.
+They raise ValueError if one of them is taken."""
+
 subscribers: list[Callable[[Histogram, float], object]] = []
 """For backends: called with each duration, in seconds, and its series, in the thread that measured
 it."""
@@ -223,15 +227,27 @@ def _register(kind: type[Kind], name: str, documentation: str, labels: Sequence[
     if isinstance(labels, str) or not is_valid or len({*labels}) < len(labels):
         raise ValueError(f"{name}: {labels!r} should be different names of letters, digits and _")
     metric = kind(name, _encodable(documentation), tuple(labels))
-    if _RESERVED.fullmatch(name):
-        raise ValueError(f"{name} is the name of one of the chassis' own metrics")
+    check_reserved(name)
     with _lock:
-        for other in instruments.values():
-            if _exposed(metric) & _exposed(other):
-                owner = f"the {other.kind} {other.name} with the labels {other.label_names}"
-                raise ValueError(f"{name} is taken by {owner}")
+        check_free(_exposed(metric), name)
+        for check in checks:
+            check(_exposed(metric), name)
         instruments[name] = metric
     return metric
+
+
+def check_reserved(name: str) -> None:
+    """Raises ValueError if the chassis has metrics of its own with this name."""
+    if _RESERVED.fullmatch(name):
+        raise ValueError(f"{name} is the name of one of the chassis' own metrics")
+
+
+def check_free(exposed: set[str], name: str) -> None:
+    """Raises ValueError if there is a metric that is exposed under one of these names."""
+    for other in instruments.values():
+        if exposed & _exposed(other):
+            owner = f"the {other.kind} {other.name} with the labels {other.label_names}"
+            raise ValueError(f"{name} is taken by {owner}")
 
 
 def _exposed(metric: Instrument) -> set[str]:

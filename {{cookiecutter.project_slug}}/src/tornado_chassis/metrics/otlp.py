@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 from ..export import Sender, resource_of
 from ..feature import Export
 from ..otlp import Requests, attributes, by_first_line
-from ..settings import parsing
-from ..settings.otlp import headers
-from ..settings.otlp_metrics import OtlpMetricsSettings, heed
+from ..settings.otlp_metrics import OtlpMetricsSettings
 from . import BUCKETS, MAX_SERIES, Gauge, Histogram, dropped, instruments
 from .meter import (
     CALL_LABELS,
@@ -95,17 +93,16 @@ class Backend(Requests):
     """Where metrics are sent, and in which format."""
 
     def __init__(self, settings: OtlpMetricsSettings) -> None:
-        timeout = parsing.integer(1, 3_600_000)
-        compression = parsing.choice("none", "gzip")
         super().__init__(
             settings,
             "metrics",
             # Without it, the counts of two instances would be taken for those of one.
             {"service.instance.id": instance_of(settings), **resource_of(settings)},
-            heed(settings, "otel_exporter_otlp_metrics_endpoint", parsing.http_url),
-            heed(settings, "otel_exporter_otlp_metrics_headers", headers),
-            heed(settings, "otel_exporter_otlp_metrics_timeout", timeout),
-            heed(settings, "otel_exporter_otlp_metrics_compression", compression),
+            settings.otel_exporter_otlp_metrics_endpoint,
+            settings.otel_exporter_otlp_metrics_headers,
+            settings.otel_exporter_otlp_metrics_timeout,
+            settings.otel_exporter_otlp_metrics_compression,
+            settings.metrics_tls(),
         )
         self._scope = f'{{"scope":{{"name":{quote(settings.service_name)}}},"metrics":['
 
@@ -146,30 +143,29 @@ class OtlpMetrics(Meter):
             "version": settings.service_version,
             "python": platform.python_version(),
         }
-        interval = parsing.integer(1, 2**31 - 1)
-        self._interval = heed(settings, "otel_metric_export_interval", interval) / 1000
-        preference = parsing.choice("cumulative", "delta", "lowmemory")
-        name = "otel_exporter_otlp_metrics_temporality_preference"
-        preferred = heed(settings, name, preference)
+        self._interval = settings.otel_metric_export_interval / 1000
+        preferred = settings.otel_exporter_otlp_metrics_temporality_preference
         # Of what is counted as it happens, and of what others have counted.
         self._temporality = _CUMULATIVE if preferred == "cumulative" else _DELTA
         self._temporality_of_totals = _DELTA if preferred == "delta" else _CUMULATIVE
-        filters = parsing.choice("trace_based", "always_on", "always_off")
-        exemplars = heed(settings, "otel_metrics_exemplar_filter", filters)
-        self._has_exemplars = exemplars != "always_off"
-        heed(settings, "otel_exporter_otlp_metrics_protocol", parsing.choice("http/json"))
-        exporter = heed(settings, "otel_metrics_exporter", parsing.choice("otlp", "none"))
+        self._has_exemplars = settings.otel_metrics_exemplar_filter != "always_off"
         self._backend = backend = Backend(settings)
         self._sender: Sender | None = None
         if settings.otel_sdk_disabled:
             log.info("Metrics are not sent: OTEL_SDK_DISABLED is set")
-        elif exporter == "none":
+        elif settings.otel_metrics_exporter == "none":
             log.info("Metrics are not sent: OTEL_METRICS_EXPORTER is none")
         elif not backend.url:
             log.info("Metrics are not sent: %s is not set", backend.setting)
         else:
             self._sender = Sender(
-                "data point", backend.url, backend.headers, backend.timeout, backend.body
+                "data point",
+                backend.url,
+                backend.headers,
+                backend.timeout,
+                backend.body,
+                backend.proxy,
+                backend.tls,
             )
         self._started = self._collected = time_ns()
         #: What was sent of each series, if only what was added is sent.

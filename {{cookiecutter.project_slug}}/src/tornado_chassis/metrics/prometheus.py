@@ -3,11 +3,13 @@
 Names, labels and buckets follow OpenTelemetry's stable HTTP conventions.
 """
 
+import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY
 from prometheus_client import metrics as client
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
@@ -22,6 +24,7 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 from tornado.web import RequestHandler
 
+from .. import metrics
 from ..feature import Export
 from ..settings.server import ServerSettings
 from . import BUCKETS, Gauge, Histogram, Instrument, instruments
@@ -29,9 +32,36 @@ from .meter import CALL_LABELS, LABELS, Durations, Meter
 
 _BOUNDS = [*map(floatToGoString, BUCKETS), "+Inf"]
 
-registry = CollectorRegistry()
-ProcessCollector(registry=registry)
-GCCollector(registry=registry)
+_default = {PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR}
+_register = REGISTRY.register
+
+log = logging.getLogger(__name__)
+
+
+def _register_if_free(collector: Collector) -> None:
+    """In place of `REGISTRY.register`: also refuses names of what is exposed besides."""
+    _register(collector)
+    try:
+        _check(collector)
+    except ValueError:
+        REGISTRY.unregister(collector)
+        raise
+
+
+def _check(collector: Collector) -> None:
+    for name in REGISTRY._collector_to_names[collector] if collector not in _default else ():
+        metrics.check_reserved(name)
+        metrics.check_free({name}, name)
+
+
+def _check_own(exposed: set[str], name: str) -> None:
+    if any(exposed.intersection(names) for names in REGISTRY._collector_to_names.values()):
+        raise ValueError(f"{name} is taken by a metric of prometheus_client's registry")
+
+
+if _check_own not in metrics.checks:
+    REGISTRY.register = _register_if_free  # type: ignore[method-assign]
+    metrics.checks.append(_check_own)
 
 
 class Prometheus(Meter, Collector):
@@ -41,6 +71,9 @@ class Prometheus(Meter, Collector):
         super().__init__()
         self._names = {"service": settings.service_name, "version": settings.service_version}
         self.scrapes = 0
+        # What was registered before this module was imported.
+        for collector in [*REGISTRY._collector_to_names]:
+            _check(collector)
 
     def admin_routes(self) -> list[Any]:
         """For the admin port, because labels reveal how the service is built."""
@@ -50,7 +83,11 @@ class Prometheus(Meter, Collector):
         yield Export("Prometheus", "scrapes", self.scrapes)
 
     def collect(self) -> Iterator[Metric]:
-        yield from registry.collect()
+        for collector in [*REGISTRY._collector_to_names]:
+            try:
+                yield from [*collector.collect()]
+            except Exception:  # of a library
+                _log_failure(type(collector).__qualname__)
         yield from map(_own, [*instruments.values()])
         build = {**self._names, "python": platform.python_version()}
         yield InfoMetricFamily("build", "What is running.", build)
@@ -73,6 +110,12 @@ class Prometheus(Meter, Collector):
         yield calls
         yield from _families(GaugeMetricFamily, self.gauges())
         yield from _families(CounterMetricFamily, self.runtime.totals())
+
+
+@cache
+def _log_failure(name: str) -> None:
+    """Once for each collector, and not at each scrape."""
+    log.exception("Cannot show the metrics of %s", name)
 
 
 def _own(metric: Instrument) -> Metric:
@@ -121,6 +164,19 @@ def _buckets(series: Durations | Histogram) -> list[Any]:
     return buckets
 
 
+class _Families(list[Metric], Collector):
+    def collect(self) -> Iterable[Metric]:
+        return self
+
+
+def _is_valid(family: Metric, encode: Callable[[Any], bytes]) -> bool:
+    try:
+        encode(_Families([family]))
+    except Exception:
+        return False
+    return True
+
+
 class Exposition(RequestHandler):
     """Serves OpenMetrics, which has exemplars, or Prometheus's own text format."""
 
@@ -135,5 +191,14 @@ class Exposition(RequestHandler):
         except (TypeError, ValueError):  # a version that is not a number
             encode, content_type = choose_encoder("")
         self.set_header("Content-Type", content_type)
-        self.finish(encode(self.metrics))
+        self.finish(self._encode(encode))
         self.metrics.scrapes += 1
+
+    def _encode(self, encode: Callable[[Any], bytes]) -> bytes:
+        families = _Families(self.metrics.collect())
+        try:
+            return encode(families)
+        except Exception:
+            # A collector has made something that is no metric.
+            _log_failure("a library")
+            return encode(_Families(each for each in families if _is_valid(each, encode)))

@@ -8,9 +8,11 @@ else that a service loads besides Tornado, and 9 MiB of memory.
 """
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
@@ -18,6 +20,12 @@ from . import parsing
 from .server import ServerSettings
 from .setting import group as group
 from .setting import setting as setting
+
+SHARED = "OTEL_", "SENTRY_", "NEW_RELIC_"
+"""What the names of shared variables start with."""
+
+# What Kubernetes adds to the environment for a service called, for example, `otel-collector`.
+_LINK = re.compile(r"[A-Z0-9_]+_(SERVICE_(HOST|PORT)\b.*|PORT_\d+_(TCP|UDP).*|PORT=(tcp|udp)://.*)")
 
 EX_CONFIG = 78
 """Exit status for a configuration error, after sysexits.h."""
@@ -37,38 +45,65 @@ def load(kind: type[AnySettings]) -> AnySettings:
 def read(kind: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
     """Reads settings of this class from variables; an empty variable counts as unset.
 
-    Raises ValueError with a line for each setting that is invalid or missing.
+    What is wrong with shared variables is in its `warnings`. Raises ValueError with a line for each
+    other setting that is invalid or missing.
     """
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    problems = []
+    problems, warnings = [], []
     for each in fields(kind):
-        name = each.name.upper()
-        text = environ.get(name, "").strip()
+        name, is_shared = each.name.upper(), each.metadata.get("shared")
+        # Those of proxies may be in lower case.
+        text = (environ.get(name) or (is_shared and environ.get(each.name)) or "").strip()
         if text:
             parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
             try:
                 values[each.name] = parse(text)
             except ValueError as error:
                 shown = "" if each.metadata.get("secret") else f", not {parsing.quoted(text)}"
-                problems.append(f"  {name}: {error}{shown}")
+                problem = f"{name}: {error}{shown}"
+                if not is_shared:
+                    problems.append(f"  {problem}")
+                elif isinstance(error, parsing.PartlyInvalid):
+                    values[each.name] = error.value
+                    warnings.append(f"{problem}. Only the rest of it is used")
+                else:
+                    warnings.append(f"{problem}. It is ignored")
         elif each.default is MISSING and each.default_factory is MISSING:
             problems.append(f"  {name}: is required")
     if problems:
         raise ValueError("\n".join(problems))
-    return kind(**values)
+    loaded = kind(**values)
+    warnings += [*loaded.conflicts(), *_unread(kind, environ)]
+    object.__setattr__(loaded, "warnings", warnings)
+    return loaded
 
 
-def misspelled(kind: type[ServerSettings]) -> list[tuple[str, str]]:
-    """Variables whose names are almost those of settings, each with the setting's name."""
+def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[str]:
+    """What to log about variables that are not settings."""
     known = {each.name.upper() for each in fields(kind)}
-    return [
-        (name, near)
-        for name in {**dotenv(), **os.environ}
-        if name not in known
-        for near in known
-        if _is_typo(name, near)
-    ]
+    reasons = [item for each in kind.__mro__ for item in vars(each).get("unread", {}).items()]
+    unread: dict[str, list[str]] = {}
+    for name, text in environ.items():
+        if name in known:
+            continue
+        variable = f"{name}={text}"
+        is_shared = name.startswith(SHARED) and not _LINK.fullmatch(variable)
+        matching = (why for pattern, why in reasons if _matches(variable, pattern))
+        reason = next(matching, None) if is_shared else None
+        if reason is not None:
+            unread.setdefault(reason, []).append(name)
+        elif near := [each for each in known if _is_typo(name, each)]:
+            yield f"{name} is not a setting; did you mean {near[0]}?"
+        elif is_shared:
+            unread.setdefault("nothing in this service reads it", []).append(name)
+    for reason, names in unread.items():
+        if reason:
+            yield f"{', '.join(names)}: ignored, because {reason}"
+
+
+def _matches(variable: str, pattern: str) -> bool:
+    return fnmatchcase(variable, pattern if "=" in pattern else f"{pattern}=*")
 
 
 def _is_typo(name: str, known: str) -> bool:

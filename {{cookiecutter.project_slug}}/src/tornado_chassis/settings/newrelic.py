@@ -9,7 +9,7 @@ import logging
 import os
 import re
 
-from .server import ServerSettings
+from .proxy import ProxySettings
 from .setting import group, setting
 
 
@@ -20,17 +20,18 @@ def _license_key(text: str) -> str:
 
 
 @group
-class NewRelicSettings(ServerSettings):
-    new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
+class NewRelicSettings(ProxySettings):
+    unread = {"NEW_RELIC_*": ""}  # noqa: RUF012 (the agent reads them)
+
+    new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True, shared=True)
     """Without it, nothing is sent to New Relic. The agent's other settings are read from the
     environment, but not from `.env`."""
 
-    new_relic_app_name: str | None = None
+    new_relic_app_name: str | None = setting(None, shared=True)
     """The service's name in New Relic. Default: its own name."""
 
     def prepare(self) -> None:
         """Initialises the agent if there is a license key. It connects later."""
-        super().prepare()
         if self.new_relic_license_key is not None:
             defaults = {
                 "NEW_RELIC_LABELS": f"Environment:{self.environment}",
@@ -38,37 +39,55 @@ class NewRelicSettings(ServerSettings):
                 # Logs are collected elsewhere, and may contain what no report should.
                 "NEW_RELIC_APPLICATION_LOGGING_FORWARDING_ENABLED": "false",
             }
+            host = os.environ.get("NEW_RELIC_HOST", "collector.newrelic.com")
+            if proxy := self.proxy_for(f"https://{host}"):
+                defaults["NEW_RELIC_PROXY_HOST"] = proxy
             for name, value in defaults.items():
                 os.environ.setdefault(name, value)
             app_name = self.new_relic_app_name or self.service_name
-            _initialize(self.new_relic_license_key, app_name)
+            warnings = _initialize(self.new_relic_license_key, app_name)
+            object.__setattr__(self, "warnings", [*self.warnings, *warnings])
+        # Last, because it may load what the agent instruments.
+        super().prepare()
 
 
-def _initialize(license_key: str, app_name: str) -> None:
-    import configparser
+def _initialize(license_key: str, app_name: str) -> list[str]:
+    """Returns what is wrong with the agent's own variables. It goes on without those."""
+    warnings: list[str] = []
+    while True:
+        try:
+            _load(license_key, app_name)
+            return warnings
+        except Exception as error:
+            own = {name: text for name, text in os.environ.items() if "NEW_RELIC_" in name}
+            wrong = [name for name, text in own.items() if repr(text) in str(error)]
+            wrong = wrong or [*own.keys() & {"NEW_RELIC_CONFIG_FILE"}]
+            if not wrong:
+                raise
+            for name in wrong:
+                warnings.append(f"{name}: {error}. It is ignored")
+                del os.environ[name]
 
-    from newrelic.api.exceptions import ConfigurationError
 
-    from . import fail
+def _load(license_key: str, app_name: str) -> None:
+    # Reads the environment when it is imported.
+    import newrelic.agent
+    import newrelic.config
+    from newrelic.hooks import framework_tornado
 
-    try:
-        # Reads the environment when it is imported.
-        import newrelic.agent
-        from newrelic.hooks import framework_tornado
-
-        settings = newrelic.agent.global_settings()
-        # These may come from `.env`, which the agent does not read.
-        settings.license_key, settings.app_name = license_key, app_name
-        # To find out where it is running, it would call the metadata servers of several clouds.
-        utilization = settings.utilization
-        utilization.detect_aws = utilization.detect_azure = utilization.detect_gcp = False
-        # Its own Tornado instrumentation costs three times as much as this one, names transactions
-        # after functions, and counts a 403 as an error.
-        for module in ("httpserver", "httputil", "routing", "web"):
-            setattr(framework_tornado, f"instrument_tornado_{module}", _leave_alone)
-        newrelic.agent.initialize()
-    except (ValueError, configparser.Error, ConfigurationError) as error:
-        fail(f"  NEW_RELIC_*: {error}")
+    settings = newrelic.agent.global_settings()
+    # These may come from `.env`, which the agent does not read.
+    settings.license_key, settings.app_name = license_key, app_name
+    # To find out where it is running, it would call the metadata servers of several clouds.
+    utilization = settings.utilization
+    utilization.detect_aws = utilization.detect_azure = utilization.detect_gcp = False
+    # Its own Tornado instrumentation costs three times as much as this one, names transactions
+    # after functions, and counts a 403 as an error.
+    for module in ("httpserver", "httputil", "routing", "web"):
+        setattr(framework_tornado, f"instrument_tornado_{module}", _leave_alone)
+    # It may have failed before, because of a file.
+    newrelic.config._configuration_done = False
+    newrelic.agent.initialize()
     if "NEW_RELIC_LOG" not in os.environ:
         log = logging.getLogger("newrelic")
         log.propagate = True

@@ -1,12 +1,16 @@
-"""Where telemetry is sent with OTLP, OpenTelemetry's protocol."""
+"""Where telemetry is sent with OTLP, OpenTelemetry's protocol, and how."""
 
 import re
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from . import parsing
 from .setting import group, setting
 from .tracing import ResourceSettings, key_values
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 def headers(text: str) -> dict[str, str]:
@@ -17,28 +21,166 @@ def headers(text: str) -> dict[str, str]:
     return found
 
 
+def certificate_file(text: str) -> str:
+    tls_context(text, None, None)
+    return text
+
+
+def tls_context(
+    certificate: str | None, client_certificate: str | None, client_key: str | None
+) -> "SSLContext | None":
+    """How TLS connections are secured with these files; None for the usual way.
+
+    Raises ValueError if they cannot be used.
+    """
+    if not (certificate or client_certificate):
+        return None
+    # Imported only if it is needed.
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"should be a file with certificates in PEM format ({error})") from None
+    if client_certificate:
+        try:
+            # Without a password, it would be asked for on the terminal.
+            context.load_cert_chain(client_certificate, client_key, password="")
+        except OSError as error:
+            raise ValueError(f"should have its key, not encrypted ({error})") from None
+    return context
+
+
+def conflicts_of(
+    prefix: str, endpoint: str | None, certificate: str | None, key: str | None
+) -> Iterable[str]:
+    if endpoint and urlsplit(endpoint).port == 4317:
+        yield (
+            f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over HTTP: "
+            "send to port 4318"
+        )
+    if key and not certificate:
+        yield f"{prefix}_CLIENT_KEY: ignored, because {prefix}_CLIENT_CERTIFICATE is not set"
+    try:
+        tls_context(None, certificate, key)
+    except ValueError as error:
+        yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
+
+
 @group
-class OtlpSettings(ResourceSettings):
-    # The URL may contain a password by mistake, or a key in their query.
-    otel_exporter_otlp_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
+class OtlpExporterSettings(ResourceSettings):
+    """What OpenTelemetry specifies for all kinds of telemetry:
+    https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+    """
+
+    unread = {  # noqa: RUF012 (never changed)
+        "OTEL_EXPORTER_OTLP_*PROTOCOL=http/json": "",
+        "OTEL_EXPORTER_OTLP_*PROTOCOL=http/protobuf": "it is http/json, to the same port",
+        "OTEL_EXPORTER_OTLP_*PROTOCOL": "telemetry is sent over HTTP: send to port 4318",
+        "OTEL_EXPORTER_OTLP_*INSECURE": "the endpoint decides, with http:// or https://",
+    }
+
+    # These URLs may contain a password by mistake, or a key in their query.
+    otel_exporter_otlp_endpoint: str | None = setting(
+        None, parse=parsing.http_url, secret=True, shared=True
+    )
     """Where telemetry is sent with OTLP over HTTP, such as `http://collector:4318`. Without it,
     none is sent."""
 
     otel_exporter_otlp_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=headers, secret=True
+        default_factory=dict, parse=headers, secret=True, shared=True
     )
     """Headers to send with it, such as a key: `name=value,name=value`."""
 
-    otel_exporter_otlp_timeout: int = setting(10_000, parse=parsing.integer(1, 3_600_000))
-    """How long to wait for a response, in milliseconds."""
+    otel_exporter_otlp_timeout: int = setting(10_000, parse=parsing.timeout, shared=True)
+    """How long to wait for a response, in milliseconds; 0 means no limit."""
 
-    otel_exporter_otlp_compression: Literal["none", "gzip"] = "none"
+    otel_exporter_otlp_compression: Literal["none", "gzip"] = setting("none", shared=True)
     """`none` or, for a distant backend, `gzip`."""
+
+    otel_exporter_otlp_certificate: str | None = setting(None, parse=certificate_file, shared=True)
+    """File with the certificates, in PEM format, that the backend's is checked against. Default:
+    those of the system."""
+
+    otel_exporter_otlp_client_certificate: str | None = setting(None, shared=True)
+    """File with the certificate, in PEM format, that the service shows to the backend."""
+
+    otel_exporter_otlp_client_key: str | None = setting(None, shared=True)
+    """File with the key of that certificate, in PEM format and unencrypted."""
+
+    def conflicts(self) -> Iterable[str]:
+        yield from super().conflicts()
+        yield from conflicts_of(
+            "OTEL_EXPORTER_OTLP",
+            self.otel_exporter_otlp_endpoint,
+            self.otel_exporter_otlp_client_certificate,
+            self.otel_exporter_otlp_client_key,
+        )
+
+    def tls_with(
+        self, ca: str | None, certificate: str | None, key: str | None
+    ) -> "SSLContext | None":
+        """How connections are secured, with these files in place of those for all telemetry."""
+        ca = ca or self.otel_exporter_otlp_certificate
+        if not certificate:
+            certificate = self.otel_exporter_otlp_client_certificate
+            key = self.otel_exporter_otlp_client_key
+        try:
+            return tls_context(ca, certificate, key)
+        except ValueError:  # which `conflicts` reports
+            return tls_context(ca, None, None)
 
 
 @group
-class OtlpTracesSettings(OtlpSettings):
+class OtlpSettings(OtlpExporterSettings):
+    unread = {  # noqa: RUF012 (never changed)
+        "OTEL_EXPORTER_JAEGER_*": "Jaeger takes OTLP: set OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
+
     otel_exporter_otlp_traces_endpoint: str | None = setting(
-        None, parse=parsing.http_url, secret=True
+        None, parse=parsing.http_url, secret=True, shared=True
     )
     """The complete URL to send spans to, if it is another one or its path is not `/v1/traces`."""
+
+    otel_exporter_otlp_traces_headers: Mapping[str, str] = setting(
+        default_factory=dict, parse=headers, secret=True, shared=True
+    )
+    """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
+
+    otel_exporter_otlp_traces_timeout: int | None = setting(
+        None, parse=parsing.timeout, shared=True
+    )
+    """Like `OTEL_EXPORTER_OTLP_TIMEOUT`."""
+
+    otel_exporter_otlp_traces_compression: Literal["none", "gzip"] | None = setting(
+        None, shared=True
+    )
+    """Like `OTEL_EXPORTER_OTLP_COMPRESSION`."""
+
+    otel_exporter_otlp_traces_certificate: str | None = setting(
+        None, parse=certificate_file, shared=True
+    )
+    """Like `OTEL_EXPORTER_OTLP_CERTIFICATE`."""
+
+    otel_exporter_otlp_traces_client_certificate: str | None = setting(None, shared=True)
+    """Like `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`."""
+
+    otel_exporter_otlp_traces_client_key: str | None = setting(None, shared=True)
+    """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
+
+    def conflicts(self) -> Iterable[str]:
+        yield from super().conflicts()
+        yield from conflicts_of(
+            "OTEL_EXPORTER_OTLP_TRACES",
+            self.otel_exporter_otlp_traces_endpoint,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )
+
+    def traces_tls(self) -> "SSLContext | None":
+        """How connections are secured on which spans are sent; None for the usual way."""
+        return self.tls_with(
+            self.otel_exporter_otlp_traces_certificate,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )

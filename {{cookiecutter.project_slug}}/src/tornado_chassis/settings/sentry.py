@@ -1,4 +1,4 @@
-"""Where errors are reported to."""
+"""Where errors are reported to, and as whose."""
 
 from . import parsing
 from .server import ServerSettings
@@ -14,5 +14,19 @@ def _dsn(text: str) -> str:
 
 @group
 class SentrySettings(ServerSettings):
-    sentry_dsn: str | None = setting(None, parse=_dsn, secret=True)
+    unread = {  # noqa: RUF012 (never changed)
+        "SENTRY_*SAMPLE_RATE": "all errors are reported, and traces are not",
+        # The SDK reads these.
+        **dict.fromkeys(("SENTRY_DEBUG", "SENTRY_KEEP_ALIVE", "SENTRY_SPOTLIGHT*"), ""),
+        **dict.fromkeys(("SENTRY_TRACE", "SENTRY_BAGGAGE", "SENTRY_USE_ENVIRONMENT"), ""),
+    }
+
+    sentry_dsn: str | None = setting(None, parse=_dsn, secret=True, shared=True)
     """The Sentry project to report errors to. Without it, none are reported."""
+
+    sentry_environment: str | None = setting(None, shared=True)
+    """Where the service runs, for Sentry. Default: `ENVIRONMENT`."""
+
+    sentry_release: str | None = setting(None, shared=True)
+    """The release that Sentry shows. Default: the service's name and version, such as
+    `shop@1.2.3`."""

@@ -1,7 +1,7 @@
 """Where the service runs and listens, its limits, and how it stops."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, ClassVar
 
@@ -47,6 +47,16 @@ class ServerSettings:
     service_package: ClassVar[str] = "service"
     """The package with the service's own code. Its access lines have the logger
     `<package>.access`."""
+
+    unread: ClassVar[Mapping[str, str]] = {}
+    """Shared variables without a setting, and why they have none or what to set instead. A class
+    adds its own to those of its bases.
+
+    A name is a pattern such as `OTEL_BSP_*`, perhaps with a value: `OTEL_LOGS_EXPORTER=none`. The
+    first that matches counts. Without a reason there is nothing to log: something else reads it."""
+
+    warnings: ClassVar[Sequence[str]] = ()
+    """What to log at the start about the variables that were read."""
 
     environment: str = "development"
     """Where the service runs, such as `production`."""
@@ -97,6 +107,10 @@ class ServerSettings:
 
         Raises SystemExit with status 78 if a setting turns out to be invalid only now.
         """
+
+    def conflicts(self) -> "Iterable[str]":
+        """What to log about settings that don't go together."""
+        return ()
 
     def admin_endpoints(self, features: "Sequence[Feature]") -> "list[Endpoint]":
         """Where the admin routes of these features are served: nowhere without `AdminSettings`."""

@@ -13,18 +13,23 @@ def setting(
     default_factory: Any = MISSING,
     parse: Callable[[str], Any] | None = None,
     secret: bool = False,
+    shared: bool = False,
 ) -> Any:
     """Describes a field. Without a default, the setting is required.
 
     `parse` returns the value for the variable's text, or raises ValueError with a message that says
     what the text should be; `parsing` has some. Without it, the field's type decides. A secret is
     never shown, neither in a repr nor in an error message.
+
+    A shared variable is also set for other programs, such as by a platform for all that it runs. It
+    never keeps a service from starting: a problem with it is logged, and the default takes its
+    place.
     """
     return field(
         default=default,
         default_factory=default_factory,
         repr=not secret,
-        metadata={"parse": parse, "secret": secret},
+        metadata={"parse": parse, "secret": secret, "shared": shared},
     )
 
 

@@ -18,7 +18,8 @@ class StatsdSettings(ServerSettings):
     statsd_host: str | None = None
     """Host of the StatsD daemon. Without it, no metrics are sent."""
 
-    statsd_port: int = setting(8125, parse=parsing.integer(1, 65535))
+    # Shared, because Kubernetes sets it to `tcp://…` beside a service that is called `statsd`.
+    statsd_port: int = setting(8125, parse=parsing.integer(1, 65535), shared=True)
     """UDP port of the StatsD daemon."""
 
     statsd_prefix: str | None = setting(None, parse=_prefix)

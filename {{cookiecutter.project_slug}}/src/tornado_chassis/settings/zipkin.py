@@ -2,17 +2,35 @@
 
 from . import parsing
 from .setting import group, setting
-from .tracing import TracingSettings, propagators
+from .tracing import TracingSettings, exporters, propagators
 
 
 @group
 class ZipkinSettings(TracingSettings):
+    unread = {  # noqa: RUF012 (never changed)
+        "OTEL_EXPORTER_OTLP_*": "spans are sent to Zipkin: set ZIPKIN_ENDPOINT",
+        "OTEL_EXPORTER_ZIPKIN_PROTOCOL": "spans are sent in version 2 of Zipkin's JSON format",
+    }
+
     # It may contain a password by mistake, or a key in its query.
     zipkin_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
     """Where spans are sent, such as `http://zipkin:9411/api/v2/spans`. Without it, none are
     sent."""
 
-    otel_propagators: tuple[str, ...] = setting(("tracecontext", "b3"), parse=propagators)
+    otel_exporter_zipkin_endpoint: str | None = setting(
+        None, parse=parsing.http_url, secret=True, shared=True
+    )
+    """OpenTelemetry's name for the same. `ZIPKIN_ENDPOINT` takes precedence."""
+
+    otel_exporter_zipkin_timeout: int = setting(10_000, parse=parsing.timeout, shared=True)
+    """How long to wait for a response, in milliseconds; 0 means no limit."""
+
+    otel_traces_exporter: str = setting("zipkin", parse=exporters("zipkin"), shared=True)
+    """`zipkin`, or `none` to send no spans."""
+
+    otel_propagators: tuple[str, ...] = setting(
+        ("tracecontext", "b3"), parse=propagators, shared=True
+    )
     """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,
     comma-separated, or `none`. With `baggage`, what a caller sends reaches every service that is
     called."""

@@ -2,14 +2,23 @@
 spans that libraries make through it join the same traces.
 """
 
+import contextlib
 import functools
 import logging
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from contextvars import Token
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextvars import Token, copy_context
 from typing import Any
 
 from opentelemetry import context, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import (
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
@@ -17,10 +26,10 @@ from .. import tracing
 from ..exchange import Exchange
 from ..export import Sender
 from ..feature import Export
-from ..settings.tracing import TracingSettings
+from ..settings.tracing import TracingSettings, load_propagate
 from . import spans
 from .b3 import B3, B3_MULTI
-from .propagation import KNOWN_FLAGS, TRACE_CONTEXT, Parent, Propagation
+from .propagation import KNOWN_FLAGS, SAMPLED, TRACE_CONTEXT, Format, Parent, Propagation
 from .tracer import Span, Tracing, current_span
 
 log = logging.getLogger(__name__)
@@ -31,7 +40,11 @@ _FORMATS = {"tracecontext": TRACE_CONTEXT, "b3": B3, "b3multi": B3_MULTI}
 _BAGGAGE_CHARACTERS = 8192
 _BAGGAGE_MEMBERS = 64
 
-_baggage = W3CBaggagePropagator()
+# What OpenTelemetry's default propagator writes.
+_DEFAULT_FIELDS = {"traceparent", "tracestate", "baggage"}
+
+_HEADERS = "traceparent tracestate b3 X-B3-TraceId X-B3-SpanId X-B3-Sampled X-B3-Flags".split()
+
 # Their warnings would quote what callers send, one line per member.
 for _library in (W3CBaggagePropagator, trace.TraceState):
     logging.getLogger(_library.__module__).setLevel(logging.ERROR)
@@ -90,20 +103,28 @@ class Exporting(Tracing):
         on_end = None
         if settings.otel_sdk_disabled:
             log.info("Spans are not exported: OTEL_SDK_DISABLED is set")
+        elif settings.otel_traces_exporter == "none":
+            log.info("Spans are not exported: OTEL_TRACES_EXPORTER is none")
         elif not backend.url:
             log.info("Spans are not exported: %s is not set", backend.setting)
         else:
             self._sender = Sender(
-                "span", backend.url, backend.headers, backend.timeout, backend.body
+                "span",
+                backend.url,
+                backend.headers,
+                backend.timeout,
+                backend.body,
+                backend.proxy,
+                backend.tls,
             )
             on_end = functools.partial(self._sender.put, backend.encode)
         super().__init__(
-            make_propagation(settings.otel_propagators),
+            make_propagation(settings.otel_propagators, _replace_global_propagator()),
             settings.otel_traces_sampler,
             settings.otel_traces_sampler_arg,
             on_end,
         )
-        _Provider.tracing = self
+        _Provider.tracing = _GlobalPropagator.tracing = self
         if not isinstance(trace.get_tracer_provider(), _Provider):
             trace.set_tracer_provider(_Provider())
 
@@ -177,25 +198,144 @@ class _Provider(trace.TracerProvider):
         return self.tracing.provider.get_tracer(*args, **kwargs)
 
 
-def make_propagation(names: Sequence[str]) -> Propagation:
+def make_propagation(names: Sequence[str], others: Sequence[TextMapPropagator] = ()) -> Propagation:
     """`names` are those of OTEL_PROPAGATORS: `tracecontext`, `baggage`, `b3`, `b3multi`, `none`."""
     names = () if "none" in names else names
     formats = [_FORMATS[name] for name in names if name in _FORMATS]
-    return (_WithBaggage if "baggage" in names else Propagation)(formats)
+    if "baggage" in names:
+        others = _Baggage(), *others
+    return _WithApi(formats, others) if others else Propagation(formats)
 
 
-class _WithBaggage(Propagation):
-    """With W3C Baggage, from the headers of a request into OpenTelemetry's context, and on."""
+class _WithApi(Propagation):
+    """Also with propagators of OpenTelemetry's API, such as W3C Baggage: between the headers of a
+    request and OpenTelemetry's context."""
+
+    def __init__(self, formats: Sequence[Format], others: Sequence[TextMapPropagator]) -> None:
+        super().__init__(formats)
+        self._others = others
 
     def extract(self, headers: HTTPHeaders) -> Parent | None:
-        baggage = ",".join(headers.get_list("baggage"))
-        if len(baggage) <= _BAGGAGE_CHARACTERS and baggage.count(",") < _BAGGAGE_MEMBERS:
-            context.attach(_baggage.extract({"baggage": baggage}))
-        return super().extract(headers)
+        before = found = context.get_current()
+        for each in self._others:
+            with _contained():
+                found = each.extract(headers, found)
+        context.attach(found)
+        span = found.get(_SPAN_KEY)
+        theirs = _from_api_span(span) if span is not before.get(_SPAN_KEY) else None
+        return super().extract(headers) or theirs
 
     def inject(self, span: Parent | tracing.Span, headers: MutableMapping[str, str]) -> None:
+        self.inject_others(headers, _with_span(span))
         super().inject(span, headers)
-        _baggage.inject(headers)
+
+    def inject_others(self, headers: MutableMapping[str, str], current: context.Context) -> None:
+        for each in self._others:
+            with _contained():
+                each.inject(headers, current)
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # from what a team has written
+        log.exception("A propagator failed")
+
+
+class _Baggage(W3CBaggagePropagator):
+    def extract(
+        self,
+        carrier: Any,
+        context: context.Context | None = None,
+        getter: Getter[Any] = default_getter,
+    ) -> context.Context:
+        baggage = ",".join(getter.get(carrier, "baggage") or ())
+        if len(baggage) > _BAGGAGE_CHARACTERS or baggage.count(",") >= _BAGGAGE_MEMBERS:
+            baggage = ""
+        return super().extract({"baggage": baggage}, context)
+
+
+class _GlobalPropagator(TextMapPropagator):
+    """What libraries, such as instrumentations of other HTTP clients, read and write headers with:
+    the formats of OTEL_PROPAGATORS, of which OpenTelemetry by itself has not all."""
+
+    tracing: Exporting
+
+    def extract(
+        self,
+        carrier: Any,
+        context: context.Context | None = None,
+        getter: Getter[Any] = default_getter,
+    ) -> context.Context:
+        headers = HTTPHeaders()
+        for name in {*_HEADERS, *self.fields}:
+            for value in getter.get(carrier, name) or ():
+                headers.add(name, value)
+        return copy_context().run(self._extract, headers, context)
+
+    def _extract(self, headers: HTTPHeaders, start: context.Context | None) -> context.Context:
+        context.attach(context.Context() if start is None else start)
+        parent = self.tracing.propagation.extract(headers)
+        return _with_span(parent) if parent and parent.trace_id else context.get_current()
+
+    def inject(
+        self,
+        carrier: Any,
+        context: context.Context | None = None,
+        setter: Setter[Any] = default_setter,
+    ) -> None:
+        for name, value in copy_context().run(self._inject, context).items():
+            setter.set(carrier, name, value)
+
+    def _inject(self, current: context.Context | None) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        if current is not None:
+            context.attach(current)
+        propagation = self.tracing.propagation
+        if parent := self.tracing._parent():
+            propagation.inject(parent, headers)
+        elif isinstance(propagation, _WithApi):
+            propagation.inject_others(headers, context.get_current())
+        return headers
+
+    @property
+    def fields(self) -> set[str]:
+        headers: dict[str, str] = {}
+        propagation = self.tracing.propagation
+        propagation.inject(Parent("1" * 32, "1" * 16, SAMPLED, "a=b"), headers)
+        others = propagation._others if isinstance(propagation, _WithApi) else ()
+        return {*headers}.union(*(each.fields for each in others))
+
+
+_set_before: list[TextMapPropagator] = []
+
+
+def _replace_global_propagator() -> list[TextMapPropagator]:
+    """Returns the one that somebody has set before, which is still needed."""
+    load_propagate()
+    from opentelemetry import propagate
+
+    before = propagate.get_global_textmap()
+    if not isinstance(before, _GlobalPropagator):
+        is_default = type(before) is CompositePropagator and before.fields <= _DEFAULT_FIELDS
+        _set_before[:] = [] if is_default else [before]
+        propagate.set_global_textmap(_GlobalPropagator())
+    return _set_before
+
+
+def _with_span(span: Parent | tracing.Span) -> context.Context:
+    """OpenTelemetry's context with this as the current span."""
+    if not isinstance(span, trace.Span):
+        ids = trace.SpanContext(
+            int(span.trace_id, 16),
+            int(span.span_id, 16),
+            is_remote=True,
+            trace_flags=trace.TraceFlags(span.flags or 0),
+            trace_state=trace.TraceState.from_header([span.tracestate]),
+        )
+        return trace.set_span_in_context(trace.NonRecordingSpan(ids))
+    return context.Context({**context.get_current(), _SPAN_KEY: span})
 
 
 def _from_api_span(span: object) -> Parent | None:

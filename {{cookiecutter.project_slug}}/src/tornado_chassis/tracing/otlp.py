@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from ..otlp import Requests, by_first_line
-from ..settings.otlp import OtlpTracesSettings
+from ..settings.otlp import OtlpSettings
 from .spans import Span
 
 _KINDS = {"INTERNAL": 1, "SERVER": 2, "CLIENT": 3, "PRODUCER": 4, "CONSUMER": 5}
@@ -23,8 +23,17 @@ class Otlp(Requests):
 
     name = "Jaeger"
 
-    def __init__(self, settings: OtlpTracesSettings, resource: Mapping[str, str]) -> None:
-        super().__init__(settings, "traces", resource, settings.otel_exporter_otlp_traces_endpoint)
+    def __init__(self, settings: OtlpSettings, resource: Mapping[str, str]) -> None:
+        super().__init__(
+            settings,
+            "traces",
+            resource,
+            settings.otel_exporter_otlp_traces_endpoint,
+            settings.otel_exporter_otlp_traces_headers,
+            settings.otel_exporter_otlp_traces_timeout,
+            settings.otel_exporter_otlp_traces_compression,
+            settings.traces_tls(),
+        )
         self._service = settings.service_name
 
     def encode(self, span: Span) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 
 from .propagation import KNOWN_FLAGS
-from .spans import Event, Span, as_time, make_link
+from .spans import LIMIT, Event, Span, as_time, make_link
 
 
 def make_provider(
@@ -21,6 +21,10 @@ def make_provider(
     provider = TracerProvider(
         sampler=ParentBased(sampler) if parent_based else sampler,
         resource=Resource.get_empty(),
+        # All of them, or it reads variables, and fails if one is malformed.
+        span_limits=SpanLimits(
+            LIMIT, LIMIT, LIMIT, LIMIT, LIMIT, LIMIT, SpanLimits.UNSET, SpanLimits.UNSET
+        ),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(_Processor(on_end))

@@ -7,6 +7,7 @@ request, while a span whose attributes are put together once, at its end, adds 1
 import contextlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from ssl import SSLContext
 from time import perf_counter, time_ns
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -57,7 +58,8 @@ class Recurring:
 class Backend(Protocol):
     """Where spans are sent, and in which format.
 
-    Without `url`, which the variable `setting` has, they are not. `timeout` is in seconds.
+    Without `url`, which the variable `setting` has, they are not. `timeout` is in seconds. `proxy`
+    is its URL, or empty; `tls` secures connections in another way than usual.
     """
 
     name: str
@@ -65,6 +67,8 @@ class Backend(Protocol):
     url: str
     headers: dict[str, str]
     timeout: float
+    proxy: str
+    tls: SSLContext | None
 
     def encode(self, span: "Span") -> str: ...
     def body(self, spans: Sequence[str]) -> bytes: ...

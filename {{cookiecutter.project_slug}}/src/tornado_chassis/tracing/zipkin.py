@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
+from ssl import SSLContext
 from typing import Any
 
 from ..export import resource_of
@@ -35,11 +36,13 @@ class Backend:
 
     def __init__(self, settings: ZipkinSettings, resource: Mapping[str, str]) -> None:
         #: Empty if it is not set.
-        self.url = settings.zipkin_endpoint or ""
+        self.url = settings.zipkin_endpoint or settings.otel_exporter_zipkin_endpoint or ""
         if re.fullmatch("https?://[^/]+/?", self.url):
             self.url = self.url.rstrip("/") + "/api/v2/spans"
         #: Seconds to wait for a response.
-        self.timeout = 10.0
+        self.timeout = settings.otel_exporter_zipkin_timeout / 1000
+        self.proxy = settings.proxy_for(self.url)
+        self.tls: SSLContext | None = None
         self.headers = {
             "Content-Type": "application/json",
             "Content-Encoding": "gzip",

@@ -1,0 +1,196 @@
+"""What libraries read and write headers with: instrumentations of httpx, of requests, and so on.
+
+They are not installed: all of them call `propagate.inject` and `propagate.extract`, as here.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from tornado.httpclient import AsyncHTTPClient
+from tornado.web import RequestHandler
+from tornado_chassis.feature import Feature
+from tornado_chassis.service import Service
+
+from .. import routes
+from ..settings import Settings, SettingsOfZipkin
+from ..testing import ChassisTest, inherited
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+
+
+class Library(RequestHandler):
+    """Answers with the headers that a library would send, and with what Tornado's client sends."""
+
+    async def get(self) -> None:
+        headers: dict[str, str] = {}
+        propagate.inject(headers)
+        own = await AsyncHTTPClient().fetch(f"http://{self.request.host}/headers")
+        self.finish({"library": headers, "own": json.loads(own.body)})
+
+
+class Headers(RequestHandler):
+    def get(self) -> None:
+        self.finish({name.lower(): value for name, value in self.request.headers.items()})
+
+
+class Custom(TextMapPropagator):
+    """One that a team has written."""
+
+    fields = {"x-ours"}  # noqa: RUF012 (never changed)
+
+    def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
+        ids = trace.get_current_span(context).get_span_context()
+        carrier["x-ours"] = f"{ids.trace_id:032x}:{ids.span_id:016x}"
+
+    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+        ids = carrier.get("x-ours", "").split(":")
+        if len(ids) < 2:
+            return context
+        span = trace.SpanContext(int(ids[0], 16), int(ids[1], 16), True, trace.TraceFlags(1))
+        return trace.set_span_in_context(trace.NonRecordingSpan(span), context)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    before = propagate.get_global_textmap()
+    yield
+    propagate.set_global_textmap(before)
+
+
+class PropagatorTest(ChassisTest):
+    kind: type[Settings] = Settings
+    features = "jaeger"
+
+    def settings(self) -> Settings:
+        names = self.features
+
+        class Chosen(self.kind):  # type: ignore[misc, name-defined]
+            def features(self) -> list[Feature]:
+                made: list[Feature] = self.make(names)
+                return made
+
+        settings: Settings = self.read(Chosen)
+        return settings
+
+    def make_service(self) -> Service:
+        service = routes.make_service(self.settings())
+        service.app.add_handlers(".*", [("/library", Library), ("/headers", Headers)])
+        return service
+
+    def sent(self, **headers: str) -> tuple[dict[str, str], dict[str, str]]:
+        """What a library would send, and what Tornado's client sends, of the headers of traces."""
+        answer = json.loads(self.fetch("/library", headers=headers).body)
+        names = ("traceparent", "tracestate", "b3", "baggage", "x-ours")
+        return tuple(  # type: ignore[return-value]
+            {name: value for name, value in answer[who].items() if name in names}
+            for who in ("library", "own")
+        )
+
+
+class TestDefault(PropagatorTest):
+    def test_library_sends_what_tornado_s_client_sends(self) -> None:
+        traceparent = f"00-{TRACE}-{PARENT}-01"
+        library, own = self.sent(traceparent=traceparent, tracestate="a=b", baggage="tenant=1")
+        assert library.keys() == own.keys() == {"traceparent", "tracestate"}
+        assert library["traceparent"].split("-")[1] == own["traceparent"].split("-")[1] == TRACE
+
+    def test_context_that_is_handed_over_counts(self) -> None:
+        headers: dict[str, str] = {}
+        ids = trace.SpanContext(int(TRACE, 16), int(PARENT, 16), True, trace.TraceFlags(1))
+        elsewhere = trace.set_span_in_context(trace.NonRecordingSpan(ids))
+        propagate.inject(headers, elsewhere)
+        assert headers == {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+        found = propagate.extract(headers)
+        assert trace.get_current_span(found).get_span_context().trace_id == int(TRACE, 16)
+        propagate.inject(headers := {}, context.Context())
+        assert headers == {}
+
+    def test_one_that_is_set_later_stays(self) -> None:
+        later = Custom()
+        propagate.set_global_textmap(later)
+        assert self.sent()[0].keys() == {"x-ours"}
+        assert propagate.get_global_textmap() is later
+
+
+class TestZipkin(PropagatorTest):
+    features = "zipkin"
+    kind = SettingsOfZipkin
+
+    def test_library_sends_b3(self) -> None:
+        library, own = self.sent(b3=f"{TRACE}-{PARENT}-1")
+        assert library.keys() == own.keys() == {"traceparent", "b3"}
+        assert library["b3"].startswith(TRACE)
+        assert propagate.get_global_textmap().fields == {"traceparent", "tracestate", "b3"}
+
+    def test_library_reads_every_form_of_b3(self) -> None:
+        several = {"X-B3-TraceId": TRACE, "X-B3-SpanId": PARENT, "X-B3-Sampled": "1"}
+        for headers in ({"b3": f"{TRACE}-{PARENT}-1"}, several):
+            ids = trace.get_current_span(propagate.extract(headers)).get_span_context()
+            assert (ids.trace_id, ids.trace_flags, ids.is_remote) == (int(TRACE, 16), 1, True)
+        assert propagate.extract({"b3": "0"}) == {}
+
+
+class TestBaggage(PropagatorTest):
+    environ = {"OTEL_PROPAGATORS": "b3multi,baggage"}  # noqa: RUF012
+
+    def test_library_passes_baggage_on(self) -> None:
+        library, own = self.sent(baggage="tenant=1")
+        assert library["baggage"] == own["baggage"] == "tenant=1"
+        assert baggage.get_all(propagate.extract({"baggage": "a=b"})) == {"a": "b"}
+
+    def test_baggage_needs_no_span(self) -> None:
+        headers: dict[str, str] = {}
+        propagate.inject(headers, baggage.set_baggage("a", "b", context.Context()))
+        assert headers == {"baggage": "a=b"}
+
+
+class TestSetBefore(PropagatorTest):
+    def make_service(self) -> Service:
+        custom = Custom()
+        propagate.set_global_textmap(CompositePropagator([TraceContextTextMapPropagator(), custom]))
+        return super().make_service()
+
+    def test_it_is_used_by_all(self) -> None:
+        library, own = self.sent(**{"x-ours": f"{TRACE}:{PARENT}"})
+        assert library.keys() == own.keys() == {"traceparent", "x-ours"}
+        assert library["x-ours"].partition(":")[0] == own["x-ours"].partition(":")[0] == TRACE
+        ids = own["traceparent"].split("-")
+        assert own["x-ours"] == f"{ids[1]}:{ids[2]}"
+
+    def test_one_that_fails_costs_only_its_own_headers(self) -> None:
+        for method in ("inject", "extract"):
+            self.enterContext(mock.patch.object(Custom, method, side_effect=ValueError))
+        library, own = self.sent(traceparent=f"00-{TRACE}-{PARENT}-01")
+        assert library.keys() == own.keys() == {"traceparent"}
+        assert TRACE in own["traceparent"]
+
+    def test_what_our_formats_find_counts(self) -> None:
+        headers = {"x-ours": f"{'f' * 32}:{PARENT}", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+        assert TRACE in self.sent(**headers)[1]["traceparent"]
+
+
+@pytest.mark.parametrize("formats", ["b3", "xray", "tracecontext, b3multi"])
+def test_import_of_an_instrumentation_does_not_fail(formats: str) -> None:
+    """As they are imported by a team's `app.py`, before there is a service."""
+    code = """
+from tests.chassis.settings import Settings
+from tornado_chassis import process
+process.configure([], Settings)
+from opentelemetry import propagate
+import os
+print(os.environ["OTEL_PROPAGATORS"])
+"""
+    argv = [sys.executable, "-c", code]
+    environ = {**inherited(), "OTEL_PROPAGATORS": formats}
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{formats}\n", "")
