@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 from tornado_chassis import settings
-from tornado_chassis.settings import parsing, read, setting, tracing
+from tornado_chassis.settings import parsing, read, resource, setting
 
 from .settings import Settings, SettingsOfZipkin
 from .testing import inherited, process
@@ -387,9 +387,9 @@ def test_url_with_a_password_is_rejected() -> None:
 
 
 def test_key_values() -> None:
-    assert tracing.key_values("a=1%2C2, b = x,") == {"a": "1,2", "b": "x"}
+    assert resource.key_values("a=1%2C2, b = x,") == {"a": "1,2", "b": "x"}
     with pytest.raises(ValueError, match="should look like key=value,key=value"):
-        tracing.key_values("a")
+        resource.key_values("a")
 
 
 def test_unreadable_dotenv_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from . import __version__
-from .settings.tracing import ResourceSettings
+from .settings.resource import ResourceSettings
 
 BATCH = 512
 """Maximum number of texts that are sent at once, as in OpenTelemetry's SDK."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from . import parsing
+from .resource import ResourceSettings, key_values
 from .setting import group, setting
-from .tracing import ResourceSettings, key_values
 
 if TYPE_CHECKING:
     from ssl import SSLContext

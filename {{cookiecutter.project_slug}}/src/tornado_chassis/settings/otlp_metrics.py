@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 from . import parsing
 from .otlp import OtlpExporterSettings, certificate_file, conflicts_of, headers
+from .resource import exporters
 from .setting import group, setting
-from .tracing import exporters
 
 if TYPE_CHECKING:
     from ssl import SSLContext
