@@ -119,30 +119,32 @@ class Large(RequestHandler):
                 error = LookupError("x" * 3_000_000 + "\N{SNOWMAN}" * 1_000_000)
             case "breadcrumbs":
                 for number in range(100):
-                    sentry_sdk.add_breadcrumb(message="x" * 100_000 + str(number))
+                    sentry_sdk.add_breadcrumb(message=f"{number} " + "x" * 100_000)
             case "context":
                 sentry_sdk.set_context("order", {f"{i}": "x" * 100_000 for i in range(100)})
             case "tags":
                 sentry_sdk.set_tags({f"tag {i}": "x" * 1000 for i in range(5_000)})
             case "causes":
-                for number in range(300):
+                for _ in range(80):
                     try:
                         raise LookupError("x" * 20_000) from error
                     except LookupError as raised:
                         error = raised
-                    error.add_note("y" * 1000 * number)
+                    error.add_note("y" * 1000)
         raise error
 
 
 class SentryTest(ChassisTest):
-    more: dict[str, str] = {}  # noqa: RUF012 (never changed, only replaced)
-
     def setUp(self) -> None:
         listener = listening()
         self.sentry = listener.__enter__()
         self.addCleanup(listener.__exit__, None, None, None)
-        self.environ = {"SENTRY_DSN": self.sentry.dsn, "ENVIRONMENT": "testing", **self.more}
+        self.environ = {"SENTRY_DSN": self.sentry.dsn, "ENVIRONMENT": "testing", **self.more()}
         super().setUp()
+
+    def more(self) -> dict[str, str]:
+        """Further settings."""
+        return {}
 
     def get_app(self) -> Application:
         app = super().get_app()
@@ -319,25 +321,34 @@ class TestSize(SentryTest):
             assert event["exception"]["values"][-1]["stacktrace"]["frames"], what
             assert max(self.sentry.sizes) < 1024 * 1024, what
 
-    def test_message_keeps_its_beginning_and_its_end(self) -> None:
+    def test_message_that_is_cut_says_so(self) -> None:
         self.fetch("/large/message")
-        message = self.exception(self.one())[1]
-        assert message.startswith("xxx")
-        assert message.endswith("\N{SNOWMAN}")
+        assert "x..." in self.exception(self.one())[1].replace(" ", "")
 
     def test_last_breadcrumbs_are_kept(self) -> None:
         self.fetch("/large/breadcrumbs")
         crumbs = self.one()["breadcrumbs"]["values"]
-        assert [crumb["message"][-2:] for crumb in crumbs][-2:] == ["98", "99"]
+        assert [crumb["message"][:2] for crumb in crumbs][-2:] == ["98", "99"]
 
 
 class TestNames(SentryTest):
-    more = {"SENTRY_RELEASE": "shop@9", "SENTRY_ENVIRONMENT": "staging"}  # noqa: RUF012
+    def more(self) -> dict[str, str]:
+        return {"SENTRY_RELEASE": "shop@9", "SENTRY_ENVIRONMENT": "staging"}
 
     def test_release_and_environment_of_sentry_s_own_variables(self) -> None:
         self.fetch("/boom")
         event = self.one()
         assert (event["release"], event["environment"]) == ("shop@9", "staging")
+
+
+class TestProxy(SentryTest):
+    def more(self) -> dict[str, str]:
+        proxy = f"127.0.0.1:{self.sentry.server_port}"
+        return {"SENTRY_DSN": "http://key@sentry.test/1", "HTTP_PROXY": proxy}
+
+    def test_reports_go_through_the_proxy(self) -> None:
+        self.fetch("/boom")
+        assert self.exception(self.one()) == ("ValueError", "boom")
 
 
 class TestBackgroundWork(SentryTest):

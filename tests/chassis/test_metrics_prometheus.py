@@ -225,6 +225,12 @@ class TestMetrics(Measured, ChassisTest):
                     kind(name, "Theirs.")
         assert len([line for line in self.own() if line.startswith("own_orders_total")]) == 1
 
+    def test_default_collectors_may_be_registered_again(self) -> None:
+        REGISTRY.unregister(prometheus_client.GC_COLLECTOR)
+        assert "python_gc_collections_total" not in {sample.name for sample in self.scrape()}
+        REGISTRY.register(prometheus_client.GC_COLLECTOR)
+        assert "python_gc_collections_total" in {sample.name for sample in self.scrape()}
+
     def test_name_that_a_library_took_first_is_refused_at_the_start(self) -> None:
         with mock.patch.object(REGISTRY, "register", prometheus._register):
             self.register(prometheus_client.Gauge("event_loop_lag_seconds", "T.", registry=None))

@@ -1,5 +1,6 @@
 """Settings: each has its place in the docs, and none that is wrong gets past the start."""
 
+import contextlib
 import json
 import os
 import pkgutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
+from urllib.error import HTTPError
 
 import pytest
 from tornado_chassis import settings
@@ -318,6 +320,28 @@ def test_service_with_malformed_shared_variables_starts_and_logs_them() -> None:
         logged = [line["message"] for line in lines if line["level"] == "WARNING"]
         assert sorted(message.partition(":")[0] for message in logged) == sorted(wrong)
         assert "hidden" not in service.output()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HTTP_PROXY": "hidden://proxy", "SENTRY_DSN": "http://key@127.0.0.1:9/1"},
+        {"HTTPS_PROXY": "proxy", "SENTRY_DSN": "https://key@127.0.0.1:9/1"},
+        {"OTEL_PYTHON_TRACER_PROVIDER": "nowhere"},
+    ],
+    ids=lambda environ: next(iter(environ)),
+)
+def test_service_starts_whatever_libraries_read(environ: dict[str, str]) -> None:
+    with process(FEATURES="logs jaeger sentry probes", **environ) as service:
+        service.wait_until_listening()
+        is_ready = False
+        while not is_ready:
+            assert service.process.poll() is None, service.output()
+            with contextlib.suppress(HTTPError):
+                is_ready = bool(service.fetch("/readyz"))
+        service.process.terminate()
+        assert service.wait() == 0
+        assert "Traceback" not in service.output()
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("TRUE", True), ("0", False)])

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,10 @@ class Sentry(Feature):
         self._environment = settings.sentry_environment or settings.environment
         own = f"{settings.service_name}@{settings.service_version}"
         self._release = settings.sentry_release or own
+        self._proxy = settings.proxy_for(self._dsn or "")
         self._lock = Lock()
         self._reporter: Reporter | None = None
+        self._isolate: Callable[[], None] | None = None
         if not self._dsn:
             log.info("Errors are not reported: SENTRY_DSN is not set")
 
@@ -35,12 +37,15 @@ class Sentry(Feature):
             await asyncio.to_thread(self._start)
 
     def _start(self) -> None:
-        if reporter := self._load():
-            reporter.keep_scopes()
+        from .sentry_sdk import isolate, keep_scopes
+
+        self._load()
+        keep_scopes()
+        self._isolate = isolate
 
     def request_started(self, exchange: Exchange) -> None:
-        if self._reporter:
-            self._reporter.isolate()
+        if self._isolate:
+            self._isolate()
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if reporter := self._load():
@@ -66,5 +71,5 @@ class Sentry(Feature):
             if self._dsn and not self._reporter:
                 from .sentry_sdk import Reporter
 
-                self._reporter = Reporter(self._dsn, self._environment, self._release)
+                self._reporter = Reporter(self._dsn, self._environment, self._release, self._proxy)
         return self._reporter

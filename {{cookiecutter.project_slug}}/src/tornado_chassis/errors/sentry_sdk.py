@@ -7,7 +7,8 @@ adds 1 µs.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sentry_sdk
 from sentry_sdk.envelope import PayloadRef
@@ -15,6 +16,7 @@ from sentry_sdk.integrations.atexit import AtexitIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.excepthook import ExcepthookIntegration
 from sentry_sdk.integrations.threading import ThreadingIntegration
+from sentry_sdk.scope import _current_scope, _isolation_scope
 from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
@@ -31,15 +33,21 @@ REPORT_BYTES = 1_000_000
 """Sentry drops what is larger than 1 MiB, with all that comes with it."""
 
 
+_new: Callable[[type], Any] = object.__new__
+
+
 class Reporter:
     """Reports errors to Sentry. Once started, it also finds errors outside of requests."""
 
-    def __init__(self, dsn: str, environment: str, release: str) -> None:
+    def __init__(self, dsn: str, environment: str, release: str, proxy: str) -> None:
         sentry_sdk.init(
             dsn,
             transport=_Transport,
             release=release,
             environment=environment,
+            # Of both, or it reads variables, and fails if one is malformed.
+            http_proxy=proxy,
+            https_proxy=proxy,
             default_integrations=False,
             auto_enabling_integrations=False,
             integrations=[
@@ -59,22 +67,9 @@ class Reporter:
         self.transport = transport
         self._logged_errors = LoggedErrors(self.report_background)
         self._logged_errors.attach()
-        self._scopes: tuple[sentry_sdk.Scope, sentry_sdk.Scope] | None = None
         logger = logging.getLogger("urllib3.connectionpool")
         if not any(isinstance(each, _Retries) for each in logger.filters):
             logger.addFilter(_Retries())
-
-    def keep_scopes(self) -> None:
-        """What has been set until now, such as tags, is in the reports of all requests."""
-        now = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
-        self._scopes = now[0].fork(), now[1].fork()
-
-    def isolate(self) -> None:
-        """What is set from here on, in this context, is in no other request's reports."""
-        if self._scopes:
-            isolation, current = self._scopes
-            sentry_sdk.Scope.set_isolation_scope(_Fork(isolation))
-            sentry_sdk.Scope.set_current_scope(_Fork(current))
 
     def report(self, exchange: Exchange, error: BaseException) -> None:
         """Reports an exception that was raised in a request."""
@@ -115,22 +110,40 @@ class Reporter:
 class _Fork(sentry_sdk.Scope):
     """A copy of a scope, made when something first uses it: most requests report nothing."""
 
-    __slots__ = ("_original",)
-
-    def __init__(self, original: sentry_sdk.Scope) -> None:
-        self._original = original
+    __slots__ = ()
+    original: ClassVar[sentry_sdk.Scope]
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there yet."""
         if name not in sentry_sdk.Scope.__slots__:
             raise AttributeError(name)
-        copy = self._original.fork()
+        copy = self.original.fork()
         for each in sentry_sdk.Scope.__slots__:
             try:
                 object.__getattribute__(self, each)
             except AttributeError:
                 setattr(self, each, getattr(copy, each, None))
         return object.__getattribute__(self, name)
+
+
+class _Isolation(_Fork):
+    __slots__ = ()
+
+
+class _Current(_Fork):
+    __slots__ = ()
+
+
+def keep_scopes() -> None:
+    """What has been set until now, such as tags, is in the reports of all requests."""
+    _Isolation.original = sentry_sdk.get_isolation_scope().fork()
+    _Current.original = sentry_sdk.get_current_scope().fork()
+
+
+def isolate() -> None:
+    """What is set from here on, in this context, is in no other request's reports."""
+    _isolation_scope.set(_new(_Isolation))
+    _current_scope.set(_new(_Current))
 
 
 class _Retries(logging.Filter):

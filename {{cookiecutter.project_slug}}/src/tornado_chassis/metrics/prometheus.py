@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY
+from prometheus_client import REGISTRY, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client import metrics as client
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
@@ -32,7 +32,7 @@ from .meter import CALL_LABELS, LABELS, Durations, Meter
 
 _BOUNDS = [*map(floatToGoString, BUCKETS), "+Inf"]
 
-_default = {PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR}
+_DEFAULT = ProcessCollector, PlatformCollector, GCCollector
 _register = REGISTRY.register
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ def _register_if_free(collector: Collector) -> None:
 
 
 def _check(collector: Collector) -> None:
-    for name in REGISTRY._collector_to_names[collector] if collector not in _default else ():
+    if isinstance(collector, _DEFAULT):
+        return
+    for name in REGISTRY._collector_to_names[collector]:
         metrics.check_reserved(name)
         metrics.check_free({name}, name)
 

@@ -1,7 +1,7 @@
 """Where errors are reported to, and as whose."""
 
 from . import parsing
-from .server import ServerSettings
+from .proxy import ProxySettings
 from .setting import group, setting
 
 
@@ -13,7 +13,7 @@ def _dsn(text: str) -> str:
 
 
 @group
-class SentrySettings(ServerSettings):
+class SentrySettings(ProxySettings):
     unread = {  # noqa: RUF012 (never changed)
         "SENTRY_*SAMPLE_RATE": "all errors are reported, and traces are not",
         # The SDK reads these.

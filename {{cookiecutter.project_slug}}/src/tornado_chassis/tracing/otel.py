@@ -125,8 +125,7 @@ class Exporting(Tracing):
             on_end,
         )
         _Provider.tracing = _GlobalPropagator.tracing = self
-        if not isinstance(trace.get_tracer_provider(), _Provider):
-            trace.set_tracer_provider(_Provider())
+        _set_provider()
 
     async def startup(self) -> None:
         if self._sender:
@@ -196,6 +195,12 @@ class _Provider(trace.TracerProvider):
 
     def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
         return self.tracing.provider.get_tracer(*args, **kwargs)
+
+
+@functools.cache
+def _set_provider() -> None:
+    # Without a look at the one before: that would load the one that a variable names.
+    trace.set_tracer_provider(_Provider())
 
 
 def make_propagation(names: Sequence[str], others: Sequence[TextMapPropagator] = ()) -> Propagation:
