@@ -33,8 +33,8 @@ EVERYTHING = NOTHING | {
     "console": "page",
 }
 SENTRY = {"SENTRY_DSN": "http://key@{answers}/1"}
-SPANS = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://{answers}"}
-LIVE = {**SENTRY, **SPANS}
+OTLP = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://{answers}"}
+LIVE = {**SENTRY, **OTLP}
 IDLE = {**SENTRY, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://{hangs}"}
 TENTH = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
 
@@ -72,11 +72,12 @@ VARIANTS = [
     ours("none"),
     ours("structured", logging="structured"),
     ours("prometheus", metrics="prometheus"),
+    ours("otlp", OTLP, metrics="otlp"),
     ours("statsd", STATSD, metrics="statsd"),
     ours("sentry", SENTRY, error_tracking="sentry"),
     ours("newrelic", error_tracking="newrelic"),
     ours("stub", tracing="stub"),
-    Variant("jaeger", NOTHING | {"tracing": "jaeger"}, SPANS, exports=True),
+    Variant("jaeger", NOTHING | {"tracing": "jaeger"}, OTLP, exports=True),
     ours("console", console="page"),
     ALL_IDLE,
     ALL_LIVE,

@@ -1,6 +1,6 @@
 """Which changes of the chassis its tests do not notice.
 
-    .venv/bin/python -m tests.mutations limits tracing/export
+    .venv/bin/python -m tests.mutations limits metrics/statsd
 
 changes these modules in a copy, one place at a time: a comparison, a constant, a condition, what is
 returned, a call that is left out. For each it runs the tests named after the module, then those
@@ -130,7 +130,7 @@ def passes(directory: Path, tests: list[str]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="+", help="such as limits, tracing/export")
+    parser.add_argument("modules", nargs="+", help="such as limits, metrics/statsd")
     parser.add_argument("--tests", nargs="+", help="files of tests/chassis to run instead")
     parser.add_argument("--lines", nargs=2, type=int, default=(1, sys.maxsize))
     options = parser.parse_args()

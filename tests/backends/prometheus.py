@@ -76,9 +76,11 @@ def running(
     labels: Mapping[str, str] | None = None,
     evaluation_interval: str | None = None,
     version: int = 3,
+    receives_otlp: bool = False,
 ) -> Iterator[Prometheus]:
     """Run a server that scrapes /metrics of `targets` ("host:port") as `job`, with these labels.
 
+    With `receives_otlp` it takes metrics at /api/v1/otlp/v1/metrics, which Prometheus 2 cannot.
     Unless told otherwise, rules are evaluated as often as targets are scraped. Its data and log are
     in `directory`.
     """
@@ -100,6 +102,7 @@ def running(
         "--storage.tsdb.path=data",
         f"--web.listen-address={url.removeprefix('http://')}",
         "--enable-feature=exemplar-storage",
+        *(["--web.enable-otlp-receiver"] if receives_otlp else []),
     ]
     log = directory / "prometheus.log"
     with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready"), START_SECONDS):

@@ -9,6 +9,7 @@ from tornado_chassis.settings.console import ConsoleSettings
 from tornado_chassis.settings.logs import LogSettings
 from tornado_chassis.settings.newrelic import NewRelicSettings
 from tornado_chassis.settings.otlp import OtlpSettings
+from tornado_chassis.settings.otlp_metrics import OtlpMetricsSettings
 from tornado_chassis.settings.sentry import SentrySettings
 from tornado_chassis.settings.statsd import StatsdSettings
 from tornado_chassis.settings.tracing import TraceLinkSettings, TracingSettings
@@ -24,6 +25,7 @@ FEATURES = {
     "jaeger": "tracing.jaeger:Jaeger",
     "zipkin": "tracing.zipkin:Zipkin",
     "prometheus": "metrics.prometheus:Prometheus",
+    "otlp": "metrics.otlp:OtlpMetrics",
     "statsd": "metrics.statsd:StatsD",
     "sentry": "errors.sentry:Sentry",
     "newrelic": "errors.newrelic:NewRelic",
@@ -41,8 +43,9 @@ class Settings(
     ConsoleSettings,
     NewRelicSettings,
     SentrySettings,
-    OtlpSettings,
     TracingSettings,
+    OtlpSettings,
+    OtlpMetricsSettings,
     StatsdSettings,
     LogSettings,
 ):

@@ -351,7 +351,7 @@ def test_taken_name_is_refused(kind: Callable[..., object], name: str) -> None:
 
 
 def test_reserved_name_is_refused() -> None:
-    for name in ("http_server_request_duration_seconds", "build_info", "python_gc_collections"):
+    for name in ("http_server_request_duration_seconds", "target_info", "python_gc_collections"):
         with pytest.raises(ValueError, match=f"{name} .*chassis' own"):
             metrics.gauge(name, "Not ours.")
     metrics.gauge("process_orders", "Ours.")

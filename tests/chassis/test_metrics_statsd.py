@@ -217,12 +217,12 @@ class TestNames(StatsDTest):
 
     def test_processes_on_one_host_differ(self) -> None:
         def instance(**environ: str) -> str:
-            return statsd._instance(read(Settings, environ))
+            return meter.instance_of(read(Settings, environ))
 
         assert instance(PORT="8000") != instance(PORT="8001")
         # One port has several processes, the other none yet.
         for environ in ({"REUSE_PORT": "true"}, {"PORT": "0"}):
-            assert instance(**environ).endswith(f"_{os.getpid()}")
+            assert instance(**environ).endswith(f":{os.getpid()}")
 
 
 class TestOwn(StatsDTest):

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 
 import pytest
 from tornado_chassis import settings
-from tornado_chassis.settings import parsing, read, setting, tracing
+from tornado_chassis.settings import parsing, read, resource, setting
 
 from .settings import Settings, SettingsOfZipkin
 from .testing import inherited, process
@@ -189,10 +189,30 @@ SPECIFIED = [
     ("OTEL_TRACES_EXPORTER", "jaeger", f"should be otlp or none, not 'jaeger'. {IGNORED}"),
     ("OTEL_TRACES_EXPORTER", "console,otlp", "Only the rest of it is used"),
     ("OTEL_METRICS_EXPORTER", "none", ""),
-    ("OTEL_METRICS_EXPORTER", "otlp", NOBODY),
-    ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on", NOBODY),
-    ("OTEL_METRIC_EXPORT_INTERVAL", "1000", NOBODY),
-    ("OTEL_METRIC_EXPORT_TIMEOUT", "1000", NOBODY),
+    ("OTEL_METRICS_EXPORTER", "otlp", ""),
+    ("OTEL_METRICS_EXPORTER", "prometheus", f"should be otlp or none, .*{IGNORED}"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on", ""),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "some", f"should be one of trace_based, .*{IGNORED}"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "1000", ""),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "0", f"should be a whole number from 1 to .*{IGNORED}"),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", "1000", "_TIMEOUT limits each request"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta", ""),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "sometimes",
+        f"should be one of cumulative, delta, lowmemory, .*{IGNORED}",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "base2_exponential_bucket_histogram",
+        "histograms have the buckets of",
+    ),
+    ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "hidden", f"should look like key=.*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "-1", f"should be a whole number .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "zstd", f"should be one of none, .*{IGNORED}"),
+    ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/nowhere", CERTIFICATES),
+    ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "/nowhere", "CLIENT_CERTIFICATE is not set"),
+    ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc", HTTP),
     ("OTEL_LOGS_EXPORTER", "none", ""),
     ("OTEL_LOGS_EXPORTER", "otlp", LOGS),
     ("OTEL_EXPORTER_PROMETHEUS_HOST", "0.0.0.0", NOBODY),
@@ -204,7 +224,9 @@ SPECIFIED = [
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317", "over HTTP: send to port 4318"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", f"like https://host:port/path. {IGNORED}"),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector:4317/x", "send to port 4318"),
-    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4318", NOBODY),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4318/x", ""),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://collector:4317", "send to port 4318"),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://me:hidden@a", f"password. {IGNORED}"),
     ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://collector:4318", LOGS),
     ("OTEL_EXPORTER_OTLP_INSECURE", "true", "because the endpoint decides"),
     ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true", "because the endpoint decides"),
@@ -400,9 +422,9 @@ def test_url_with_a_password_is_rejected() -> None:
 
 
 def test_key_values() -> None:
-    assert tracing.key_values("a=1%2C2, b = x,") == {"a": "1,2", "b": "x"}
+    assert resource.key_values("a=1%2C2, b = x,") == {"a": "1,2", "b": "x"}
     with pytest.raises(ValueError, match="should look like key=value,key=value"):
-        tracing.key_values("a")
+        resource.key_values("a")
 
 
 def test_unreadable_dotenv_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from ..backends import pythons
 from .project import TEMPLATE, interpreters, tool
 
 CHASSIS = TEMPLATE / "{{cookiecutter.project_slug}}" / "src" / "tornado_chassis"
-EXTRAS = ("jaeger", "newrelic", "prometheus", "sentry", "statsd", "zipkin")
+EXTRAS = ("jaeger", "newrelic", "otlp", "prometheus", "sentry", "statsd", "zipkin")
 SUITE = ("--quiet", "--numprocesses=2", "-pno:cacheprovider", "tests/chassis")
 PYTHONS = interpreters()
 

@@ -37,11 +37,15 @@ PATHS = {
     ("health", "probes"): r"/livez|/readyz|/health\b",
     ("logging", "structured"): r"/loglevel",
     ("metrics", "prometheus"): r"/metrics\b",
+    ("metrics", "otlp"): r"/v1/metrics|OtlpMetrics",
     ("chassis", "copy"): r"src/tornado_chassis",
 }
-# Names that mean other things as well: `page` and `copy` are words, and cruft's docs are at
-# github.io.
+# Names that mean other things as well: `page` and `copy` are words, cruft's docs are at github.io,
+# and spans are sent with OTLP, too.
 AMBIGUOUS = {"probes", "structured", "stub", "page", "copy", "package", "docker", "github", "none"}
+AMBIGUOUS |= {"otlp"}
+# What may receive what another choice sends, and is named there.
+RECEIVERS = {"otlp": "prometheus"}
 # The folders and files of a choice.
 FILES = {
     ("deployment", "none"): [],
@@ -200,7 +204,9 @@ def words(project: Path, answers: combinations.Answers) -> Iterator[str]:
         f"{prompt}={value}": pattern(prompt, value)
         for prompt, values in combinations.choices().items()
         for value in values
-        if value != answers[prompt] and pattern(prompt, value) and prompt != "license"
+        if value not in (answers[prompt], RECEIVERS.get(answers[prompt]))
+        and pattern(prompt, value)
+        and prompt != "license"
     }
     if answers["chassis"] == "copy":
         known = {each.upper() for each in setting_fields(project)}
@@ -280,6 +286,8 @@ def copied(project: Path, answers: combinations.Answers) -> Iterator[str]:
     for feature, prompt in combinations.features().items():
         for value in combinations.choices()[prompt]:
             for module in (Path(feature, f"{value}.py"), Path("settings", f"{value}.py")):
+                if module == Path("settings", "otlp.py"):  # of spans and metrics
+                    continue
                 if (CHASSIS / module).exists() and (module in there) != (answers[prompt] == value):
                     yield f"{CHASSIS.name}/{module}: is there, or is not, with {answers[prompt]}"
     text = "\n".join(path.read_text(encoding="utf-8") for path in project.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""A backend on loopback, which takes spans and can fail in the ways that backends do."""
+"""A backend on loopback, which takes spans or metrics and can fail in the ways that backends do."""
 
 import gzip
 import socket
@@ -37,6 +37,7 @@ class Received:
 class Request:
     path: str
     headers: dict[str, str]
+    body: bytes
     spans: list[Received]
 
 
@@ -50,6 +51,9 @@ class Receiver(ThreadingHTTPServer):
         self.requests: list[Request] = []
         #: What to answer with, in turn; after that, 200.
         self.statuses: deque[int] = deque()
+        #: Headers of other answers than 200.
+        self.headers: dict[str, str] = {}
+        self.answer = b"{}"
         self.refused = 0
         self.connections = 0
         #: Whether to close connections without a word.
@@ -82,15 +86,19 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.changed:
             status = self.server.statuses.popleft() if self.server.statuses else 200
             if status == 200:
-                spans = [Received(**span) for span in decode(body.decode())]
-                self.server.requests.append(Request(self.path, {**self.headers}, spans))
+                is_of_metrics = self.path.endswith("/metrics")
+                decoded = () if is_of_metrics else decode(body.decode())
+                spans = [Received(**span) for span in decoded]
+                self.server.requests.append(Request(self.path, {**self.headers}, body, spans))
             else:
                 self.server.refused += 1
             self.server.changed.notify_all()
         self.send_response(status)
-        self.send_header("Content-Length", "2")
+        for name, value in self.server.headers.items() if status != 200 else ():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(self.server.answer)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(self.server.answer)
         self.close_connection = self.server.hangs_up
 
     def log_message(self, *args: object) -> None:

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tornado_chassis.export import Sender
 from tornado_chassis.settings import read
-from tornado_chassis.tracing.export import Sender
 from tornado_chassis.tracing.otlp import Otlp
 from tornado_chassis.tracing.spans import Span
 

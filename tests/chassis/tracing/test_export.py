@@ -1,20 +1,23 @@
 """What becomes of spans while the backend fails."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from unittest import mock
 
 import pytest
 from tornado.httpclient import HTTPClient
+from tornado_chassis import export
+from tornado_chassis.export import Sender
 from tornado_chassis.settings import read
-from tornado_chassis.tracing import export
-from tornado_chassis.tracing.export import Sender
 from tornado_chassis.tracing.otlp import Otlp
 from tornado_chassis.tracing.spans import Backend, Span
 from tornado_chassis.tracing.zipkin import Backend as Zipkin
@@ -292,6 +295,125 @@ def test_backend_with_an_impossible_name(log: Log) -> None:
 
 def test_exporter_that_never_started_can_be_stopped() -> None:
     stop(make_sender("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("20", 20, 21),
+        # As a date has no fractions, and time passes until it is read.
+        (
+            lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True),
+            110,
+            121,
+        ),
+        ("99999999999999999999", 3600, 3601),
+        ("0", 0, 1),
+        ("-5", 0, 1),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 1),
+        ("Wed, 21 Oct 2015 07:28:00", 0, 1),
+        ("soon", 0, 1),
+        ("nan", 0, 1),
+        ("٣", 0, 1),
+    ],
+)
+def test_retry_after_is_heeded(
+    status: int,
+    header: str | Callable[[], str],
+    least: float,
+    most: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    with receiving() as receiver:
+        receiver.headers["Retry-After"] = header if isinstance(header, str) else header()
+        receiver.statuses.append(status)
+        sender = make_sender(receiver.url)
+        monkeypatch.setattr(sender._stopping, "wait", waits.append)
+        sender.start()
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    [wait] = waits
+    assert least <= wait <= most
+
+
+def test_backend_that_says_when_to_come_back_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with receiving() as receiver:
+        receiver.headers["Retry-After"] = "20"
+        receiver.statuses.extend([429] * (2 * export.MAX_REFUSALS))
+        sender = make_sender(receiver.url)
+        monkeypatch.setattr(sender._stopping, "wait", lambda seconds: None)
+        sender.start()
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 0)
+
+
+@pytest.mark.parametrize("count", ["2", 2])
+def test_partial_success_counts_what_was_rejected(count: str | int, log: Log) -> None:
+    with receiving() as receiver:
+        why = "too old\n" + "x" * 10_000
+        partial = {"rejectedSpans": count, "errorMessage": why}
+        receiver.answer = json.dumps({"partialSuccess": partial}).encode()
+        sender = make_sender(receiver.url)
+        end(sender, spans=3)
+        sender.start()
+        receiver.wait_for(spans=3)
+        log.wait_for("failed")
+        receiver.answer = b"{}"
+        end(sender)
+        receiver.wait_for(spans=4)
+        stop(sender)
+    assert (sender.sent, sender.failed, sender.dropped) == (2, 2, 0)
+    failed, works = log.lines
+    assert failed.startswith(f"Span export to {receiver.url} failed: 2 of 3 were rejected: too old")
+    assert len(failed) < 500
+    assert works == f"Span export to {receiver.url} works again"
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent", "failed"),
+    [
+        ("", 1, 0),
+        ("[" * 60_000, 1, 0),
+        ("[]", 1, 0),
+        ("\xff", 1, 0),
+        ('{"partialSuccess": null}', 1, 0),
+        ('{"partialSuccess": 7}', 1, 0),
+        ('{"partialSuccess": {}}', 1, 0),
+        ('{"partialSuccess": {"rejectedSpans": null}}', 1, 0),
+        ('{"partialSuccess": {"rejectedSpans": "many"}}', 1, 0),
+        ('{"partialSuccess": {"rejectedSpans": NaN}}', 1, 0),
+        ('{"partialSuccess": {"rejectedSpans": Infinity}}', 1, 0),
+        ('{"partialSuccess": {"rejectedSpans": "-1"}}', 1, 0),
+        ('{"partialSuccess": {"rejectedSpans": "999", "errorMessage": 3}}', 0, 1),
+        ('{"partialSuccess": {"rejectedDataPoints": 1}}', 0, 1),
+    ],
+)
+def test_any_answer_of_success_is_one(answer: str, sent: int, failed: int, log: Log) -> None:
+    with receiving() as receiver:
+        receiver.answer = answer.encode("latin-1")
+        sender = start_sender(receiver.url)
+        end(sender)
+        receiver.wait_for(spans=1)
+        stop(sender)
+    assert (sender.sent, sender.failed, sender.dropped) == (sent, failed, 0)
+    assert len(log.lines) == failed
+
+
+def test_warning_of_a_backend_that_took_everything_is_logged(log: Log) -> None:
+    with receiving() as receiver:
+        receiver.answer = b'{"partialSuccess": {"errorMessage": "use https"}}'
+        sender = start_sender(receiver.url)
+        end(sender)
+        log.wait_for("use https")
+        stop(sender)
+    assert (sender.sent, sender.failed) == (1, 0)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])

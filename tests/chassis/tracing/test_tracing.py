@@ -11,11 +11,11 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.web import Finish, HTTPError, RequestHandler
 from tornado.websocket import websocket_connect
-from tornado_chassis import __version__, tracing
+from tornado_chassis import __version__, export, tracing
 from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.feature import Feature
-from tornado_chassis.tracing import export, otel
+from tornado_chassis.tracing import otel
 
 from ..settings import SERVICE, VERSION, Settings, SettingsOfZipkin
 from ..testing import ChassisTest, reserved_port

@@ -60,18 +60,18 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     listen on an address, with 64 for an unknown argument, and with 1 after any other exception.
     """
     loaded = configure(arguments, kind)
-    if arguments != ["openapi"]:
-        loaded.start_logging()
-    match arguments:
-        case ["--reload"]:
-            _run_and_reload(loaded, app)
-        case ["openapi"]:
-            # What is logged meanwhile must not get into the document.
-            with redirect_stdout(sys.stderr):
-                service = import_module(app).make_service(loaded)
-            _print_openapi(service)
-        case _:
-            run(import_module(app).make_service(loaded))
+    if arguments == ["openapi"]:
+        # What is logged meanwhile must not get into the document.
+        with redirect_stdout(sys.stderr):
+            loaded.start_logging()
+            service = import_module(app).make_service(loaded)
+        _print_openapi(service)
+        return
+    loaded.start_logging()
+    if arguments == ["--reload"]:
+        _run_and_reload(loaded, app)
+    else:
+        run(import_module(app).make_service(loaded))
 
 
 def _print_openapi(service: "Service") -> None:
@@ -117,7 +117,7 @@ def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
     atexit.register(_exit_despite_daemon_threads)
     _read_arguments(arguments, kind)
     loaded = settings.load(kind)
-    if arguments and loaded.environment != "development":
+    if arguments == ["--reload"] and loaded.environment != "development":
         print(f"--reload is for development: ENVIRONMENT is {loaded.environment}", file=sys.stderr)
         raise SystemExit(EX_USAGE)
     loaded.prepare()

@@ -24,6 +24,9 @@ from tornado_chassis.settings.newrelic import NewRelicSettings
 # {% if cookiecutter.tracing == "jaeger" %}
 from tornado_chassis.settings.otlp import OtlpSettings
 # {% endif %}
+# {% if cookiecutter.metrics == "otlp" %}
+from tornado_chassis.settings.otlp_metrics import OtlpMetricsSettings
+# {% endif %}
 # {% if cookiecutter.error_tracking == "sentry" %}
 from tornado_chassis.settings.sentry import SentrySettings
 # {% endif %}
@@ -60,6 +63,9 @@ class Settings(
     # {% if cookiecutter.console != "none" %}
     ConsoleSettings,
     # {% endif %}
+    # {% if cookiecutter.__admin %}
+    AdminSettings,
+    # {% endif %}
     # {% if cookiecutter.error_tracking == "sentry" %}
     SentrySettings,
     # {% elif cookiecutter.error_tracking == "newrelic" %}
@@ -71,14 +77,13 @@ class Settings(
     # {% elif cookiecutter.tracing == "zipkin" %}
     ZipkinSettings,
     # {% endif %}
-    # {% if cookiecutter.metrics == "statsd" %}
+    # {% if cookiecutter.metrics == "otlp" %}
+    OtlpMetricsSettings,
+    # {% elif cookiecutter.metrics == "statsd" %}
     StatsdSettings,
     # {% endif %}
     # {% if cookiecutter.logging != "none" %}
     LogSettings,
-    # {% endif %}
-    # {% if cookiecutter.__admin %}
-    AdminSettings,
     # {% endif %}
     ServerSettings,
 ):
@@ -107,6 +112,8 @@ class Settings(
         # {% endif %}
         # {% if cookiecutter.metrics == "prometheus" %}
         from tornado_chassis.metrics.prometheus import Prometheus
+        # {% elif cookiecutter.metrics == "otlp" %}
+        from tornado_chassis.metrics.otlp import OtlpMetrics
         # {% elif cookiecutter.metrics == "statsd" %}
         from tornado_chassis.metrics.statsd import StatsD
         # {% endif %}
@@ -132,6 +139,8 @@ class Settings(
             # {% endif %}
             # {% if cookiecutter.metrics == "prometheus" %}
             Prometheus(self),
+            # {% elif cookiecutter.metrics == "otlp" %}
+            OtlpMetrics(self),
             # {% elif cookiecutter.metrics == "statsd" %}
             StatsD(self),
             # {% endif %}

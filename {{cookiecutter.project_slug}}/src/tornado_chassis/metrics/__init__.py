@@ -34,7 +34,8 @@ LABEL_CHARACTERS = 1000
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 # What the chassis and the backends measure themselves, with what Prometheus appends.
 _RESERVED = re.compile(
-    r"(build|event_loop_(blocked|lag)_seconds|http_(client|server)_request_duration_seconds"
+    r"(build|target_info|event_loop_(blocked|lag)_seconds"
+    r"|http_(client|server)_request_duration_seconds"
     r"|http_server_((active|refused)_requests|(max|open)_connections)"
     r"|http_server_route_without_latency_objective|background_failures"
     r"|(log_lines|statsd)_dropped|otel_(spans_[a-z]+|attributes_dropped)"

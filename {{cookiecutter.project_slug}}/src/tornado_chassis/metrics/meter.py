@@ -1,15 +1,25 @@
 """What all backends measure: requests, outgoing calls, and the event loop."""
 
 import asyncio
+import gc
+import os
+import socket
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic, time
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, process_time, time
 
 from ..client import Calls
 from ..counts import COUNTS
 from ..exchange import Exchange
 from ..feature import Call, Feature, Runtime
+from ..settings.server import ServerSettings
 from . import BUCKETS
+
+Values = Iterator[tuple[str, str, float, Mapping[str, str]]]
+"""Name, description, value and labels of each."""
 
 LAG_INTERVAL_SECONDS = 0.25
 LAG_WINDOW_SECONDS = 15.0
@@ -104,8 +114,7 @@ class Meter(Feature):
             durations = self.calls[key] = Durations()
         durations.observe(call.duration, None)
 
-    def gauges(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
-        """Name, description, present value and labels of each gauge."""
+    def gauges(self) -> Values:
         for key, active in self.active.items():
             labels = dict(zip(LABELS, key, strict=False))
             yield "http_server_active_requests", "HTTP server requests in flight.", active, labels
@@ -130,6 +139,29 @@ class Meter(Feature):
         if self.runtime.max_connections:
             name, meaning = "http_server_max_connections", "How many connections there may be."
             yield name, meaning, self.runtime.max_connections, {}
+
+
+def process_totals() -> Values:
+    """What Prometheus's own library measures of the process, for other backends."""
+    name, meaning = "python_gc_collections", "Garbage collections."
+    for generation, figures in enumerate(gc.get_stats()):
+        yield name, meaning, figures["collections"], {"generation": str(generation)}
+    name, meaning = "process_cpu_time_seconds", "CPU time that the process has used."
+    yield name, meaning, process_time(), {}
+
+
+def process_gauges() -> Values:
+    if sys.platform != "win32":
+        with suppress(OSError):  # only Linux has this file
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            size = pages * os.sysconf("SC_PAGE_SIZE")
+            yield "process_memory_usage_bytes", "Resident memory of the process.", size, {}
+
+
+def instance_of(settings: ServerSettings) -> str:
+    """The host, and what distinguishes this process from others on it."""
+    is_alone = settings.port and not settings.reuse_port
+    return f"{socket.gethostname()}:{settings.port if is_alone else os.getpid()}"
 
 
 class Lag:

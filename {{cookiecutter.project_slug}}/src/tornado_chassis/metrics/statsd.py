@@ -14,21 +14,16 @@ an unknown host, and blocks the event loop while it sends.
 """
 
 import asyncio
-import gc
 import logging
 import math
-import os
 import platform
 import re
 import socket
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from threading import Event, RLock, Thread
-from time import process_time
 from typing import Any
 
 from ..exchange import Exchange
@@ -36,7 +31,7 @@ from ..feature import Call, Export
 from ..settings.setting import in_force
 from ..settings.statsd import StatsdSettings
 from . import MAX_SERIES, Gauge, Histogram, dropped, instruments, subscribers
-from .meter import Lag, Meter
+from .meter import Lag, Meter, instance_of, process_gauges, process_totals
 
 FLUSH_TICKS = 4
 """After how many intervals of the lag what was measured is sent."""
@@ -102,7 +97,7 @@ class StatsD(Meter):
         self.lag = Lag(self._tick)
         self._names = settings.service_name, settings.service_version
         prefix = in_force(settings, "statsd_prefix") + "."
-        self._outbox = _Outbox(prefix, _dotted("", _instance(settings)))
+        self._outbox = _Outbox(prefix, _dotted("", instance_of(settings)))
         self._connection: _Connection | None = None
         if settings.statsd_host is None:
             log.info("Metrics are not sent: STATSD_HOST is not set")
@@ -179,27 +174,14 @@ class StatsD(Meter):
                     self._grow((series.name, *series.label_values), series.value)
         for name, _, total, names in self.runtime.totals():
             self._grow((name, *names.values()), total)
-        for name, _, value, names in self.gauges():
+        for name, _, value, names in (*self.gauges(), *process_totals(), *process_gauges()):
             write(_dotted(name, *names.values()), "g", value)
         write(_dotted("build_info", *self._names, platform.python_version()), "g", 1)
-        for name, value in _process():
-            write(name, "g", value)
 
     def _grow(self, key: tuple[str, ...], total: float) -> None:
         if growth := total - self._sent.get(key, 0):
             self._outbox.write(_dotted(*key), "c", growth)
             self._sent[key] = total
-
-
-def _process() -> Iterator[tuple[str, float]]:
-    """Gauges of the process."""
-    yield "process_cpu_time_seconds", process_time()
-    if sys.platform != "win32":
-        with suppress(OSError):  # only Linux has this file
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            yield "process_memory_usage_bytes", pages * os.sysconf("SC_PAGE_SIZE")
-    for generation, figures in enumerate(gc.get_stats()):
-        yield f"python_gc_collections.{generation}", figures["collections"]
 
 
 class _Connection:
@@ -306,12 +288,6 @@ class _Connection:
             probed.close()
             raise
         return probed
-
-
-def _instance(settings: StatsdSettings) -> str:
-    """The host, and what distinguishes this process from others on it."""
-    is_alone = settings.port and not settings.reuse_port
-    return f"{socket.gethostname()}_{settings.port if is_alone else os.getpid()}"
 
 
 @lru_cache(maxsize=MAX_SERIES)

@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from . import parsing
-from .proxy import ProxySettings
+from .resource import ResourceSettings, key_values
 from .setting import group, setting
-from .tracing import key_values
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
 
-def _headers(text: str) -> dict[str, str]:
-    headers = key_values(text)
+def headers(text: str) -> dict[str, str]:
+    found = key_values(text)
     header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*")
-    if not all(header.fullmatch(f"{name}:{value}") for name, value in headers.items()):
+    if not all(header.fullmatch(f"{name}:{value}") for name, value in found.items()):
         raise ValueError("should contain names and values of HTTP headers")
-    return headers
+    return found
 
 
-def _certificate(text: str) -> str:
+def certificate_file(text: str) -> str:
     tls_context(text, None, None)
     return text
 
@@ -52,7 +51,7 @@ def tls_context(
     return context
 
 
-def _conflicts(
+def conflicts_of(
     prefix: str, endpoint: str | None, certificate: str | None, key: str | None
 ) -> Iterable[str]:
     if endpoint and urlsplit(endpoint).port == 4317:
@@ -69,7 +68,7 @@ def _conflicts(
 
 
 @group
-class OtlpExporterSettings(ProxySettings):
+class OtlpExporterSettings(ResourceSettings):
     """What OpenTelemetry specifies for all kinds of telemetry:
     https://opentelemetry.io/docs/specs/otel/protocol/exporter/
     """
@@ -79,20 +78,19 @@ class OtlpExporterSettings(ProxySettings):
         "OTEL_EXPORTER_OTLP_*PROTOCOL=http/protobuf": "it is http/json, to the same port",
         "OTEL_EXPORTER_OTLP_*PROTOCOL": "telemetry is sent over HTTP: send to port 4318",
         "OTEL_EXPORTER_OTLP_*INSECURE": "the endpoint decides, with http:// or https://",
-        "OTEL_EXPORTER_JAEGER_*": "Jaeger takes OTLP: set OTEL_EXPORTER_OTLP_ENDPOINT",
     }
 
     # These URLs may contain a password by mistake, or a key in their query.
     otel_exporter_otlp_endpoint: str | None = setting(
         None, parse=parsing.http_url, secret=True, shared=True
     )
-    """Where spans are sent with OTLP over HTTP, such as `http://jaeger:4318`. Without it, none are
-    sent."""
+    """Where telemetry is sent with OTLP over HTTP, such as `http://collector:4318`. Without it,
+    none is sent."""
 
     otel_exporter_otlp_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=_headers, secret=True, shared=True
+        default_factory=dict, parse=headers, secret=True, shared=True
     )
-    """Headers to send with spans, such as a key: `name=value,name=value`."""
+    """Headers to send with it, such as a key: `name=value,name=value`."""
 
     otel_exporter_otlp_timeout: int = setting(10_000, parse=parsing.timeout, shared=True)
     """How long to wait for a response, in milliseconds; 0 means no limit."""
@@ -100,7 +98,7 @@ class OtlpExporterSettings(ProxySettings):
     otel_exporter_otlp_compression: Literal["none", "gzip"] = setting("none", shared=True)
     """`none` or, for a distant backend, `gzip`."""
 
-    otel_exporter_otlp_certificate: str | None = setting(None, parse=_certificate, shared=True)
+    otel_exporter_otlp_certificate: str | None = setting(None, parse=certificate_file, shared=True)
     """File with the certificates, in PEM format, that the backend's is checked against. Default:
     those of the system."""
 
@@ -112,23 +110,40 @@ class OtlpExporterSettings(ProxySettings):
 
     def conflicts(self) -> Iterable[str]:
         yield from super().conflicts()
-        yield from _conflicts(
+        yield from conflicts_of(
             "OTEL_EXPORTER_OTLP",
             self.otel_exporter_otlp_endpoint,
             self.otel_exporter_otlp_client_certificate,
             self.otel_exporter_otlp_client_key,
         )
 
+    def tls_with(
+        self, ca: str | None, certificate: str | None, key: str | None
+    ) -> "SSLContext | None":
+        """How connections are secured, with these files in place of those for all telemetry."""
+        ca = ca or self.otel_exporter_otlp_certificate
+        if not certificate:
+            certificate = self.otel_exporter_otlp_client_certificate
+            key = self.otel_exporter_otlp_client_key
+        try:
+            return tls_context(ca, certificate, key)
+        except ValueError:  # which `conflicts` reports
+            return tls_context(ca, None, None)
+
 
 @group
 class OtlpSettings(OtlpExporterSettings):
+    unread = {  # noqa: RUF012 (never changed)
+        "OTEL_EXPORTER_JAEGER_*": "Jaeger takes OTLP: set OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
+
     otel_exporter_otlp_traces_endpoint: str | None = setting(
         None, parse=parsing.http_url, secret=True, shared=True
     )
-    """The complete URL, if the path of the backend is not `/v1/traces`."""
+    """The complete URL to send spans to, if it is another one or its path is not `/v1/traces`."""
 
     otel_exporter_otlp_traces_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=_headers, secret=True, shared=True
+        default_factory=dict, parse=headers, secret=True, shared=True
     )
     """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
 
@@ -143,7 +158,7 @@ class OtlpSettings(OtlpExporterSettings):
     """Like `OTEL_EXPORTER_OTLP_COMPRESSION`."""
 
     otel_exporter_otlp_traces_certificate: str | None = setting(
-        None, parse=_certificate, shared=True
+        None, parse=certificate_file, shared=True
     )
     """Like `OTEL_EXPORTER_OTLP_CERTIFICATE`."""
 
@@ -155,7 +170,7 @@ class OtlpSettings(OtlpExporterSettings):
 
     def conflicts(self) -> Iterable[str]:
         yield from super().conflicts()
-        yield from _conflicts(
+        yield from conflicts_of(
             "OTEL_EXPORTER_OTLP_TRACES",
             self.otel_exporter_otlp_traces_endpoint,
             self.otel_exporter_otlp_traces_client_certificate,
@@ -164,13 +179,8 @@ class OtlpSettings(OtlpExporterSettings):
 
     def traces_tls(self) -> "SSLContext | None":
         """How connections are secured on which spans are sent; None for the usual way."""
-        ca = self.otel_exporter_otlp_traces_certificate or self.otel_exporter_otlp_certificate
-        certificate = self.otel_exporter_otlp_traces_client_certificate
-        key = self.otel_exporter_otlp_traces_client_key
-        if not certificate:
-            certificate = self.otel_exporter_otlp_client_certificate
-            key = self.otel_exporter_otlp_client_key
-        try:
-            return tls_context(ca, certificate, key)
-        except ValueError:  # which `conflicts` reports
-            return tls_context(ca, None, None)
+        return self.tls_with(
+            self.otel_exporter_otlp_traces_certificate,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )

@@ -2,24 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
-from urllib.parse import unquote
 
 from . import parsing
-from .proxy import ProxySettings
+from .resource import ResourceSettings, exporters
 from .server import ServerSettings
 from .setting import group, setting
 
 FORMATS = "tracecontext", "baggage", "b3", "b3multi"
-
-
-def key_values(text: str) -> dict[str, str]:
-    """`key=value,key=value`, with percent-encoded values."""
-    pairs = [item.partition("=") for item in parsing.comma_separated(text)]
-    if not all(key.strip() and equals for key, equals, _ in pairs):
-        raise ValueError("should look like key=value,key=value")
-    return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
 
 
 def propagators(text: str) -> tuple[str, ...]:
@@ -32,48 +23,14 @@ def propagators(text: str) -> tuple[str, ...]:
     return known
 
 
-def exporters(own: str) -> Callable[[str], str]:
-    """`own` is the name of the one that there is."""
-
-    def parse(text: str) -> str:
-        names = {*parsing.comma_separated(text.lower())}
-        if names in ({own}, {"none"}):
-            return names.pop()
-        problem = f"should be {own} or none"
-        raise parsing.PartlyInvalid(own, problem) if own in names else ValueError(problem)
-
-    return parse
-
-
 @group
-class TracingSettings(ProxySettings):
+class TracingSettings(ResourceSettings):
     unread = {  # noqa: RUF012 (never changed)
         "OTEL_BSP_*": "up to 512 spans are sent at once, after a second, and up to 4 MiB wait",
         "OTEL_LOGRECORD_*": "logs are not sent with OTLP",
         "OTEL_*_LIMIT": "a span has up to 128 attributes, events and links",
-        "OTEL_LOG_LEVEL": "OpenTelemetry logs like everything else",
-        "OTEL_*CONFIG_FILE": "only variables are read",
-        "OTEL_ENTITIES": "OTEL_RESOURCE_ATTRIBUTES describes the service",
-        "OTEL_LOGS_EXPORTER=none": "",
         "OTEL_METRICS_EXPORTER=none": "",
-        "OTEL_LOGS_EXPORTER": "logs are written to standard output",
-        "OTEL_EXPORTER_OTLP_LOGS_*": "logs are written to standard output",
-        "OTEL_BLRP_*": "logs are written to standard output",
-        # Other libraries read these.
-        "OTEL_PYTHON_*": "",
-        "OTEL_INSTRUMENTATION_*": "",
-        "OTEL_SEMCONV_*": "",
     }
-
-    otel_service_name: str | None = setting(
-        None, shared=True, instead=lambda given: given.service_name
-    )
-    """The service's name in traces. Default: its own name."""
-
-    otel_resource_attributes: Mapping[str, str] = setting(
-        default_factory=dict, parse=key_values, shared=True
-    )
-    """Additional attributes to send with spans: `key=value,key=value`."""
 
     otel_traces_exporter: str = setting("otlp", parse=exporters("otlp"), shared=True)
     """`otlp`, or `none` to send no spans."""
@@ -90,9 +47,6 @@ class TracingSettings(ProxySettings):
 
     otel_traces_sampler_arg: float = setting(1.0, parse=parsing.number(0, 1), shared=True)
     """Ratio of traces that `traceidratio` records, from 0 to 1."""
-
-    otel_sdk_disabled: bool = setting(False, parse=parsing.flag, shared=True)
-    """Turns off the recording of spans."""
 
     otel_propagators: tuple[str, ...] = setting(("tracecontext",), parse=propagators, shared=True)
     """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,

@@ -1,8 +1,9 @@
 """Where spans are sent in Zipkin's format."""
 
 from . import parsing
+from .resource import exporters
 from .setting import group, setting
-from .tracing import TracingSettings, exporters, propagators
+from .tracing import TracingSettings, propagators
 
 
 @group

@@ -1,10 +1,10 @@
 """Tracing with Jaeger, or with any other backend that accepts OTLP over HTTP."""
 
+from ..export import resource_of
 from ..settings.otlp import OtlpSettings
 from ..settings.tracing import TracingSettings
 from .otel import Exporting
 from .otlp import Otlp
-from .spans import resource_of
 
 
 class Jaeger(Exporting):

@@ -23,12 +23,12 @@ from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
+from ..export import Sender
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
 from ..values import text
 from . import spans
 from .b3 import B3, B3_MULTI
-from .export import Sender
 from .propagation import KNOWN_FLAGS, SAMPLED, TRACE_CONTEXT, Format, Parent, Propagation
 from .tracer import LIMIT, Span, Tracing, current_span
 

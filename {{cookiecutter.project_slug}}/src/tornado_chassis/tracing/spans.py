@@ -9,10 +9,8 @@ from ssl import SSLContext
 from time import perf_counter, time_ns
 from typing import Any, NamedTuple, Protocol
 
-from .. import __version__
 from ..exchange import Exchange
-from ..settings.tracing import TracingSettings
-from ..values import TEXT_CHARACTERS, cut, encodable, name_of, stack, text
+from ..values import TEXT_CHARACTERS, cut, name_of, stack, text
 from .tracer import LIMIT, host
 from .tracer import Span as _Span
 
@@ -210,24 +208,6 @@ def describe(
         attributes["error.type"] = error
     verb = "HTTP" if method == "_OTHER" else method
     return f"{verb} {route}" if route else verb, Recurring(attributes)
-
-
-def resource_of(settings: TracingSettings) -> dict[str, str]:
-    """The attributes that describe the service in its spans."""
-    resource = {
-        "service.name": settings.service_name,
-        "service.version": settings.service_version,
-        "deployment.environment.name": settings.environment,
-        # The name `opentelemetry` is reserved for OpenTelemetry's own SDKs.
-        "telemetry.sdk.name": "tornado-chassis",
-        "telemetry.sdk.language": "python",
-        "telemetry.sdk.version": __version__,
-        **settings.otel_resource_attributes,
-    }
-    if settings.otel_service_name:
-        resource["service.name"] = settings.otel_service_name
-    # Bytes in the environment that are not text would make every span invalid.
-    return {encodable(name): encodable(value) for name, value in resource.items()}
 
 
 def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:

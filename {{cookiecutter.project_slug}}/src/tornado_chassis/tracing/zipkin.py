@@ -15,10 +15,11 @@ from json.encoder import encode_basestring_ascii as _quote
 from ssl import SSLContext
 from typing import Any
 
+from ..export import resource_of
 from ..settings.zipkin import ZipkinSettings
 from ..values import TEXT_CHARACTERS, exceeds, text
 from .otel import Exporting
-from .spans import Encoding, Event, Span, resource_of
+from .spans import Encoding, Event, Span
 
 _encode = json.JSONEncoder(default=str).encode
 

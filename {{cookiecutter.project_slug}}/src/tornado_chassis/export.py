@@ -7,19 +7,24 @@ by its length, and no request has to wait while a whole batch is encoded.
 import asyncio
 import base64
 import http.client
+import json
 import logging
 import random
+import re
 import socket
 import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from itertools import islice
-from time import monotonic
-from typing import Any, TypeVar
+from time import monotonic, time
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..values import well_formed
+from . import __version__
+from .settings.resource import ResourceSettings
+from .values import encodable, well_formed
 
 BATCH = 512
 """Maximum number of texts that are sent at once, as in OpenTelemetry's SDK."""
@@ -36,13 +41,27 @@ STOP_SECONDS = 1.4
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 30.0
 
+MAX_RETRY_AFTER_SECONDS = 3600
+
 # A batch is given up after this many error responses, because it may be their cause.
 MAX_REFUSALS = 8
 ANSWER_BYTES = 64 * 1024
+MESSAGE_CHARACTERS = 200
 
 Item = TypeVar("Item")
 
 log = logging.getLogger(__name__)
+
+
+class _Answer(NamedTuple):
+    """The status of the backend's response, or 0, and what to log if something went wrong."""
+
+    status: int
+    problem: str = ""
+    #: How many of the batch an OTLP backend did not accept, although it answered with 200.
+    rejected: int = 0
+    #: How many seconds the backend wants to be left alone.
+    retry_after: int | None = None
 
 
 class Sender:
@@ -112,9 +131,18 @@ class Sender:
                     "%d %ss were lost: they could not be sent before the stop", lost, self._unit
                 )
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was queued has been sent or given up."""
+        return not self._queue
+
+    @property
+    def is_full(self) -> bool:
+        return self._size > QUEUE_CHARACTERS
+
     def put(self, encode: Callable[[Item], str], item: Item) -> None:
         """Queues what `encode` returns; may be called from any thread."""
-        if self._size > QUEUE_CHARACTERS:
+        if self.is_full:
             self.dropped += 1
             return
         try:
@@ -158,29 +186,28 @@ class Sender:
         export = f"{self._unit.capitalize()} export to {self._name}"
         while True:
             last = self._stopping.is_set()
-            status, problem = self._attempt(body)
-            if 200 <= status < 300:
-                self.sent += len(batch)
-                if self._is_failing:
-                    log.info("%s works again", export)
-                    self._is_failing = False
-                return True
-            if not self._is_failing:
+            status, problem, rejected, retry_after = self._attempt(body, len(batch))
+            if problem and not self._is_failing:
                 log.warning("%s failed: %s", export, problem)
-                self._is_failing = True
+            elif self._is_failing and not problem:
+                log.info("%s works again", export)
+            self._is_failing = bool(problem)
+            if 200 <= status < 300:
+                self.sent += len(batch) - rejected
+                self.failed += rejected
+                return True
             # OTLP does not retry after a 500, but a restarting collector may answer with one.
-            refusals += status != 0
+            refusals += status != 0 and retry_after is None
             if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
                 self.failed += len(batch)
                 return True
             if last:
                 return False
             # With jitter, so that instances do not all retry at the same time.
-            self._stopping.wait(delay * random.uniform(0.5, 1))
+            self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
             delay = min(2 * delay, MAX_DELAY_SECONDS)
 
-    def _attempt(self, body: bytes) -> tuple[int, str]:
-        """The status of the backend's response, or 0, and what to log about it."""
+    def _attempt(self, body: bytes, count: int) -> _Answer:
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
@@ -192,16 +219,19 @@ class Sender:
             connection.sock.deadline = connection.deadline
             connection.request("POST", self._target, body, self._headers)
             response = connection.getresponse()
-            response.read(ANSWER_BYTES)
+            answer = response.read(ANSWER_BYTES)
             if not response.isclosed():
                 connection.close()
         except (OSError, ValueError, http.client.HTTPException) as error:
             connection.close()
             if used and isinstance(error, ConnectionError):
                 # The backend had closed it while it was idle.
-                return self._attempt(body)
-            return 0, str(error) or type(error).__name__
-        return response.status, f"{response.status} {response.reason}"
+                return self._attempt(body, count)
+            return _Answer(0, str(error) or type(error).__name__)
+        if 200 <= response.status < 300:
+            return _Answer(response.status, *_rejected(answer, count))
+        retry_after = _seconds(response.headers.get("Retry-After", ""))
+        return _Answer(response.status, f"{response.status} {response.reason}", 0, retry_after)
 
     def _connect(self) -> "_Connection":
         server = self._proxy.netloc.rpartition("@")[2] or self._url.netloc
@@ -211,6 +241,33 @@ class Sender:
         if self._proxy.netloc:
             connection.set_tunnel(self._url.netloc, headers=self._credentials)
         return connection
+
+
+def _rejected(answer: bytes, count: int) -> tuple[str, int]:
+    """What an OTLP backend says of a batch that it accepted only in part, or warns of; and how many
+    it rejected."""
+    try:
+        partial = json.loads(answer)["partialSuccess"]
+        rejected = partial.get("rejectedSpans") or partial.get("rejectedDataPoints") or 0
+        rejected = min(max(int(rejected), 0), count)
+        message = str(partial.get("errorMessage") or "")[:MESSAGE_CHARACTERS]
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return "", 0  # all was accepted, or the backend has another protocol
+    if rejected:
+        message = f"{rejected} of {count} were rejected: {message}"
+    return message, rejected
+
+
+def _seconds(retry_after: str) -> int | None:
+    """The header as https://www.rfc-editor.org/rfc/rfc9110#field.retry-after has it."""
+    try:
+        if re.fullmatch("[0-9]+", retry_after):
+            seconds = int(retry_after)
+        else:
+            seconds = int(parsedate_to_datetime(retry_after).timestamp() - time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0), MAX_RETRY_AFTER_SECONDS)
 
 
 class _Socket(socket.socket):
@@ -279,3 +336,21 @@ def _until(deadline: float) -> float:
     if seconds <= 0:
         raise TimeoutError("timed out")
     return seconds
+
+
+def resource_of(settings: ResourceSettings) -> dict[str, str]:
+    """The attributes that describe the service in its telemetry."""
+    resource = {
+        "service.name": settings.service_name,
+        "service.version": settings.service_version,
+        "deployment.environment.name": settings.environment,
+        # The name `opentelemetry` is reserved for OpenTelemetry's own SDKs.
+        "telemetry.sdk.name": "tornado-chassis",
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": __version__,
+        **settings.otel_resource_attributes,
+    }
+    if settings.otel_service_name:
+        resource["service.name"] = settings.otel_service_name
+    # Bytes in the environment that are not text would make every message invalid.
+    return {encodable(name): encodable(value) for name, value in resource.items()}
