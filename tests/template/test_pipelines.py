@@ -17,7 +17,6 @@ import pytest
 import uv
 import yaml
 
-from ..backends import home
 from ..backends.kubernetes import kustomize
 from .conftest import Generate
 from .project import NEWEST, OLDEST, TEMPLATE, Project, git, interpreter
@@ -93,76 +92,6 @@ def test_commands_are_those_of_the_documents(generate: Generate, ci: str, deploy
                 assert command in documented | ONLY_IN_A_PIPELINE, job
 
 
-def test_both_pipelines_run_the_same_commands(generate: Generate) -> None:
-    ran = [
-        {
-            as_on_github(command)
-            for job in jobs(project)
-            if job not in (*PROPOSING, "template")
-            for command in commands(project, job)
-        }
-        for project in (generate(ci=ci) for ci in PIPELINES)
-    ]
-    assert ran[0] == ran[1] - ONLY_IN_A_PIPELINE
-
-
-def as_on_github(command: str) -> str:
-    """Where GitLab runs a job in an image of the tool, GitHub's machines have it, or Docker."""
-    command = command.replace("buildah build", "docker build")
-    command = command.replace("kustomize build", "kubectl kustomize")
-    if command.startswith("promtool"):
-        run = "docker compose run --rm --no-deps --entrypoint promtool prometheus"
-        command = command.replace("promtool", run).replace(" deploy/", " /etc/")
-    return command
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("deployment", DEPLOYMENTS)
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_what_is_deployed_is_checked(generate: Generate, ci: str, deployment: str) -> None:
-    """By the commands as they stand there, with the tools that are here."""
-    for metrics in ("prometheus", "statsd"):
-        project = generate(ci=ci, deployment=deployment, metrics=metrics)
-        found = {"alerts", "manifests"} & jobs(project).keys()
-        expected = set()
-        if deployment != "none" and metrics == "prometheus":
-            expected.add("alerts")
-        if deployment == "kubernetes":
-            expected.add("manifests")
-        assert found == expected
-        for job in sorted(found | ({"schemas"} & jobs(project).keys())):
-            for command in commands(project, job):
-                tried(project, command)
-
-
-def tried(project: Project, command: str) -> None:
-    name, *argv = shlex.split(command)
-    if name == "docker":
-        argv = [each.replace("/etc/prometheus/", "deploy/prometheus/") for each in argv]
-        service = argv.index("prometheus")
-        assert argv[:service] == "compose run --rm --no-deps --entrypoint promtool".split()
-        name, argv = "promtool", argv[service + 1 :]
-        compose = yaml.safe_load((project.path / "compose.yaml").read_text(encoding="utf-8"))
-        mounts = compose["services"]["prometheus"]["volumes"]
-        assert "./deploy/prometheus:/etc/prometheus:ro" in mounts
-    elif (name, argv[0]) == ("kubectl", "kustomize"):
-        name, argv[0] = "kustomize", "build"
-    programs = {
-        "promtool": home("prometheus") / "bin/promtool",
-        "kustomize": home("kubernetes") / "bin/kustomize",
-        # `uvx` would fetch it.
-        "uvx": Path(sysconfig.get_path("scripts"), argv[0]),
-    }
-    project.run(programs[name], *argv[1 if name == "uvx" else 0 :])
-
-
-def test_gitlab_tries_alerts_in_the_version_of_the_local_stack(generate: Generate) -> None:
-    project = generate(ci="gitlab")
-    compose = yaml.safe_load((project.path / "compose.yaml").read_text(encoding="utf-8"))
-    image = jobs(project)["alerts"]["image"]["name"]
-    assert image == compose["services"]["prometheus"]["image"]
-
-
 @pytest.mark.full
 def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
     """GitLab's, which GitHub's are a part of; what several jobs run is run once."""
@@ -182,17 +111,6 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
         dry = " --dry-run" if command.startswith("uvx pip-audit") else ""
         shell(project, command + dry)
     assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_audit_fails_where_nothing_could_be_looked_up(generate: Generate, ci: str) -> None:
-    project = generate(ci=ci)
-    requirement = f"nobody-has-published-this==1.0 --hash=sha256:{'0' * 64}\n"
-    (project.path / "requirements.txt").write_text(requirement, encoding="utf-8")
-    [audit] = (each for each in commands(project, "audit") if each.startswith("uvx pip-audit"))
-    output = project.run("bash", "-ec", audit, env=with_uv(project), status=1)
-    assert "could not be audited" in output
 
 
 @pytest.mark.parametrize("ci", PIPELINES)
@@ -250,16 +168,6 @@ def test_nothing_newer_proposes_nothing(generate: Generate, tmp_path: Path, ci: 
     remote = committed(project, tmp_path)
     propose(project, tmp_path, remote)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
-
-
-def test_registry_of_the_house_is_pushed_to_and_deployed_from(generate: Generate) -> None:
-    """A fork names it once, in `cookiecutter.json`."""
-    project = generate(ci="github", __registry="registry.acme.example")
-    release = yaml.safe_load((project.path / RELEASE).read_text(encoding="utf-8"))
-    overlay = project.path / "deploy/kubernetes/overlays/production/kustomization.yaml"
-    [image] = yaml.safe_load(overlay.read_text(encoding="utf-8"))["images"]
-    assert release["env"]["REGISTRY"] == "registry.acme.example"
-    assert image["newName"] == f"registry.acme.example/{project.slug}"
 
 
 @pytest.mark.parametrize("path", [RELEASE, ".gitlab-ci.yml"])
