@@ -22,14 +22,20 @@ class Cluster:
 
     def kubectl(self, *argv: str | Path, input: str = "") -> str:
         """What `kubectl ARGV` prints, warnings included; raises RuntimeError where it fails."""
-        kubeconfig = f"--kubeconfig={self.directory / 'kubeconfig'}"
-        return tool(home("apiserver") / "bin/kubectl", kubeconfig, *argv, input=input)
+        program = home("apiserver") / "bin/kubectl"
+        return tool(program, *argv, input=input, env=self._environment())
 
     def shell(self, command: str) -> str:
         """What a command of a page prints, with `kubectl` for this cluster."""
         path = f"{home('apiserver') / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        kubeconfig = str(self.directory / "kubeconfig")
-        return tool("bash", "-ec", command, env={"PATH": path, "KUBECONFIG": kubeconfig})
+        return tool("bash", "-ec", command, env={"PATH": path, **self._environment()})
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing is read from the home directory, and nothing is left there."""
+        return {
+            "KUBECONFIG": str(self.directory / "kubeconfig"),
+            "KUBECACHEDIR": str(self.directory / "cache"),
+        }
 
     def get(self, *argv: str) -> Any:
         """One object, or the list of those that there are."""

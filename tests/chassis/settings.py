@@ -33,7 +33,6 @@ FEATURES = {
     "console": "console:Console",
 }
 SERVICE, VERSION, PACKAGE = "my-service", "1.2.3", "tests.chassis"
-SERVICE, VERSION, PACKAGE = "my-service", "1.2.3", "tests.chassis"
 DEFAULT = "logs stub prometheus sentry probes console"
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 # {% if cookiecutter.chassis == "package" %}
 from tornado_chassis import compatibility
 # {% endif %}
-# {% if cookiecutter.__admin %}
+# {% if cookiecutter.logging == "none" and cookiecutter.console != "none" %}
+from tornado_chassis.settings.admin import TokenSettings
+# {% elif cookiecutter.logging == "none" and cookiecutter.__admin %}
 from tornado_chassis.settings.admin import AdminSettings
 # {% endif %}
 # {% if cookiecutter.console != "none" %}
@@ -63,9 +65,6 @@ class Settings(
     # {% if cookiecutter.console != "none" %}
     ConsoleSettings,
     # {% endif %}
-    # {% if cookiecutter.__admin %}
-    AdminSettings,
-    # {% endif %}
     # {% if cookiecutter.error_tracking == "sentry" %}
     SentrySettings,
     # {% elif cookiecutter.error_tracking == "newrelic" %}
@@ -84,6 +83,10 @@ class Settings(
     # {% endif %}
     # {% if cookiecutter.logging != "none" %}
     LogSettings,
+    # {% elif cookiecutter.console != "none" %}
+    TokenSettings,
+    # {% elif cookiecutter.__admin %}
+    AdminSettings,
     # {% endif %}
     ServerSettings,
 ):

@@ -139,8 +139,8 @@ class OtlpMetrics(Meter):
     def __init__(self, settings: OtlpMetricsSettings) -> None:
         super().__init__()
         self._names = {
-            "service": settings.service_name,
-            "version": settings.service_version,
+            "service_name": settings.service_name,
+            "service_version": settings.service_version,
             "python": platform.python_version(),
         }
         self._interval = settings.otel_metric_export_interval / 1000
