@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 # {% if cookiecutter.chassis == "package" %}
 from tornado_chassis import compatibility
 # {% endif %}
-# {% if cookiecutter.logging == "none" and cookiecutter.console != "none" %}
-from tornado_chassis.settings.admin import TokenSettings
-# {% elif cookiecutter.logging == "none" and cookiecutter.__admin %}
+# {% if cookiecutter.__admin and cookiecutter.logging == "none" and cookiecutter.console == "none" %}
 from tornado_chassis.settings.admin import AdminSettings
 # {% endif %}
 # {% if cookiecutter.console != "none" %}
@@ -62,9 +60,6 @@ class Settings(
     # {% if cookiecutter.console != "none" and cookiecutter.tracing in ("jaeger", "zipkin") %}
     TraceLinkSettings,
     # {% endif %}
-    # {% if cookiecutter.console != "none" %}
-    ConsoleSettings,
-    # {% endif %}
     # {% if cookiecutter.error_tracking == "sentry" %}
     SentrySettings,
     # {% elif cookiecutter.error_tracking == "newrelic" %}
@@ -81,11 +76,12 @@ class Settings(
     # {% elif cookiecutter.metrics == "statsd" %}
     StatsdSettings,
     # {% endif %}
+    # {% if cookiecutter.console != "none" %}
+    ConsoleSettings,
+    # {% endif %}
     # {% if cookiecutter.logging != "none" %}
     LogSettings,
-    # {% elif cookiecutter.console != "none" %}
-    TokenSettings,
-    # {% elif cookiecutter.__admin %}
+    # {% elif cookiecutter.__admin and cookiecutter.console == "none" %}
     AdminSettings,
     # {% endif %}
     ServerSettings,
