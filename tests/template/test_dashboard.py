@@ -83,6 +83,7 @@ NOT_SHOWN = {
     "python_gc_collections_total",
     "python_gc_objects_collected_total",
     "python_gc_objects_uncollectable_total",
+    "python_info",
 }
 OF_PROMETHEUS_ITSELF = {"up", "ALERTS"}
 METRIC = re.compile(r"([a-zA-Z_:][\w:]*)\{")

@@ -31,7 +31,7 @@ class TestConsole(ContractTest):
         assert error["request_id"] == request["ids"]["request_id"] == "caller.1"
 
     def test_routes_are_described_as_an_openapi_document(self) -> None:
-        described = json.loads(self.fetch_admin("/openapi.json").body)
+        described = json.loads(self.fetch_admin("/openapi.json", headers=BEARER).body)
         assert "get" in described["paths"]["/task/{name}"]
 
     def test_settings_are_shown_without_their_secrets(self) -> None:
