@@ -264,10 +264,9 @@ def test_compose_fits_its_schema_and_the_project(
             text = source.read_text()
             named += re.findall(r'https?://\S+|(?<=")\w+:\d+(?=")|(?<=host: ).*', text)
     hosts = {re.split(r"[:/]", each.rpartition("//")[2])[0] for each in named}
-    metrics = project.answers["metrics"]
-    backends = {metrics.replace("otlp", "prometheus"), project.answers["tracing"]}
-    backends -= {"none", "stub"}
-    local = {"grafana", "loki", "collector"} if metrics == "prometheus" else set()
+    metrics = project.answers["metrics"].replace("otlp", "prometheus")
+    backends = {metrics, project.answers["tracing"]} - {"none", "stub"}
+    local = {"grafana", "loki", "collector"} if "prometheus" in backends else set()
     assert services.keys() == {"service", "load", *backends, *local}
     assert backends <= hosts <= services.keys()
     # Only where a person asks for it.
