@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
@@ -61,10 +62,8 @@ class NewRelic(Feature):
             self._application.activate(timeout=0)
 
     def exports(self) -> Iterable[Export]:
-        if self._application:
-            yield Export("New Relic", "errors given to the agent", self._reported, self._dropped)
-        else:
-            yield Export("New Relic", "errors given to the agent")
+        counts = (self._reported, self._dropped) if self._application else ()
+        yield Export("New Relic", "errors given to the agent", *counts)
 
     def request_started(self, exchange: Exchange) -> None:
         if self._application is None or exchange.is_probe:
@@ -82,15 +81,11 @@ class NewRelic(Feature):
         _transaction.set(transaction)
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
-        attributes = {
-            "http.request.method": exchange.method,
-            "http.route": exchange.route or "unmatched",
-        }
-        self.report(error, attributes)
+        route = exchange.route or "unmatched"
+        self.report(error, {"http.request.method": exchange.method, "http.route": route})
 
     def request_ended(self, exchange: Exchange) -> None:
-        transaction = _transaction.get()
-        if transaction:
+        if transaction := _transaction.get():
             transaction.process_response(exchange.status, None)
             transaction.__exit__(None, None, None)
         self._report_waiting()
@@ -110,14 +105,13 @@ class NewRelic(Feature):
             self._dropped += len(self._waiting) == MAX_WAITING
             attributes["occurred"] = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._waiting.append((_slim(error), attributes))
-        elif transaction and transaction.enabled:
+            return
+        notice = self._application.notice_error
+        if transaction and transaction.enabled:
             status = error.status_code if isinstance(error, HTTPError) else None
-            span = transaction.root_span
-            reported(lambda each: span.notice_error(each, attributes, status_code=status), error)
-            self._reported += 1
-        else:
-            reported(lambda each: self._application.notice_error(each, attributes), error)
-            self._reported += 1
+            notice = partial(transaction.root_span.notice_error, status_code=status)
+        reported(lambda each: notice(each, attributes), error)
+        self._reported += 1
 
     async def shutdown(self) -> None:
         if self._application is None:
