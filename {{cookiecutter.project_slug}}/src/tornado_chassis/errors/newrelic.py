@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
-from types import SimpleNamespace, TracebackType
+from traceback import walk_tb
+from types import SimpleNamespace
 from typing import Any
 
 from tornado.web import HTTPError
@@ -141,15 +142,10 @@ class _Slim(Exception):
 
 def _slim(error: BaseException) -> tuple[type, _Slim, Any]:
     """What stands for `sys.exc_info()`, without the frames and with what they hold."""
-    kept: deque[TracebackType] = deque(maxlen=MAX_FRAMES)
-    each = error.__traceback__
-    while each:
-        kept.append(each)
-        each = each.tb_next
     slim: Any = None
-    for each in reversed(kept):
-        frame = SimpleNamespace(f_code=each.tb_frame.f_code, f_back=None)
-        slim = SimpleNamespace(tb_frame=frame, tb_lineno=each.tb_lineno, tb_next=slim)
+    for frame, line in reversed(deque(walk_tb(error.__traceback__), MAX_FRAMES)):
+        code = SimpleNamespace(f_code=frame.f_code, f_back=None)
+        slim = SimpleNamespace(tb_frame=code, tb_lineno=line, tb_next=slim)
     return type(error), _Slim(error), slim
 
 

@@ -20,7 +20,7 @@ from sentry_sdk.scope import _current_scope, _isolation_scope
 from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
-from ..values import reported, to_json
+from ..values import cut, reported, to_json
 from . import LoggedErrors
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def _sendable(event: "Event", hint: "Hint") -> "Event":
 
 
 def _cut(value: Any, length: int) -> Any:
-    if isinstance(value, str) and len(value) > length:
-        return f"{value[: length // 2]} ... {value[-length // 2 :]}"
+    if isinstance(value, str):
+        return cut(value, length)
     if isinstance(value, list):
         # The last frames are where it happened, and the last breadcrumbs led there.
         return [_cut(each, length) for each in value[-max(length // 8, 8) :]]
