@@ -322,16 +322,8 @@ def _matches(request: dict[str, Any], arguments: Arguments) -> bool:
 
 
 def _span(span: Span, begun: float) -> dict[str, Any]:
-    return {
-        "name": span.name,
-        "kind": span.kind,
-        "span_id": span.span_id,
-        "parent_id": span.parent_id,
-        "offset": span.started / 1e9 - begun,
-        "duration": (span.ended - span.started) / 1e9,
-        "error": span.error,
-        "attributes": span.attributes,
-    }
+    offset, duration = span.started / 1e9 - begun, (span.ended - span.started) / 1e9
+    return {**span._asdict(), "offset": offset, "duration": duration}
 
 
 def _line(line: Line) -> dict[str, Any]:
