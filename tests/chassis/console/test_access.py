@@ -161,9 +161,10 @@ class TestNowhere(TestInProduction):
     environ = {"ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
 @pytest.mark.parametrize("token", ["", TOKEN])
 def test_on_a_terminal_nobody_has_to_say_that_it_is_development(token: str) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no pseudo-terminals")
     ours, its = os.openpty()
     environ = {"PORT": "0", "ADMIN_PORT": "0", "CONSOLE_TOKEN": token}
     command = [sys.executable, "-m", STAND_IN]

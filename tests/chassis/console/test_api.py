@@ -232,17 +232,10 @@ class TestConsole(ConsoleTest):
         ids: dict[str, str] = entry[7]
         ids.update(trace_id="a" * 32, span_id="b" * 16)
         for number, (parent, trace) in enumerate((("b", "a"), ("0", "a"), ("c", "a"), ("b", "f"))):
-            self.console.span_ended(
-                SimpleNamespace(
-                    name=f"part {number}",
-                    kind="INTERNAL",
-                    trace_id=trace * 32,
-                    span_id=str(number) * 16,
-                    parent_id=parent * 16,
-                    started=10**18 + number,
-                    ended=10**18 + number + 10**6,
-                )
-            )
+            span = SimpleNamespace(name=f"part {number}", kind="INTERNAL", trace_id=trace * 32)
+            span.span_id, span.parent_id = str(number) * 16, parent * 16
+            span.started, span.ended = 10**18 + number, 10**18 + number + 10**6
+            self.console.span_ended(span)
         spans = self.ask(f"requests/{entry[0]}.json")["spans"]
         assert [each["name"] for each in spans] == ["part 0", "part 1"]
         assert spans[0]["duration"] == 0.001
@@ -268,16 +261,8 @@ class TestConsole(ConsoleTest):
         assert span["name"].startswith("GET")
 
     def test_now_has_what_blocked_the_loop_and_what_was_rejected(self) -> None:
-        incident = SimpleNamespace(
-            time=1.0,
-            duration=2.0,
-            file="orders.py",
-            line=7,
-            function="parse",
-            route="/orders",
-            request_id="",
-            stack="a" * 10_000,
-        )
+        incident = SimpleNamespace(time=1.0, duration=2.0, file="orders.py", line=7, request_id="")
+        incident.function, incident.route, incident.stack = "parse", "/orders", "a" * 10_000
         for _ in range(30):
             self.console.loop_blocked(incident)
             self.console.request_rejected("malformed")
@@ -332,7 +317,7 @@ class TestConsole(ConsoleTest):
         lines = self.ask("logs.json?text=ONE")["lines"]
         assert [(line["message"], line["level"]) for line in lines] == [("One", "INFO")]
 
-    def test_level_is_changed_and_changed_back(self) -> None:
+    def test_level_is_changed_and_changed_back_at_the_latest_by_a_stop(self) -> None:
         body = {"logger": "shop.orders", "level": "debug", "seconds": 60}
         assert self.send("levels.json", "PUT", body)[0] == 200
         assert log.getEffectiveLevel() == logging.DEBUG
@@ -343,26 +328,16 @@ class TestConsole(ConsoleTest):
         self.send("levels.json", "PUT", {**body, "level": "ERROR", "seconds": 0.01})
         self.run_async(lambda: self.until(lambda: log.level == logging.NOTSET))
         assert self.console.changed_levels == {}
-
-    def test_stop_changes_levels_back(self) -> None:
-        body = {"logger": "shop.orders", "level": "ERROR", "seconds": 60}
-        self.send("levels.json", "PUT", body)
+        self.send("levels.json", "PUT", {**body, "level": "ERROR"})
         self.run_async(self.console.shutdown)
         assert log.level == logging.NOTSET
 
     def test_nonsense_changes_nothing(self) -> None:
         good = {"logger": "root", "level": "INFO", "seconds": 60}
-        for wrong in (
-            {"logger": "never.heard.of"},
-            {"logger": 5},
-            {"level": "LOUD"},
-            {"level": None},
-            {"seconds": 0},
-            {"seconds": "60"},
-            {"seconds": True},
-            {"seconds": 1e99},
-        ):
-            assert self.send("levels.json", "PUT", {**good, **wrong})[0] == 400, wrong
+        wrong = {"logger": ["never.heard.of", 5], "level": ["LOUD", None]}
+        for name, values in {**wrong, "seconds": [0, "60", True, 1e99]}.items():
+            for value in values:
+                assert self.send("levels.json", "PUT", {**good, name: value})[0] == 400, value
         assert self.send("levels.json", "PUT", [good])[0] == 400
         assert self.console.changed_levels == {}
 
@@ -617,7 +592,6 @@ class TestSettings(ConsoleTest):
 
     def test_source_and_meaning(self) -> None:
         port = self.shown["PORT"]
-        assert (port["value"], port["source"]) == ("8000", "default")
         assert port["meaning"] == "Port to listen on, or 0 for any free port."
         assert self.shown["MAX_CONNECTIONS"]["source"] == "environment"
 
@@ -630,6 +604,7 @@ class TestSettings(ConsoleTest):
         assert found == {"HOST": ("127.0.0.1", "default"), "PORT": ("8000", "default")}
 
     def test_value_in_force_is_shown(self) -> None:
+        assert self.shown["PLAN"]["value"].startswith("<Unprintable")
         names = "LOOP_BLOCKED_SECONDS", "STATSD_PREFIX", "OTEL_SERVICE_NAME", "NOTHING"
         values = [self.shown[name]["value"] for name in names]
         assert values == ["0.1", "my-service", "my-service", "0"]
@@ -647,9 +622,6 @@ class TestSettings(ConsoleTest):
         assert self.shown["PASSENGERS"]["value"] == "4"
         assert self.shown["SMTP_PASS"]["value"] == HIDDEN
         assert self.shown["LIBPQ"]["value"] == f"host=db user=app password={HIDDEN} dbname=orders"
-
-    def test_value_that_has_no_text_costs_only_itself(self) -> None:
-        assert self.shown["PLAN"]["value"].startswith("<Unprintable")
 
 
 def test_secret_is_in_no_error_message() -> None:
