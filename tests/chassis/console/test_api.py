@@ -334,8 +334,9 @@ class TestConsole(ConsoleTest):
 
     def test_nonsense_changes_nothing(self) -> None:
         good = {"logger": "root", "level": "INFO", "seconds": 60}
-        wrong = {"logger": ["never.heard.of", 5], "level": ["LOUD", None]}
-        for name, values in {**wrong, "seconds": [0, "60", True, 1e99]}.items():
+        wrong: dict[str, list[object]] = {"logger": ["never.heard.of", 5], "level": ["LOUD", None]}
+        wrong["seconds"] = [0, "60", True, 1e99]
+        for name, values in wrong.items():
             for value in values:
                 assert self.send("levels.json", "PUT", {**good, name: value})[0] == 400, value
         assert self.send("levels.json", "PUT", [good])[0] == 400
