@@ -65,10 +65,10 @@ def routes(console: State) -> list[Any]:
         (r"/(?:console/)?", Index, given),
         (r"/openapi\.json", OpenApi, given),
         (r"/console/(page\.css|page\.js)", File, given),
-        (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
         (r"/console/requests/(\d{1,18})\.json", OneRequest, given),
-        (r"/console/levels\.json", Levels, given),
+        (r"/console/(levels)\.json", Levels, given),
         (r"/console/profile\.json", Profiles, given),
+        (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
     ]
 
 
@@ -181,20 +181,17 @@ class OneRequest(Guarded):
         self.respond(found)
 
 
-class Levels(Guarded):
+class Levels(View):
     """Changes the level of a logger for a time."""
 
-    def get(self) -> None:
-        self.respond(views.levels(self.console))
-
-    def put(self) -> None:
+    async def put(self, name: str) -> None:
         body = self.read_json()
         seconds = self.seconds(body, 600, MAX_LEVEL_SECONDS)
         if body.get("logger") not in views.loggers():
             raise HTTPError(HTTPStatus.BAD_REQUEST, reason="logger must be one that is listed")
         level, who = admin.level_of(body), str(self.request.remote_ip)
         self.console.set_level(body["logger"], level, seconds, who)
-        self.get()
+        await self.get(name)
 
 
 class Profiles(Guarded):

@@ -181,7 +181,7 @@ def logs(console: State, arguments: Arguments) -> dict[str, Any]:
     return {"lines": lines[:limit]}
 
 
-def levels(console: State) -> dict[str, Any]:
+def levels(console: State, arguments: Arguments) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     rows = []
     for name in loggers():
@@ -246,7 +246,7 @@ def exports(console: State, arguments: Arguments) -> dict[str, Any]:
 
 VIEWS: dict[str, Callable[[State, Arguments], Any]] = {
     view.__name__: view
-    for view in (now, requests, errors, routes, checks, settings, logs, work, exports)
+    for view in (now, requests, errors, routes, checks, settings, logs, levels, work, exports)
 }
 
 

@@ -151,10 +151,8 @@ def _slim(error: BaseException) -> tuple[type, _Slim, Any]:
 
 def _trace_headers(exchange: Exchange) -> dict[str, str]:
     """W3C Trace Context headers that put the transaction into the trace of the request."""
-    headers = exchange.request.headers
-    names = ("traceparent", "tracestate")
-    found = {name: headers[name] for name in names if name in headers}
-    ids = correlation.get()
+    headers, ids = exchange.request.headers, correlation.get()
+    found = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
     if "trace_id" in ids:
         found["traceparent"] = f"00-{ids['trace_id']}-{ids['span_id']}-{ids['trace_flags']}"
     return found
