@@ -9,8 +9,8 @@ import logging
 import re
 import threading
 import traceback
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice, takewhile
 from math import isfinite
 from typing import Any
 
@@ -28,6 +28,7 @@ _encode = json.JSONEncoder(
 ).encode
 # The name that `class` gave, whatever a metaclass shows.
 _name_of_class = type.__dict__["__qualname__"].__get__
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 _SURROGATE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
 
 
@@ -109,6 +110,22 @@ class _Shown:
         return text(self._value, repr)
 
 
+def extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """The names and values that a log record was given as `extra`."""
+    return ((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+
+
+def raised(record: logging.LogRecord) -> BaseException | None:
+    """The exception that a log record is about."""
+    return record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+
+
+def trace(record: logging.LogRecord) -> str:
+    """The traceback of what was raised; of a record from another process, only its text is left."""
+    error = raised(record)
+    return stack(error) if error else record.exc_text or ""
+
+
 def stack(error: BaseException) -> str:
     """The traceback of an exception, with those of its causes."""
     return text(error, _stack)
@@ -170,26 +187,19 @@ def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
             return "..."
         # With the methods of the base class: those of the value's own may do anything.
         if issubclass(kind, dict) and depth:
-            pairs = {}
-            for key, each in list(islice(dict.items(value), room)):
-                pairs[shown(key)] = copy(each, depth - 1)
-                if room <= 0:
-                    break
-            return pairs
-        if issubclass(kind, list | tuple) and depth:
-            items = []
-            for each in (list if issubclass(kind, list) else tuple).__iter__(value):
-                items.append(copy(each, depth - 1))
-                if room <= 0:
-                    break
-            return items
+            pairs = list(islice(dict.items(value), room))
+            return {shown(key): copy(each, depth - 1) for key, each in takewhile(has_room, pairs)}
+        for base in (list, tuple) if depth else ():
+            if issubclass(kind, base):
+                return [copy(each, depth - 1) for each in takewhile(has_room, base.__iter__(value))]
         return shown(value)
+
+    def has_room(each: object) -> bool:
+        return room > 0
 
     def shown(value: object) -> str:
         nonlocal room
-        kept = text(value)
-        if len(kept) > room:
-            kept = cut(kept, max(room, 0))
+        kept = cut(text(value), max(room, 0))
         room -= len(kept)
         return kept
 
