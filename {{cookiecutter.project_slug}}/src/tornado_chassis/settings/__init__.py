@@ -18,12 +18,9 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from . import parsing
 from .server import ServerSettings
+from .setting import SHARED, is_secret, is_shared, masked
 from .setting import group as group
-from .setting import is_secret, masked
 from .setting import setting as setting
-
-SHARED = "OTEL_", "SENTRY_", "NEW_RELIC_"
-"""What the names of shared variables start with."""
 
 # What Kubernetes adds to the environment for a service called, for example, `otel-collector`.
 _LINK = re.compile(r"[A-Z0-9_]+_(SERVICE_(HOST|PORT)\b.*|PORT_\d+_(TCP|UDP).*|PORT=(tcp|udp)://.*)")
@@ -34,16 +31,12 @@ EX_CONFIG = 78
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
 _NOTHING: Mapping[str, str] = {}
-_file = _NOTHING
-"""What `.env` said when it was read, once: it may be a pipe, or change."""
 
 
 def load(kind: type[AnySettings]) -> AnySettings:
     """Reads settings of this class; exits with status 78 and every problem on standard error."""
-    global _file
     try:
-        _file = dotenv()
-        return read(kind, os.environ, _file)
+        return read(kind, os.environ, dotenv())
     except ValueError as error:
         fail(str(error))
 
@@ -61,9 +54,9 @@ def read(
     values: dict[str, Any] = {}
     problems, warnings, sources = [], [], {}
     for each in fields(kind):
-        name, is_shared = each.name.upper(), each.metadata.get("shared")
+        name = each.name.upper()
         # Those of proxies may be in lower case.
-        text = (environ.get(name) or (is_shared and environ.get(each.name)) or "").strip()
+        text = (environ.get(name) or (is_shared(each) and environ.get(each.name)) or "").strip()
         sources[each.name] = "environment" if text else ".env"
         if text := text or file.get(name, "").strip():
             parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
@@ -72,7 +65,7 @@ def read(
             except ValueError as error:
                 shown = "" if is_secret(each) else f", not {parsing.quoted(masked(text))}"
                 problem = f"{name}: {error}{shown}"
-                if not is_shared:
+                if not is_shared(each):
                     problems.append(f"  {problem}")
                 elif isinstance(error, parsing.PartlyInvalid):
                     values[each.name] = error.value
@@ -85,9 +78,7 @@ def read(
         raise ValueError("\n".join(problems))
     loaded = kind(**values)
     warnings += [*loaded.conflicts(), *_unread(kind, {**file, **environ})]
-    # Beside the fields, and past what keeps these from being changed.
-    object.__setattr__(loaded, "warnings", warnings)
-    object.__setattr__(loaded, "_sources", {name: sources[name] for name in values})
+    vars(loaded).update(warnings=warnings, _sources={name: sources[name] for name in values})
     return loaded
 
 
@@ -107,21 +98,18 @@ def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[
             continue
         variable = f"{name}={text}"
         is_shared = name.startswith(SHARED) and not _LINK.fullmatch(variable)
-        matching = (why for pattern, why in reasons if _matches(variable, pattern))
+        matching = (
+            why
+            for pattern, why in reasons
+            if fnmatchcase(variable, pattern if "=" in pattern else f"{pattern}=*")
+        )
         reason = next(matching, None) if is_shared else None
-        if reason is not None:
-            unread.setdefault(reason, []).append(name)
-        elif near := [each for each in known if _is_typo(name, each)]:
+        if reason is None and (near := [each for each in known if _is_typo(name, each)]):
             yield f"{name} is not a setting; did you mean {near[0]}?"
-        elif is_shared:
-            unread.setdefault("nothing in this service reads it", []).append(name)
+        elif is_shared and reason != "":
+            unread.setdefault(reason or "nothing in this service reads it", []).append(name)
     for reason, names in unread.items():
-        if reason:
-            yield f"{', '.join(names)}: ignored, because {reason}"
-
-
-def _matches(variable: str, pattern: str) -> bool:
-    return fnmatchcase(variable, pattern if "=" in pattern else f"{pattern}=*")
+        yield f"{', '.join(names)}: ignored, because {reason}"
 
 
 def _is_typo(name: str, known: str) -> bool:

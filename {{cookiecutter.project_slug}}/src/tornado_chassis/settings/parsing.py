@@ -58,10 +58,7 @@ def timeout(text: str) -> int:
 
 def boolean(text: str) -> bool:
     """`true` or `false`, `1` or `0`."""
-    try:
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-    except KeyError:
-        raise ValueError("should be true or false") from None
+    return flag({"1": "true", "0": "false"}.get(text, text))
 
 
 def flag(text: str) -> bool:
@@ -105,7 +102,7 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 def http_url(text: str) -> str:
     """An HTTP or HTTPS URL without a user name or password."""
-    url = split_http_url(text) if re.fullmatch("[!-~]+", text) else None
+    url = split_http_url(text)
     if url is None:
         raise ValueError("should look like https://host:port/path")
     if "@" in url.netloc:
@@ -117,7 +114,7 @@ def http_url(text: str) -> str:
 def proxy_url(text: str) -> str:
     """The URL of an HTTP proxy, with or without a scheme, and a user name and password."""
     text = text if "://" in text else f"http://{text}"
-    url = split_http_url(text) if re.fullmatch("[!-~]+", text) else None
+    url = split_http_url(text)
     if url is None or url.scheme != "http":
         raise ValueError("should look like http://host:port")
     return text
@@ -130,7 +127,7 @@ def split_http_url(text: str) -> SplitResult | None:
         is_http = url.scheme in ("http", "https") and url.hostname and url.port != 0
     except ValueError:  # which may quote a secret
         return None
-    return url if is_http else None
+    return url if is_http and re.fullmatch("[!-~]+", text) else None
 
 
 def quoted(text: str) -> str:
@@ -143,9 +140,8 @@ def parser_of(hint: Any) -> Parser:
 
     Raises TypeError for any other type: its field has to name a parser.
     """
-    if get_origin(hint) in (Union, UnionType):
-        kinds = [each for each in get_args(hint) if each is not NoneType]
-        hint = kinds[0] if len(kinds) == 1 else hint
+    if get_origin(hint) in (Union, UnionType) and get_args(hint)[1:] == (NoneType,):
+        hint = get_args(hint)[0]
     if get_origin(hint) is Literal:
         return choice(*get_args(hint))
     if hint not in _PARSERS:
