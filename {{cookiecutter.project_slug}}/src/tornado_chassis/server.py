@@ -18,7 +18,7 @@ from .connections import Server, limits
 from .exchange import contain
 from .feature import Runtime
 from .service import Service
-from .settings.server import ServerSettings, admin_connections, available_connections
+from .settings.server import ServerSettings, available_connections
 
 EX_UNAVAILABLE = 69
 """Exit status if it cannot listen on an address, after sysexits.h."""
@@ -48,14 +48,14 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     _stop_when_signalled(stop)
     main, *others = service.endpoints
     settings = service.settings
+    wanted, (available, of_admin) = settings.max_connections, available_connections()
+    if wanted > available:
+        log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
+        wanted = available
     # Only the first: a request for the metrics of one process must not reach another.
-    servers = [
-        listen(main, settings, settings.reuse_port, max_connections=_max_connections(settings))
-    ]
-    servers += [
-        listen(each, settings, max_connections=admin_connections(), **ADMIN_LIMITS)
-        for each in others
-    ]
+    servers = [listen(main, settings, settings.reuse_port, max_connections=wanted)]
+    limits_of_admin = {**ADMIN_LIMITS, "max_connections": of_admin}
+    servers += [listen(each, settings, **limits_of_admin) for each in others]
     running = settings.service_name, settings.service_version, settings.environment
     log.info("%s %s is running in %s", *running)
     starting = asyncio.create_task(start(service))
@@ -189,14 +189,6 @@ async def finish(service: Service, deadline: float) -> None:
         await _bounded(callback, seconds())
     flushes = (_bounded(each.shutdown, FLUSH_SECONDS) for each in service.app.runtime.features)
     await asyncio.gather(*flushes)
-
-
-def _max_connections(settings: ServerSettings) -> int:
-    """MAX_CONNECTIONS, but never so many that none is left for the admin port."""
-    wanted, available = settings.max_connections, available_connections()
-    if wanted > available:
-        log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
-    return min(wanted, available)
 
 
 def listen(

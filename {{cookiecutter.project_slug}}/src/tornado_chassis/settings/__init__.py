@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from types import MappingProxyType
+from typing import Any, TypeVar, get_type_hints
 
 from . import parsing
 from .server import ServerSettings
@@ -30,19 +31,20 @@ EX_CONFIG = 78
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
-_NOTHING: Mapping[str, str] = {}
-
 
 def load(kind: type[AnySettings]) -> AnySettings:
     """Reads settings of this class; exits with status 78 and every problem on standard error."""
     try:
-        return read(kind, os.environ, dotenv())
+        return read(kind, os.environ, _dotenv())
     except ValueError as error:
-        fail(str(error))
+        print("Invalid settings:", error, sep="\n", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
 
 
 def read(
-    kind: type[AnySettings], environ: Mapping[str, str], file: Mapping[str, str] = _NOTHING
+    kind: type[AnySettings],
+    environ: Mapping[str, str],
+    file: Mapping[str, str] = MappingProxyType({}),
 ) -> AnySettings:
     """Reads settings of this class from variables and, where these are unset, from what a file
     sets. An empty variable counts as unset.
@@ -63,8 +65,9 @@ def read(
             try:
                 values[each.name] = parse(text)
             except ValueError as error:
-                shown = "" if is_secret(each) else f", not {parsing.quoted(masked(text))}"
-                problem = f"{name}: {error}{shown}"
+                shown = masked(text)
+                shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+                problem = f"{name}: {error}" + ("" if is_secret(each) else f", not {shown!r}")
                 if not is_shared(each):
                     problems.append(f"  {problem}")
                 elif isinstance(error, parsing.PartlyInvalid):
@@ -84,8 +87,7 @@ def read(
 
 def source(loaded: ServerSettings, name: str) -> str:
     """Where a field was read from: `environment` or `.env`; empty if from neither."""
-    found: str = getattr(loaded, "_sources", _NOTHING).get(name, "")
-    return found
+    return str(vars(loaded).get("_sources", {}).get(name, ""))
 
 
 def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[str]:
@@ -122,22 +124,15 @@ def _is_typo(name: str, known: str) -> bool:
     )
 
 
-def fail(problems: str) -> NoReturn:
-    """Ends the process with status 78 and one line per problem on standard error."""
-    print("Invalid settings:", problems, sep="\n", file=sys.stderr)
-    raise SystemExit(EX_CONFIG)
-
-
-def dotenv() -> dict[str, str]:
+def _dotenv() -> dict[str, str]:
     """What the file `.env` sets, if there is one. Raises ValueError if it cannot be read."""
-    path = Path(".env")
-    if not path.exists():
+    if not Path(".env").exists():
         return {}
     # Imported only if it is needed.
     from dotenv import dotenv_values
 
     try:
-        values = dotenv_values(path)
+        values = dotenv_values(".env")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"  .env: {error}") from None
     return {name: value for name, value in values.items() if value}

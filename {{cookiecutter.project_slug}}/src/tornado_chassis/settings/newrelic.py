@@ -46,7 +46,7 @@ class NewRelicSettings(ProxySettings):
                 os.environ.setdefault(name, value)
             app_name = in_force(self, "new_relic_app_name")
             warnings = _initialize(self.new_relic_license_key, app_name)
-            object.__setattr__(self, "warnings", [*self.warnings, *warnings])
+            vars(self).update(warnings=[*self.warnings, *warnings])
         # Last, because it may load what the agent instruments.
         super().prepare()
 

@@ -70,12 +70,11 @@ def flag(text: str) -> bool:
 
 def choice(*choices: str) -> Callable[[str], str]:
     """One of these, in upper or lower case."""
-    known = {each.lower(): each for each in choices}
-
     def parse(text: str) -> str:
-        if text.lower() not in known:
-            raise ValueError(f"should be one of {', '.join(choices)}")
-        return known[text.lower()]
+        for each in choices:
+            if each.lower() == text.lower():
+                return each
+        raise ValueError(f"should be one of {', '.join(choices)}")
 
     return parse
 
@@ -128,11 +127,6 @@ def split_http_url(text: str) -> SplitResult | None:
     except ValueError:  # which may quote a secret
         return None
     return url if is_http and re.fullmatch("[!-~]+", text) else None
-
-
-def quoted(text: str) -> str:
-    """A text for an error message, on one line and shortened if it is long."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def parser_of(hint: Any) -> Parser:
