@@ -194,8 +194,10 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
     app = shop / "app.py"
     app.write_text(SHOP.format(name="first"))
     path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
-    with process("main", "--reload", PYTHONPATH=path, DRAIN_TIMEOUT_SECONDS="60") as service:
+    environ = {"PYTHONPATH": path, "DRAIN_TIMEOUT_SECONDS": "60", "REUSE_PRT": "1"}
+    with process("main", "--reload", **environ) as service:
         service.wait_until_listening()
+        assert "did you mean REUSE_PORT?" in service.output()
         with service.get("/slow") as connection:
             change(app, SHOP.format(name="second"), service, "second")
             assert connection.recv(1024) == b""

@@ -70,6 +70,7 @@ def flag(text: str) -> bool:
 
 def choice(*choices: str) -> Callable[[str], str]:
     """One of these, in upper or lower case."""
+
     def parse(text: str) -> str:
         for each in choices:
             if each.lower() == text.lower():
