@@ -5,8 +5,12 @@ https://opentelemetry.io/docs/specs/otlp/
 import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from json.encoder import encode_basestring_ascii as quote
+from typing import TYPE_CHECKING
 
 from .settings.otlp import OtlpExporterSettings
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 class Requests:
@@ -22,18 +26,25 @@ class Requests:
         settings: OtlpExporterSettings,
         signal: str,
         resource: Mapping[str, str],
+        url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: int | None = None,
+        compression: str | None = None,
+        tls: "SSLContext | None" = None,
     ) -> None:
         #: Empty if it is not set.
-        self.url = settings.url(signal)
-        self.proxy, self.tls = settings.proxy_for(self.url), settings.tls(signal)
+        self.url = url or ""
+        if not url and settings.otel_exporter_otlp_endpoint:
+            self.url = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/{signal}"
+        self.proxy, self.tls = settings.proxy_for(self.url), tls
         #: Seconds to wait for a response.
-        self.timeout: float = settings.of(signal, "timeout") / 1000
+        self.timeout = (timeout or settings.otel_exporter_otlp_timeout) / 1000
         self.headers = {
             "Content-Type": "application/json",
             "User-Agent": f"{settings.service_name}/{settings.service_version}",
-            **settings.of(signal, "headers"),
+            **(headers or settings.otel_exporter_otlp_headers),
         }
-        self._gzip = settings.of(signal, "compression") == "gzip"
+        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[signal]

@@ -93,9 +93,17 @@ class Backend(Requests):
     """Where metrics are sent, and in which format."""
 
     def __init__(self, settings: OtlpMetricsSettings) -> None:
-        # Without it, the counts of two instances would be taken for those of one.
-        instance = {"service.instance.id": instance_of(settings)}
-        super().__init__(settings, "metrics", instance | resource_of(settings))
+        super().__init__(
+            settings,
+            "metrics",
+            # Without it, the counts of two instances would be taken for those of one.
+            {"service.instance.id": instance_of(settings), **resource_of(settings)},
+            settings.otel_exporter_otlp_metrics_endpoint,
+            settings.otel_exporter_otlp_metrics_headers,
+            settings.otel_exporter_otlp_metrics_timeout,
+            settings.otel_exporter_otlp_metrics_compression,
+            settings.metrics_tls(),
+        )
         self._scope = f'{{"scope":{{"name":{quote(settings.service_name)}}},"metrics":['
 
     def encode(self, point: Point) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from . import parsing
@@ -84,27 +84,21 @@ class OtlpExporterSettings(ResourceSettings):
     otel_exporter_otlp_client_key: str | None = None
     """File with the key of that certificate, in PEM format and unencrypted."""
 
-    def of(self, signal: str, name: str) -> Any:
-        """What is set for `traces` or `metrics` alone or, without that, for all telemetry: the
-        value of a setting whose name ends with this one, such as `timeout`."""
-        own = getattr(self, f"otel_exporter_otlp_{signal}_{name}")
-        return own or getattr(self, f"otel_exporter_otlp_{name}")
-
-    def url(self, signal: str) -> str:
-        """Where it is sent; empty if that is not set."""
-        own: str | None = getattr(self, f"otel_exporter_otlp_{signal}_endpoint")
-        base = self.otel_exporter_otlp_endpoint
-        return own or (f"{base.rstrip('/')}/v1/{signal}" if base else "")
-
     def tls(self, signal: str) -> "SSLContext | None":
-        """How connections are secured on which it is sent; None for the usual way."""
-        ca, certificate = self.of(signal, "certificate"), self.of(signal, "client_certificate")
+        """How connections are secured on which `traces` or `metrics` are sent; None for the usual
+        way."""
+
+        def files(prefix: str) -> tuple[str | None, ...]:
+            names = "certificate", "client_certificate", "client_key"
+            return tuple(getattr(self, f"otel_exporter_otlp_{prefix}{name}") for name in names)
+
+        (own_ca, *own), (ca, *client) = files(f"{signal}_"), files("")
+        ca = own_ca or ca
+        certificate, key = own if own[0] else client
         if not (ca or certificate):
             return None
-        is_own = getattr(self, f"otel_exporter_otlp_{signal}_client_certificate")
-        prefix = f"otel_exporter_otlp_{signal}_" if is_own else "otel_exporter_otlp_"
         try:
-            return _tls_context(ca, certificate, getattr(self, f"{prefix}client_key"))
+            return _tls_context(ca, certificate, key)
         except ValueError:  # which `conflicts` reports
             return _tls_context(ca) if ca else None
 
@@ -160,3 +154,6 @@ class OtlpSettings(OtlpExporterSettings):
 
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
+
+    def traces_tls(self) -> "SSLContext | None":
+        return self.tls("traces")

@@ -25,7 +25,17 @@ class Otlp(Requests, Encoding):
     name = "Jaeger"
 
     def __init__(self, settings: OtlpSettings, resource: Mapping[str, str]) -> None:
-        Requests.__init__(self, settings, "traces", resource)
+        Requests.__init__(
+            self,
+            settings,
+            "traces",
+            resource,
+            settings.otel_exporter_otlp_traces_endpoint,
+            settings.otel_exporter_otlp_traces_headers,
+            settings.otel_exporter_otlp_traces_timeout,
+            settings.otel_exporter_otlp_traces_compression,
+            settings.traces_tls(),
+        )
         Encoding.__init__(self, self._span, _attributes)
         self._service = settings.service_name
 
