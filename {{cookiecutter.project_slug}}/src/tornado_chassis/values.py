@@ -1,4 +1,4 @@
-"""The team's values, as JSON and in what is logged: one that cannot be written costs only itself."""
+"""The team's values as JSON and in what is logged: one that cannot be written costs only itself."""
 
 import json
 import logging

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from . import parsing
-from .resource import ResourceSettings, endpoint, key_values
+from .resource import ResourceSettings, endpoint, key_values, milliseconds
 from .setting import group, setting
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class OtlpExporterSettings(ResourceSettings):
     )
     """Headers to send with it, such as a key: `name=value,name=value`."""
 
-    otel_exporter_otlp_timeout: int = setting(10_000, parse=parsing.timeout)
+    otel_exporter_otlp_timeout: int = setting(10_000, parse=milliseconds)
     """How long to wait for a response, in milliseconds; 0 means no limit."""
 
     otel_exporter_otlp_compression: Literal["none", "gzip"] = "none"
@@ -140,7 +139,7 @@ class OtlpSettings(OtlpExporterSettings):
     )
     """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
 
-    otel_exporter_otlp_traces_timeout: int | None = setting(None, parse=parsing.timeout)
+    otel_exporter_otlp_traces_timeout: int | None = setting(None, parse=milliseconds)
     """Like `OTEL_EXPORTER_OTLP_TIMEOUT`."""
 
     otel_exporter_otlp_traces_compression: Literal["none", "gzip"] | None = None

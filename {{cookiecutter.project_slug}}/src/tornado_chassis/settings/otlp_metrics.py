@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from . import parsing
 from .otlp import OtlpExporterSettings, certificate_file, headers
-from .resource import endpoint, exporters
+from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OtlpMetricsSettings(OtlpExporterSettings):
     )
     """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
 
-    otel_exporter_otlp_metrics_timeout: int | None = setting(None, parse=parsing.timeout)
+    otel_exporter_otlp_metrics_timeout: int | None = setting(None, parse=milliseconds)
     """Like `OTEL_EXPORTER_OTLP_TIMEOUT`."""
 
     otel_exporter_otlp_metrics_compression: Literal["none", "gzip"] | None = None

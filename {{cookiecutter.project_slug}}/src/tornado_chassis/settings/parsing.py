@@ -51,21 +51,12 @@ seconds = number(0, 3600)
 """A duration of up to an hour."""
 
 
-def timeout(text: str) -> int:
-    """A number of milliseconds, where 0 stands for the largest: OpenTelemetry's kind of timeout."""
-    return integer(0, 2**31 - 1)(text) or 2**31 - 1
-
-
 def boolean(text: str) -> bool:
     """`true` or `false`, `1` or `0`."""
-    return flag({"1": "true", "0": "false"}.get(text, text))
-
-
-def flag(text: str) -> bool:
-    """`true` or `false`, and nothing else, as OpenTelemetry demands."""
-    if text.lower() not in ("true", "false"):
-        raise ValueError("should be true or false")
-    return text.lower() == "true"
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ValueError("should be true or false") from None
 
 
 def choice(*choices: str) -> Callable[[str], str]:
@@ -109,15 +100,6 @@ def http_url(text: str) -> str:
         raise ValueError("should not contain a user name or password")
     # With the scheme in lower case, for comparisons.
     return url.geturl()
-
-
-def proxy_url(text: str) -> str:
-    """The URL of an HTTP proxy, with or without a scheme, and a user name and password."""
-    text = text if "://" in text else f"http://{text}"
-    url = split_http_url(text)
-    if url is None or url.scheme != "http":
-        raise ValueError("should look like http://host:port")
-    return text
 
 
 def split_http_url(text: str) -> SplitResult | None:

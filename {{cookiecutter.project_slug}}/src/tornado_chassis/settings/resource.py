@@ -17,6 +17,16 @@ def key_values(text: str) -> dict[str, str]:
     return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
 
 
+def milliseconds(text: str) -> int:
+    """How long to wait, where 0 stands for the longest: OpenTelemetry's kind of timeout."""
+    return parsing.integer(0, 2**31 - 1)(text) or 2**31 - 1
+
+
+def _flag(text: str) -> bool:
+    """`true` or `false`, and not `1` or `0`, as OpenTelemetry demands."""
+    return parsing.boolean(text if text not in ("1", "0") else "")
+
+
 def endpoint() -> Any:
     """A URL to send to, unless it is None. It may contain a password by mistake, or a key in its
     query."""
@@ -60,5 +70,5 @@ class ResourceSettings(ProxySettings):
     otel_resource_attributes: Mapping[str, str] = setting(default_factory=dict, parse=key_values)
     """Additional attributes of the service in what is exported: `key=value,key=value`."""
 
-    otel_sdk_disabled: bool = setting(False, parse=parsing.flag)
+    otel_sdk_disabled: bool = setting(False, parse=_flag)
     """Turns off the export that other `OTEL_` variables configure."""

@@ -1,7 +1,6 @@
 """Where spans are sent in Zipkin's format."""
 
-from . import parsing
-from .resource import endpoint, exporters
+from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
 from .tracing import TracingSettings, propagators
 
@@ -20,7 +19,7 @@ class ZipkinSettings(TracingSettings):
     otel_exporter_zipkin_endpoint: str | None = endpoint()
     """OpenTelemetry's name for the same. `ZIPKIN_ENDPOINT` takes precedence."""
 
-    otel_exporter_zipkin_timeout: int = setting(10_000, parse=parsing.timeout)
+    otel_exporter_zipkin_timeout: int = setting(10_000, parse=milliseconds)
     """How long to wait for a response, in milliseconds; 0 means no limit."""
 
     otel_traces_exporter: str = setting("zipkin", parse=exporters("zipkin"))
