@@ -79,8 +79,14 @@ class TestBackground(ChassisTest):
         assert seen == [{}]
 
     def test_exception_is_logged_and_reported(self) -> None:
+        self.fails_with(ValueError("no queue"))
+
+    def test_cancellation_of_what_it_waits_for_is_an_exception(self) -> None:
+        self.fails_with(asyncio.CancelledError("no queue"))
+
+    def fails_with(self, error: BaseException) -> None:
         async def work() -> None:
-            raise ValueError("no queue")
+            raise error
 
         async def run() -> None:
             self.work(work)
@@ -91,7 +97,7 @@ class TestBackground(ChassisTest):
             self.run_async(run)
         assert self.recorder.background == [("work", "no queue")]
         assert "Background work work failed" in logs.output[0]
-        assert "ValueError: no queue" in logs.output[0]
+        assert f"{type(error).__name__}: no queue" in logs.output[0]
 
     async def test_starts_again_where_asked_with_growing_delays(self) -> None:
         attempts = []

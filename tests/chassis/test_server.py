@@ -511,12 +511,15 @@ async def test_callbacks_run_in_order_and_in_reverse(
     async def fail() -> None:
         raise ValueError("fails")
 
+    async def cancel() -> None:
+        raise asyncio.CancelledError
+
     def not_async() -> None:
         calls.append("not async")
 
     service = Service(DRAIN_TIMEOUT_SECONDS="0")
     service.service.on_startup += [call("start first"), call("start second")]
-    stops = [call("stop first"), hang, fail, not_async]
+    stops = [call("stop first"), hang, fail, cancel, not_async]
     service.service.on_shutdown += stops  # type: ignore[arg-type]
     await service.enters("ready")
     service.terminate()
@@ -525,17 +528,22 @@ async def test_callbacks_run_in_order_and_in_reverse(
     output = "\n".join(caplog.messages)
     assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", output)
     assert re.search(r"\bfail\b.* failed while stopping", output)
+    assert re.search(r"\bcancel\b.* failed while stopping", output)
     assert re.search(r"\bnot_async\b.* failed while stopping", output)
 
 
-async def test_failure_to_start_ends_the_service() -> None:
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
+async def test_failure_to_start_ends_the_service(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail() -> None:
-        raise ValueError("no database")
+        raise kind("no database")
 
     service = Service(DRAIN_DELAY_SECONDS="60")
     service.service.on_startup.append(fail)
-    with pytest.raises(ValueError, match="no database"):
+    with pytest.raises(kind, match="no database"):
         await service.stopped()
+    assert caplog.messages[-1] == "Stopped"
 
 
 async def test_signal_during_the_start_stops() -> None:

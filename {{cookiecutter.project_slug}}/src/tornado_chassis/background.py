@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from .exchange import is_cancelled
+
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 60.0
 
@@ -76,7 +78,9 @@ class Background:
                 await work.function()
                 work.state = "ended"
                 return
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 work.state = "failed"
                 work.failures += 1
                 log.exception("Background work %s failed", work.name)

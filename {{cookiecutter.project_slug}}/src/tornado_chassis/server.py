@@ -15,7 +15,7 @@ from tornado.netutil import bind_sockets
 from . import signals
 from .application import Endpoint
 from .connections import Server, limits
-from .exchange import contain
+from .exchange import contain, is_cancelled
 from .feature import Runtime
 from .service import Service
 from .settings.server import ServerSettings, available_connections
@@ -61,7 +61,8 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     starting = asyncio.create_task(start(service))
     either: set[asyncio.Future[Any]] = {starting, stop}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if starting.done() and not starting.exception():
+    has_ended = starting.done()
+    if has_ended and not starting.cancelled() and not starting.exception():
         # What exists now, stays. Going through it again and again would cost a busy service a tenth
         # of its time in garbage collection, and the slowest requests most of theirs.
         gc.freeze()
@@ -76,7 +77,7 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
         # The interpreter may crash at exit if threads are still running.
         gc.unfreeze()
     log.info("Stopped")
-    if starting.done() and not starting.cancelled():
+    if has_ended or (starting.done() and not starting.cancelled()):
         starting.result()
 
 
@@ -224,7 +225,9 @@ async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
     async def run() -> None:
         try:
             await work()
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if is_cancelled():
+                raise
             log.exception("%r failed while stopping", work)
 
     task = asyncio.create_task(run())

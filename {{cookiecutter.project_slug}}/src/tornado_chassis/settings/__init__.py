@@ -99,16 +99,16 @@ def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[
         if name in known:
             continue
         variable = f"{name}={text}"
-        is_shared = name.startswith(SHARED) and not _LINK.fullmatch(variable)
+        is_telemetry_s = name.startswith(SHARED) and not _LINK.fullmatch(variable)
         matching = (
             why
             for pattern, why in reasons
             if fnmatchcase(variable, pattern if "=" in pattern else f"{pattern}=*")
         )
-        reason = next(matching, None) if is_shared else None
+        reason = next(matching, None) if is_telemetry_s else None
         if reason is None and (near := [each for each in known if _is_typo(name, each)]):
             yield f"{name} is not a setting; did you mean {near[0]}?"
-        elif is_shared and reason != "":
+        elif is_telemetry_s and reason != "":
             unread.setdefault(reason or "nothing in this service reads it", []).append(name)
     for reason, names in unread.items():
         yield f"{', '.join(names)}: ignored, because {reason}"
