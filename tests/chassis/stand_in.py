@@ -60,27 +60,23 @@ def make_service(settings: Settings) -> "Service":
     async def block() -> None:
         routes.block(0.4)
 
-    match os.environ.get("STUBBORN"):
-        case "startup":
-            service.on_startup.append(routes.ignore_cancellation)
-        case "shutdown":
-            service.on_shutdown.append(routes.ignore_cancellation)
-        case "task":
-            service.on_startup.append(start_task)
-        case "thread":
-            service.on_startup.append(wait_for_thread)
-        case "exit":
-            service.on_startup.append(routes.exit_process)
-        case "exit in shutdown":
-            service.on_shutdown.append(routes.exit_process)
-        case "blocking":
-            service.on_startup.append(block)
-        case "atexit":
-            atexit.register(time.sleep, 3600)
-        case "library":
-            torn_down = TornDown()
-            threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
-            atexit.register(print, "Library's own end")
+    stubborn = os.environ.get("STUBBORN", "")
+    on_startup = {
+        "startup": routes.ignore_cancellation,
+        "task": start_task,
+        "thread": wait_for_thread,
+        "exit": routes.exit_process,
+        "blocking": block,
+    }
+    on_shutdown = {"shutdown": routes.ignore_cancellation, "exit in shutdown": routes.exit_process}
+    service.on_startup += [each for name, each in on_startup.items() if name == stubborn]
+    service.on_shutdown += [each for name, each in on_shutdown.items() if name == stubborn]
+    if stubborn == "atexit":
+        atexit.register(time.sleep, 3600)
+    if stubborn == "library":
+        torn_down = TornDown()
+        threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
+        atexit.register(print, "Library's own end")
     if kind := os.environ.get("FORK"):
         service.on_startup.append(lambda: fork(kind))
     return service
