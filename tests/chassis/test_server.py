@@ -431,17 +431,6 @@ async def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixtur
     assert "Closing 1 request: GET /slow, 0 s old" in caplog.messages
 
 
-async def test_websocket_is_closed_with_1001_in_a_stop() -> None:
-    async with running() as service:
-        websocket = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
-        assert service.app.runtime.in_flight == 0
-        service.terminate()
-        assert await websocket.read_message() is None
-        assert websocket.close_code == 1001
-        websocket.close()
-        await service.stopped()
-
-
 class Unclosable(WebSocketHandler):
     """A WebSocket of the team that fails whenever it is closed."""
 
@@ -452,7 +441,7 @@ class Unclosable(WebSocketHandler):
 
 
 @pytest.mark.parametrize("error", [ValueError("fails"), asyncio.CancelledError()], ids=repr)
-async def test_websocket_whose_close_raises_does_not_break_off_the_stop(
+async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
@@ -467,6 +456,7 @@ async def test_websocket_whose_close_raises_does_not_break_off_the_stop(
         service.service.on_shutdown.append(stop)
         url = f"ws://127.0.0.1:{service.port}"
         bad, good = [await websocket_connect(url + path) for path in ("/unclosable", "/ws")]
+        assert service.app.runtime.in_flight == 0
         service.terminate()
         async with asyncio.timeout(5):
             assert await good.read_message() is None
