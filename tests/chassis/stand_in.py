@@ -2,7 +2,8 @@
 
 `STUBBORN` names what of it ignores its cancellation: `startup`, `shutdown`, `task`, `thread`;
 `library`: a daemon thread that nobody ends; `atexit`. Or what ends the process. `FORK` names the
-children that it starts, `DESCRIPTORS` how many descriptors it may have open.
+children that it starts, `DESCRIPTORS` how many descriptors it may have open. With `SILENT`, it has
+no standard output, as after `>&-`.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ def main() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["DESCRIPTORS"]), hard))
+    if "SILENT" in os.environ:
+        sys.stdout = None
     zipkin = "zipkin" in os.environ.get("FEATURES", "")
     process.main(sys.argv[1:], SettingsOfZipkin if zipkin else Settings, __name__)
 
@@ -77,9 +80,15 @@ def make_service(settings: Settings) -> "Service":
         torn_down = TornDown()
         threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
         atexit.register(print, "Library's own end")
+    if sys.stdout is None:
+        service.on_startup.append(say_that_it_runs)
     if kind := os.environ.get("FORK"):
         service.on_startup.append(lambda: fork(kind))
     return service
+
+
+async def say_that_it_runs() -> None:
+    print("The stand-in is running in silence", file=sys.stderr, flush=True)
 
 
 async def fork(kind: str) -> None:

@@ -44,8 +44,12 @@ def test_interpreter_is_not_torn_down_under_a_daemon_thread() -> None:
         assert "Interpreter torn down" not in service.output()
 
 
-def test_what_never_ends_at_exit_does_not_hold_the_process() -> None:
-    with listening(STUBBORN="atexit") as service:
+@pytest.mark.parametrize("environ", [{}, {"SILENT": "1", "FEATURES": "probes"}])
+@pytest.mark.parametrize("what", ["task", "atexit"])
+def test_what_never_ends_at_exit_does_not_hold_the_process(
+    what: str, environ: dict[str, str]
+) -> None:
+    with listening(STUBBORN=what, **environ) as service:
         assert service.stop() == 0
 
 

@@ -231,15 +231,18 @@ def _exit_despite_daemon_threads() -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    _leave()
-    os._exit(status)
+    try:
+        _leave()
+    finally:
+        os._exit(status)
 
 
 def _leave() -> None:
     for child in _children():
         child.kill()
     logging.shutdown()
-    sys.stdout.flush()
+    if sys.stdout:  # None if it was closed before the start
+        sys.stdout.flush()
 
 
 _watchdog = threading.Timer(EXIT_SECONDS, lambda: _exit(_status or 0))
