@@ -27,8 +27,13 @@ def certificate_file(text: str) -> str:
 
 def _tls_context(
     ca: str | None, certificate: str | None = None, key: str | None = None
-) -> "SSLContext":
-    """Raises ValueError if one of these files cannot be used."""
+) -> "SSLContext | None":
+    """How connections are secured with these files; None for the usual way.
+
+    Raises ValueError if they cannot be used.
+    """
+    if not (ca or certificate):
+        return None
     # Imported only if it is needed.
     import ssl
 
@@ -43,6 +48,22 @@ def _tls_context(
         except OSError as error:
             raise ValueError(f"should have its key, not encrypted ({error})") from None
     return context
+
+
+def conflicts_of(
+    prefix: str, url: str | None, certificate: str | None, key: str | None
+) -> Iterable[str]:
+    if url and urlsplit(url).port == 4317:
+        yield (
+            f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over HTTP: "
+            "send to port 4318"
+        )
+    if key and not certificate:
+        yield f"{prefix}_CLIENT_KEY: ignored, because {prefix}_CLIENT_CERTIFICATE is not set"
+    try:
+        _tls_context(None, certificate, key)
+    except ValueError as error:
+        yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
 
 
 @group
@@ -83,46 +104,28 @@ class OtlpExporterSettings(ResourceSettings):
     otel_exporter_otlp_client_key: str | None = None
     """File with the key of that certificate, in PEM format and unencrypted."""
 
-    def tls(self, signal: str) -> "SSLContext | None":
-        """How connections are secured on which `traces` or `metrics` are sent; None for the usual
-        way."""
+    def conflicts(self) -> Iterable[str]:
+        yield from super().conflicts()
+        yield from conflicts_of(
+            "OTEL_EXPORTER_OTLP",
+            self.otel_exporter_otlp_endpoint,
+            self.otel_exporter_otlp_client_certificate,
+            self.otel_exporter_otlp_client_key,
+        )
 
-        def files(prefix: str) -> tuple[str | None, ...]:
-            names = "certificate", "client_certificate", "client_key"
-            return tuple(getattr(self, f"otel_exporter_otlp_{prefix}{name}") for name in names)
-
-        (own_ca, *own), (ca, *client) = files(f"{signal}_"), files("")
-        ca = own_ca or ca
-        certificate, key = own if own[0] else client
-        if not (ca or certificate):
-            return None
+    def tls_with(
+        self, ca: str | None, certificate: str | None, key: str | None
+    ) -> "SSLContext | None":
+        """How connections are secured, with these files in place of those for all telemetry; None
+        for the usual way."""
+        ca = ca or self.otel_exporter_otlp_certificate
+        if not certificate:
+            certificate = self.otel_exporter_otlp_client_certificate
+            key = self.otel_exporter_otlp_client_key
         try:
             return _tls_context(ca, certificate, key)
         except ValueError:  # which `conflicts` reports
-            return _tls_context(ca) if ca else None
-
-    def conflicts(self) -> Iterable[str]:
-        yield from super().conflicts()
-        for signal in ("", "traces_", "metrics_"):
-            if hasattr(self, f"otel_exporter_otlp_{signal}endpoint"):
-                yield from self._conflicts(f"otel_exporter_otlp_{signal}")
-
-    def _conflicts(self, prefix: str) -> Iterable[str]:
-        names = "endpoint", "client_certificate", "client_key"
-        url, certificate, key = (getattr(self, f"{prefix}{name}") for name in names)
-        prefix = prefix.upper()
-        if url and urlsplit(url).port == 4317:
-            yield (
-                f"{prefix}ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over "
-                "HTTP: send to port 4318"
-            )
-        if key and not certificate:
-            yield f"{prefix}CLIENT_KEY: ignored, because {prefix}CLIENT_CERTIFICATE is not set"
-        if certificate:
-            try:
-                _tls_context(None, certificate, key)
-            except ValueError as error:
-                yield f"{prefix}CLIENT_CERTIFICATE: {error}. It is ignored"
+            return _tls_context(ca)
 
 
 @group
@@ -154,5 +157,18 @@ class OtlpSettings(OtlpExporterSettings):
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
 
+    def conflicts(self) -> Iterable[str]:
+        yield from super().conflicts()
+        yield from conflicts_of(
+            "OTEL_EXPORTER_OTLP_TRACES",
+            self.otel_exporter_otlp_traces_endpoint,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )
+
     def traces_tls(self) -> "SSLContext | None":
-        return self.tls("traces")
+        return self.tls_with(
+            self.otel_exporter_otlp_traces_certificate,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )
