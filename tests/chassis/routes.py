@@ -142,6 +142,8 @@ class Fork(RequestHandler):
     """Starts a child, and answers with its number."""
 
     def get(self) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
         child = multiprocessing.get_context("fork").Process(target=ignore_signals)
         child.start()
         self.finish(str(child.pid))

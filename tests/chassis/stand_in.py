@@ -39,6 +39,8 @@ def main() -> None:
     if "DESCRIPTORS" in os.environ:
         import resource
 
+        if sys.platform == "win32":
+            raise NotImplementedError
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["DESCRIPTORS"]), hard))
     if "SILENT" in os.environ:
@@ -94,6 +96,8 @@ async def say_that_it_runs() -> None:
 async def fork(kind: str) -> None:
     from . import routes
 
+    if sys.platform == "win32":
+        raise NotImplementedError
     context = multiprocessing.get_context("fork")
     match kind:
         case "process":

@@ -173,6 +173,8 @@ def test_start_that_takes_long_is_no_blocked_loop() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can pin a process")
 def test_process_without_a_processor_has_blocked_nothing() -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     hog = [sys.executable, "-c", "while True: pass"]
     with listening(LOOP_BLOCKED_SECONDS="0.02") as running, contextlib.ExitStack() as stack:
         running.fetch("/")

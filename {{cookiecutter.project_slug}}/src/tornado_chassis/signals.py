@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -47,26 +48,22 @@ def call_found(number: int, frame: FrameType | None) -> None:
             log.exception("%r failed", found)
 
 
-_before = threading.local()
+if sys.platform != "win32":
+    _before = threading.local()
 
+    def _hold() -> None:
+        # A signal to a child that has not yet dropped these handlers would be lost.
+        _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, NAMES)
 
-def _hold() -> None:
-    # A signal to a child that has not yet dropped these handlers would be lost.
-    _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, NAMES)
+    def _release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
 
+    def _leave_to_parent() -> None:
+        for number, ours in _ours.items():
+            if signal.getsignal(number) is ours:
+                # None stands for a handler that is not Python's, and cannot be set again.
+                signal.signal(number, _found[number] or signal.SIG_DFL)
+        _ours.clear()
+        _release()
 
-def _release() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
-
-
-def _leave_to_parent() -> None:
-    for number, ours in _ours.items():
-        if signal.getsignal(number) is ours:
-            # None stands for a handler that is not Python's, and cannot be set again.
-            signal.signal(number, _found[number] or signal.SIG_DFL)
-    _ours.clear()
-    _release()
-
-
-if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_leave_to_parent)

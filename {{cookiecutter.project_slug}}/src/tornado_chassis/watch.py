@@ -145,7 +145,7 @@ class Watch(Feature):
 
     def _used(self) -> float:
         """Processor time of the loop's thread, in seconds; elsewhere than on Linux, of all."""
-        if self._clock is None:
+        if sys.platform == "win32" or self._clock is None:
             return time.process_time()
         return time.clock_gettime(self._clock)
 
