@@ -16,7 +16,6 @@ an unknown host, and blocks the event loop while it sends.
 import asyncio
 import logging
 import math
-import platform
 import re
 import socket
 from collections import deque
@@ -30,8 +29,8 @@ from ..exchange import Exchange
 from ..feature import Call, Export
 from ..settings.setting import in_force
 from ..settings.statsd import StatsdSettings
-from . import MAX_SERIES, Gauge, Histogram, dropped, instruments, subscribers
-from .meter import Lag, Meter, instance_of, process_gauges, process_totals
+from . import MAX_SERIES, Histogram, dropped, subscribers
+from .meter import Lag, Meter, instance_of
 
 FLUSH_TICKS = 4
 """After how many intervals of the lag what was measured is sent."""
@@ -47,6 +46,9 @@ PROBE_SECONDS = 1.0
 RESOLVE_AGAIN_SECONDS = 300.0
 RETRY_SECONDS = 1.0
 RETRY_DOUBLINGS = 5
+
+# Counts of the process, which are older than the service.
+_SENT_WHOLE = {"process_cpu_time_seconds", "python_gc_collections"}
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +95,8 @@ class StatsD(Meter):
     """
 
     def __init__(self, settings: StatsdSettings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self.lag = Lag(self._tick)
-        self._names = settings.service_name, settings.service_version
         prefix = in_force(settings, "statsd_prefix") + "."
         self._outbox = _Outbox(prefix, _dotted("", instance_of(settings)))
         self._connection: _Connection | None = None
@@ -163,25 +164,13 @@ class StatsD(Meter):
 
     def _write(self) -> None:
         """Writes each gauge, and by how much each count has grown."""
-        write = self._outbox.write
-        for metric in [*instruments.values()]:
-            for series in metric.series():
-                if isinstance(series, Gauge):
-                    value = series.read() if series.is_set else None
-                    if value is not None:
-                        write(_dotted(series.name, *series.label_values), "g", value)
-                elif not isinstance(series, Histogram):
-                    self._grow((series.name, *series.label_values), series.value)
-        for name, _, total, names in self.runtime.totals():
-            self._grow((name, *names.values()), total)
-        for name, _, value, names in (*self.gauges(), *process_totals(), *process_gauges()):
-            write(_dotted(name, *names.values()), "g", value)
-        write(_dotted("build_info", *self._names, platform.python_version()), "g", 1)
-
-    def _grow(self, key: tuple[str, ...], total: float) -> None:
-        if growth := total - self._sent.get(key, 0):
-            self._outbox.write(_dotted(*key), "c", growth)
-            self._sent[key] = total
+        for series in self.series():
+            key = series.name, *series.labels.values()
+            if series.kind in ("gauge", "info") or series.name in _SENT_WHOLE:
+                self._outbox.write(_dotted(*key), "g", series.value)
+            elif series.kind == "counter" and (growth := series.value - self._sent.get(key, 0)):
+                self._outbox.write(_dotted(*key), "c", growth)
+                self._sent[key] = series.value
 
 
 class _Connection:
