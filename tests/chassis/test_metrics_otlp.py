@@ -227,7 +227,7 @@ class TestWire(OtlpTest):
         assert points["process.cpu.time"].value > 0
         assert points["process.memory.usage"].value > 1_000_000
         build = points["build_info"]
-        assert (build.value, build.attributes["version"]) == (1, VERSION)
+        assert (build.value, build.attributes["service_version"]) == (1, VERSION)
         assert build.resource["service.name"] == SERVICE
         assert build.resource["service.instance.id"] == meter.instance_of(self.settings())
 
@@ -253,7 +253,7 @@ class TestWire(OtlpTest):
     def test_what_a_feature_cannot_count_costs_itself_only(self) -> None:
         self.counting.fails = True
         self.fetch("/")
-        with self.assertLogs(otlp.log) as logs:
+        with self.assertLogs(meter.log) as logs:
             names = {point.name for point in self.stopped()}
         assert {"http.server.request.duration", "process.cpu.time", "build_info"} < names
         assert len(logs.records) == 1
@@ -483,7 +483,7 @@ def test_nothing_is_sent_and_a_line_says_why(
 ) -> None:
     if variables:
         variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-    with caplog.at_level(logging.INFO, otlp.log.name):
+    with caplog.at_level(logging.INFO, export.log.name):
         made = otlp.OtlpMetrics(read(Settings, variables))
     assert [each.getMessage() for each in caplog.records] == [f"Metrics are not sent: {reason}"]
     assert [each.sent for each in made.exports()] == [None]

@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,10 +27,8 @@ def send(**environ: str) -> Sender:
     """Sends a span with these settings, and stops."""
     settings = read(Settings, environ)
     assert [*settings.warnings] == []
-    backend = Otlp(settings, {})
-    rest = backend.headers, backend.timeout, backend.body, backend.proxy, backend.tls
-    sender = Sender("span", backend.url, *rest)
-    Span("work", "INTERNAL", "1" * 32, "", 1, "", partial(sender.put, backend.encode)).end()
+    sender = Sender(Otlp(settings, {}))
+    Span("work", "INTERNAL", "1" * 32, "", 1, "", sender.put).end()
     sender.start()
     asyncio.run(sender.stop())
     return sender

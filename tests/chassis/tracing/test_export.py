@@ -8,9 +8,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
 from unittest import mock
 
 import pytest
@@ -19,7 +19,7 @@ from tornado_chassis import export
 from tornado_chassis.export import Sender
 from tornado_chassis.settings import read
 from tornado_chassis.tracing.otlp import Otlp
-from tornado_chassis.tracing.spans import Backend, Span
+from tornado_chassis.tracing.spans import Span, SpanBackend
 from tornado_chassis.tracing.zipkin import Backend as Zipkin
 
 from ..settings import Settings, SettingsOfZipkin
@@ -65,18 +65,20 @@ OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
 ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
 
 
-def make_sender(url: str, timeout: float = 10.0, backend: Backend = OTLP) -> Sender:
-    return Sender("span", url, backend.headers, timeout, backend.body)
+def make_sender(url: str, timeout: float = 10.0, backend: SpanBackend = OTLP) -> Sender:
+    backend = copy(backend)
+    backend.url, backend.timeout = url, timeout
+    return Sender(backend)
 
 
-def start_sender(url: str, timeout: float = 10.0, backend: Backend = OTLP) -> Sender:
+def start_sender(url: str, timeout: float = 10.0, backend: SpanBackend = OTLP) -> Sender:
     sender = make_sender(url, timeout, backend)
     sender.start()
     return sender
 
 
-def make_span(name: str, sender: Sender, backend: Backend = OTLP) -> Span:
-    return Span(name, "INTERNAL", TRACE, "", 1, "", partial(sender.put, backend.encode))
+def make_span(name: str, sender: Sender) -> Span:
+    return Span(name, "INTERNAL", TRACE, "", 1, "", sender.put)
 
 
 @pytest.fixture
@@ -266,7 +268,7 @@ def test_backend_that_reads_a_little_at_a_time_is_given_up(
 def test_batch_that_cannot_be_put_together_harms_no_other(log: Log) -> None:
     with receiving() as receiver:
         sender = make_sender(receiver.url)
-        with mock.patch.object(sender, "_body", side_effect=[ValueError]):
+        with mock.patch.object(sender._backend, "body", side_effect=[ValueError]):
             sender.start()
             end(sender)
             log.wait_for("Could not send 1 spans")
@@ -513,7 +515,8 @@ def test_https(log: Log) -> None:
 def test_text_that_cannot_be_made_harms_no_other(log: Log) -> None:
     with receiving() as receiver:
         sender = start_sender(receiver.url)
-        sender.put(lambda item: str(1 // item), 0)
+        with mock.patch.object(sender._backend, "encode", side_effect=ZeroDivisionError):
+            sender.put(make_span("odd", sender))
         end(sender)
         receiver.wait_for(spans=1)
         stop(sender)
@@ -522,16 +525,16 @@ def test_text_that_cannot_be_made_harms_no_other(log: Log) -> None:
 
 
 @pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda backend: backend.name)
-def test_text_that_is_no_unicode_harms_no_other(backend: Backend, log: Log) -> None:
+def test_text_that_is_no_unicode_harms_no_other(backend: SpanBackend, log: Log) -> None:
     pair, alone, escaped = "\U0001f600", "\ud83d", "\\ud83d"
     with receiving() as receiver:
         sender = start_sender(receiver.url, backend=backend)
-        span = make_span(f"{alone}a{pair}{escaped}{alone}", sender, backend)
+        span = make_span(f"{alone}a{pair}{escaped}{alone}", sender)
         span.scope, span.scope_version = f"library{alone}", f"1{alone}"
         span.set_attribute(f"key {alone}", f"{alone}{pair} \udc00")
         span.record_exception(ValueError(f"{alone}{alone}"))
         span.end()
-        make_span("work", sender, backend).end()
+        make_span("work", sender).end()
         receiver.wait_for(spans=2)
         stop(sender)
         odd, _ = receiver.spans

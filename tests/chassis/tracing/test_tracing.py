@@ -651,7 +651,7 @@ class TestSettings(TracingTest):
         assert [each.sent for each in self.tracing.exports()] == [None]
 
     def test_without_an_endpoint_ids_are_made_and_nothing_is_sent(self) -> None:
-        with self.assertLogs(otel.log, "INFO") as logs:
+        with self.assertLogs(export.log, "INFO") as logs:
             self.configure(**{self.endpoint: ""})
         assert logs.output[0].endswith(f"Spans are not exported: {self.endpoint} is not set")
         assert self.flags() == "01"

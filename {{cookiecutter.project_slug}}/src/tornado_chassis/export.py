@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from time import monotonic, time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from . import __version__
@@ -48,8 +48,6 @@ MAX_REFUSALS = 8
 ANSWER_BYTES = 64 * 1024
 MESSAGE_CHARACTERS = 200
 
-Item = TypeVar("Item")
-
 log = logging.getLogger(__name__)
 
 
@@ -64,46 +62,89 @@ class _Answer(NamedTuple):
     retry_after: int | None = None
 
 
-class Sender:
-    """Sends text to a backend, and retries while that fails. `put` never blocks.
+class Backend:
+    """Where telemetry is sent, and in which format."""
 
-    `unit` is what each text describes, such as `span`. `body` makes a request of a batch. A backend
-    has `timeout` seconds to answer. `proxy` is the URL of a proxy, and `tls` secures connections.
-    """
+    name: str
+    #: The variable that has its URL.
+    setting: str
+    signal: Literal["traces", "metrics"]
+    #: What each text describes.
+    unit: str
+    #: What is logged if nothing is sent.
+    idle: str
 
     def __init__(
         self,
-        unit: str,
-        url: str,
+        settings: ResourceSettings,
+        url: str | None,
+        timeout: int,
         headers: Mapping[str, str],
-        timeout: float,
-        body: Callable[[Sequence[str]], bytes],
-        proxy: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        #: Empty if it is not set.
+        self.url = url or ""
+        #: Seconds to wait for a response.
+        self.timeout = timeout / 1000
+        self.headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"{settings.service_name}/{settings.service_version}",
+            **headers,
+        }
+        #: URL of a proxy, or empty.
+        self.proxy = settings.proxy_for(self.url)
+        #: How connections are secured; None for the usual way.
+        self.tls = tls
+
+    def encode(self, item: Any) -> str:
+        """One item as text; empty if there is nothing to send of it."""
+        raise NotImplementedError
+
+    def body(self, texts: Sequence[str]) -> bytes:
+        """The request for a batch of them."""
+        raise NotImplementedError
+
+
+def make_sender(backend: Backend, settings: ResourceSettings) -> "Sender | None":
+    """None if nothing is to be sent, for a reason that is logged."""
+    exporter = f"otel_{backend.signal}_exporter"
+    if settings.otel_sdk_disabled:
+        reason = "OTEL_SDK_DISABLED is set"
+    elif getattr(settings, exporter) == "none":
+        reason = f"{exporter.upper()} is none"
+    elif not backend.url:
+        reason = f"{backend.setting} is not set"
+    else:
+        return Sender(backend)
+    log.info("%s: %s", backend.idle, reason)
+    return None
+
+
+class Sender:
+    """Sends items to a backend, and retries while that fails. `put` never blocks."""
+
+    def __init__(self, backend: Backend) -> None:
         self.sent = 0
         #: What the backend refused for good, or what could not be encoded.
         self.failed = 0
         #: What the queue was full for, or what was still in it after the stop.
         self.dropped = 0
-        self._unit = unit
-        self._url = urlsplit(url)
+        self._backend = backend
+        self._unit = backend.unit
+        self._url = urlsplit(backend.url)
+        self._proxy = urlsplit(backend.proxy)
         # Without the path and the query, which may contain a key.
         self._name = f"{self._url.scheme}://{self._url.netloc}"
-        self._target = url.removeprefix(self._name)
-        self._headers = dict(headers)
-        self._tls = tls
-        self._proxy = urlsplit(proxy)
+        self._target = backend.url.removeprefix(self._name)
+        self._headers = backend.headers
         self._credentials: dict[str, str] = {}
         if self._proxy.username:
             words = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
             basic = base64.b64encode(words.encode()).decode()
             self._credentials = {"Proxy-Authorization": f"Basic {basic}"}
-        if proxy and self._url.scheme == "http":
-            self._target = url
-            self._headers |= self._credentials
-        self._timeout = timeout
-        self._body = body
+        if backend.proxy and self._url.scheme == "http":
+            self._target = backend.url
+            self._headers = {**self._headers, **self._credentials}
         self._connection: _Connection | None = None
         self._is_failing = False
         self._queue: deque[str] = deque()
@@ -112,7 +153,7 @@ class Sender:
         self._full = threading.Event()
         self._stopping = threading.Event()
         # A daemon, because it may hang in the resolver for longer than a stop may take.
-        self._thread = threading.Thread(target=self._run, name=f"{unit} exporter", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{self._unit} exporter", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -140,16 +181,18 @@ class Sender:
     def is_full(self) -> bool:
         return self._size > QUEUE_CHARACTERS
 
-    def put(self, encode: Callable[[Item], str], item: Item) -> None:
-        """Queues what `encode` returns; may be called from any thread."""
+    def put(self, item: Any) -> None:
+        """Queues it; may be called from any thread."""
         if self.is_full:
             self.dropped += 1
             return
         try:
-            text = encode(item)
+            text = self._backend.encode(item)
         except Exception:  # from an attribute's own `__str__`
             log.exception("Could not encode a %s", self._unit)
             self.failed += 1
+            return
+        if not text:
             return
         with self._lock:
             self._queue.append(text)
@@ -180,7 +223,7 @@ class Sender:
 
     def _deliver(self, batch: list[str]) -> bool:
         """Tries until the batch is accepted or given up; False if a stop comes first."""
-        body = self._body([*map(well_formed, batch)])
+        body = self._backend.body([*map(well_formed, batch)])
         delay = FIRST_DELAY_SECONDS
         refusals = 0
         export = f"{self._unit.capitalize()} export to {self._name}"
@@ -211,7 +254,7 @@ class Sender:
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
-        connection.deadline = monotonic() + self._timeout
+        connection.deadline = monotonic() + self._backend.timeout
         used = connection.sock is not None
         try:
             if not used:
@@ -237,7 +280,7 @@ class Sender:
         server = self._proxy.netloc.rpartition("@")[2] or self._url.netloc
         if self._url.scheme == "http":
             return _Connection(server)
-        connection = _SecureConnection(server, self._tls)
+        connection = _SecureConnection(server, self._backend.tls)
         if self._proxy.netloc:
             connection.set_tunnel(self._url.netloc, headers=self._credentials)
         return connection

@@ -23,7 +23,7 @@ from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
-from ..export import Sender
+from ..export import make_sender
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
 from ..values import text
@@ -96,33 +96,16 @@ class Exporting(Tracing):
     follows_unsampled = False
     _kind = ApiSpan
 
-    def __init__(self, settings: TracingSettings, backend: spans.Backend) -> None:
+    def __init__(self, settings: TracingSettings, backend: spans.SpanBackend) -> None:
         self._backend = backend
-        self._describe = functools.lru_cache(maxsize=1024)(spans.describe)
-        self._sender: Sender | None = None
-        on_end = None
-        if settings.otel_sdk_disabled:
-            log.info("Spans are not exported: OTEL_SDK_DISABLED is set")
-        elif settings.otel_traces_exporter == "none":
-            log.info("Spans are not exported: OTEL_TRACES_EXPORTER is none")
-        elif not backend.url:
-            log.info("Spans are not exported: %s is not set", backend.setting)
-        else:
-            self._sender = Sender(
-                "span",
-                backend.url,
-                backend.headers,
-                backend.timeout,
-                backend.body,
-                backend.proxy,
-                backend.tls,
-            )
-            on_end = functools.partial(self._sender.put, backend.encode)
+        self._sender = make_sender(backend, settings)
+        describe = functools.partial(spans.describe, backend.attributes)
+        self._describe = functools.lru_cache(maxsize=1024)(describe)
         super().__init__(
             make_propagation(settings.otel_propagators, _replace_global_propagator()),
             settings.otel_traces_sampler,
             settings.otel_traces_sampler_arg,
-            on_end,
+            self._sender.put if self._sender else None,
         )
         _Provider.tracing = _GlobalPropagator.tracing = self
         _set_provider()

@@ -12,14 +12,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
-from ssl import SSLContext
 from typing import Any
 
 from ..export import resource_of
 from ..settings.zipkin import ZipkinSettings
 from ..values import TEXT_CHARACTERS, exceeds, text
 from .otel import Exporting
-from .spans import Encoding, Event, Span
+from .spans import Event, Span, SpanBackend
 
 _encode = json.JSONEncoder(default=str).encode
 
@@ -29,42 +28,33 @@ class Zipkin(Exporting):
         super().__init__(settings, Backend(settings, resource_of(settings)))
 
 
-class Backend(Encoding):
-    """Where spans are sent, and in which format; `resource` describes the service."""
+class Backend(SpanBackend):
+    """`resource` describes the service."""
 
     name = "Zipkin"
     setting = "ZIPKIN_ENDPOINT"
 
     def __init__(self, settings: ZipkinSettings, resource: Mapping[str, str]) -> None:
-        super().__init__(self._span, _tags)
-        #: Empty if it is not set.
-        self.url = settings.zipkin_endpoint or settings.otel_exporter_zipkin_endpoint or ""
-        if re.fullmatch("https?://[^/]+/?", self.url):
-            self.url = self.url.rstrip("/") + "/api/v2/spans"
-        #: Seconds to wait for a response.
-        self.timeout = settings.otel_exporter_zipkin_timeout / 1000
-        self.proxy = settings.proxy_for(self.url)
-        self.tls: SSLContext | None = None
-        self.headers = {
-            "Content-Type": "application/json",
-            "Content-Encoding": "gzip",
-            "User-Agent": f"{settings.service_name}/{settings.service_version}",
-        }
+        url = settings.zipkin_endpoint or settings.otel_exporter_zipkin_endpoint or ""
+        if re.fullmatch("https?://[^/]+/?", url):
+            url = url.rstrip("/") + "/api/v2/spans"
+        timeout = settings.otel_exporter_zipkin_timeout
+        super().__init__(settings, url, timeout, {"Content-Encoding": "gzip"})
         rest = dict(resource)
         self._service = '{"serviceName":' + _quote(rest.pop("service.name")) + "}"
         self._resource = _tags(rest)
 
-    def _span(self, span: Span) -> str:
+    @staticmethod
+    def attributes(attributes: Mapping[str, Any]) -> str:
+        return _tags(attributes)
+
+    def encode_whole(self, span: Span) -> str:
         # By hand, because even a fast encoder takes longer for nested dictionaries.
         parent = f'"parentId":"{span.parent_id}",' if span.parent_id else ""
         kind = f'"kind":"{span.kind}",' if span.kind != "INTERNAL" else ""
         annotations = ",".join(map(_annotation, span.events))
         events = f'"annotations":[{annotations}],' if annotations else ""
-        recurring = ""
-        if span.recurring:
-            recurring = span.recurring.encoded
-            if not recurring:
-                recurring = span.recurring.encoded = _tags(span.recurring.attributes)
+        recurring = span.recurring.encoded if span.recurring else ""
         tags = [self._resource, recurring, _tags(span.attributes), _status(span)]
         if span.scope:
             tags.append(_tags({"otel.scope.name": span.scope}))
@@ -83,9 +73,8 @@ class Backend(Encoding):
             "}}"
         )
 
-    def body(self, spans: Sequence[str]) -> bytes:
-        """The request for these spans."""
-        return gzip.compress(f"[{','.join(spans)}]".encode(), 1)
+    def body(self, texts: Sequence[str]) -> bytes:
+        return gzip.compress(f"[{','.join(texts)}]".encode(), 1)
 
 
 def _remote(span: Span) -> str:
@@ -112,17 +101,13 @@ def _status(span: Span) -> str:
 def _annotation(event: Event) -> str:
     value = event.name
     if event.attributes:
-        if any(
-            type(each) is not str and exceeds(each, TEXT_CHARACTERS)
-            for each in event.attributes.values()
-        ):
-            raise ValueError
-        value = f"{_quote(value)}:{_encode(dict(event.attributes))}"
+        pairs = [f"{_quote(key)}: {_json(each)}" for key, each in event.attributes.items()]
+        value = f"{_quote(value)}:{{{', '.join(pairs)}}}"
     return '{"timestamp":' + str(event.time // 1000) + ',"value":' + _quote(value) + "}"
 
 
 def _json(value: object) -> str:
-    if exceeds(value, TEXT_CHARACTERS):
+    if type(value) is not str and exceeds(value, TEXT_CHARACTERS):
         raise ValueError
     return _encode(value)
 
