@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from time import monotonic, time
@@ -153,7 +153,8 @@ class Sender:
         self._full = threading.Event()
         self._stopping = threading.Event()
         # A daemon, because it may hang in the resolver for longer than a stop may take.
-        self._thread = threading.Thread(target=self._run, name=f"{self._unit} exporter", daemon=True)
+        name = f"{self._unit} exporter"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -235,25 +236,23 @@ class Sender:
             elif self._is_failing and not problem:
                 log.info("%s works again", export)
             self._is_failing = bool(problem)
-            if 200 <= status < 300:
-                self.sent += len(batch) - rejected
-                self.failed += rejected
-                return True
             # OTLP does not retry after a 500, but a restarting collector may answer with one.
             refusals += status != 0 and retry_after is None
             if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
-                self.failed += len(batch)
-                return True
-            if last:
-                return False
-            # With jitter, so that instances do not all retry at the same time.
-            self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
-            delay = min(2 * delay, MAX_DELAY_SECONDS)
+                rejected = len(batch)
+            elif not 200 <= status < 300:
+                if last:
+                    return False
+                # With jitter, so that instances do not all retry at the same time.
+                self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
+                delay = min(2 * delay, MAX_DELAY_SECONDS)
+                continue
+            self.sent += len(batch) - rejected
+            self.failed += rejected
+            return True
 
     def _attempt(self, body: bytes, count: int) -> _Answer:
-        if self._connection is None:
-            self._connection = self._connect()
-        connection = self._connection
+        connection = self._connection = self._connection or self._connect()
         connection.deadline = monotonic() + self._backend.timeout
         used = connection.sock is not None
         try:
@@ -343,28 +342,26 @@ class _Connection(http.client.HTTPConnection):
 
     deadline: float
     sock: Any
-    # Of `http.client`, for a proxy.
-    _tunnel_host: str | None
-    _tunnel: Callable[[], None]
 
-    def connect(self) -> None:
-        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._create_connection = self._first_to_answer
+
+    def _first_to_answer(self, server: tuple[str, int], *rest: object) -> _Socket:
+        addresses = socket.getaddrinfo(*server, type=socket.SOCK_STREAM)
         while True:
             *kind, _, address = addresses.pop(0)
-            self.sock = _Socket(*kind)
+            sock = _Socket(*kind)
+            sock.deadline = self.deadline
             try:
                 # The others need some of the time, too.
-                self.sock.settimeout(_until(self.deadline) / (len(addresses) + 1))
-                self.sock.connect(address)
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                break
+                sock.settimeout(_until(self.deadline) / (len(addresses) + 1))
+                sock.connect(address)
+                return sock
             except OSError:
-                self.close()
+                sock.close()
                 if not addresses:
                     raise
-        if self._tunnel_host:
-            self.sock.deadline = self.deadline
-            self._tunnel()
 
 
 class _SecureConnection(http.client.HTTPSConnection, _Connection):

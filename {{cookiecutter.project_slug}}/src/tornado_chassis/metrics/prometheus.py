@@ -5,7 +5,9 @@ Names, labels and buckets follow OpenTelemetry's stable HTTP conventions.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import zip_longest
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import REGISTRY, GCCollector, PlatformCollector, ProcessCollector
@@ -58,7 +60,6 @@ def _check(collector: Collector) -> None:
     if isinstance(collector, _DEFAULT):
         return
     for name in REGISTRY._collector_to_names[collector]:
-        metrics.check_reserved(name)
         metrics.check_free({name}, name)
 
 
@@ -125,30 +126,22 @@ class Prometheus(Meter, Collector):
                 try:
                     labels = {name: encodable(text(each)) for name, each in sample.labels.items()}
                     family.samples = [sample._replace(labels=labels)]
-                    encode(_Families([family]))
+                    encode(SimpleNamespace(collect=partial(list, [family])))
                     kept += family.samples
                 except Exception as error:
                     self.report(family.name, error)
             family.samples = kept
             families.append(family)
-        return encode(_Families(families))
-
-
-class _Families(Collector):
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> list[Metric]:
-        return self._families
+        return encode(SimpleNamespace(collect=lambda: families))
 
 
 def _add(series: Series, families: dict[str, Metric]) -> None:
-    name, labels = series.name, series.labels
+    name, meaning, labels = series.name, series.documentation, {**series.labels}
     if series.kind == "info":
-        families[name] = InfoMetricFamily(name.removesuffix("_info"), series.documentation, labels)
+        families[name] = InfoMetricFamily(name.removesuffix("_info"), meaning, labels)
         return
     if name not in families:
-        families[name] = _FAMILIES[series.kind](name, series.documentation, labels=[*labels])
+        families[name] = _FAMILIES[series.kind](name, meaning, labels=[*labels])
     family: Any = families[name]
     if series.kind == "histogram":
         family.add_metric([*labels.values()], _buckets(series), series.value)

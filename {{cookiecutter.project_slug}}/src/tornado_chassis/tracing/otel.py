@@ -58,13 +58,7 @@ class ApiSpan(spans.Span, trace.Span):
     """A span for code that uses OpenTelemetry's API."""
 
     def get_span_context(self) -> trace.SpanContext:
-        return trace.SpanContext(
-            int(self.trace_id, 16),
-            int(self.span_id, 16),
-            is_remote=False,
-            trace_flags=trace.TraceFlags(self.flags),
-            trace_state=trace.TraceState.from_header([self.tracestate]),
-        )
+        return _to_api(self, is_remote=False)
 
     def is_recording(self) -> bool:
         return self.recording
@@ -83,10 +77,10 @@ class ApiSpan(spans.Span, trace.Span):
             self.links = [*self.links, spans.make_link(context, attributes)]
 
     def set_status(self, status: Any, description: str | None = None) -> None:
-        if isinstance(status, trace.StatusCode):
-            status = trace.Status(status, description)
         if isinstance(status, trace.Status):
-            status, description = status.status_code.name, status.description
+            status, description = status.status_code, status.description
+        if isinstance(status, trace.StatusCode):
+            status = status.name
         super().set_status(status, description)
 
 
@@ -152,7 +146,7 @@ class Exporting(Tracing):
 
     def _enter(self, span: Span) -> None:
         current_span.set(span)
-        context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
+        self._activate(span)
 
     def _activate(self, span: Span) -> Token[Any]:
         return context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
@@ -248,6 +242,10 @@ class _GlobalPropagator(TextMapPropagator):
 
     tracing: Exporting
 
+    def __init__(self, before: Sequence[TextMapPropagator]) -> None:
+        #: Whatever somebody has set before, which is still needed.
+        self.before = before
+
     def extract(
         self,
         carrier: Any,
@@ -294,34 +292,34 @@ class _GlobalPropagator(TextMapPropagator):
         return {*headers}.union(*(each.fields for each in others))
 
 
-_set_before: list[TextMapPropagator] = []
-
-
-def _replace_global_propagator() -> list[TextMapPropagator]:
-    """Returns the one that somebody has set before, which is still needed."""
+def _replace_global_propagator() -> Sequence[TextMapPropagator]:
+    """Returns the one that somebody has set before."""
     load_propagate()
     from opentelemetry import propagate
 
-    before = propagate.get_global_textmap()
-    if not isinstance(before, _GlobalPropagator):
-        is_default = type(before) is CompositePropagator and before.fields <= _DEFAULT_FIELDS
-        _set_before[:] = [] if is_default else [before]
-        propagate.set_global_textmap(_GlobalPropagator())
-    return _set_before
+    current = propagate.get_global_textmap()
+    if not isinstance(current, _GlobalPropagator):
+        is_default = type(current) is CompositePropagator and current.fields <= _DEFAULT_FIELDS
+        current = _GlobalPropagator(() if is_default else (current,))
+        propagate.set_global_textmap(current)
+    return current.before
 
 
 def _with_span(span: Parent | tracing.Span) -> context.Context:
     """OpenTelemetry's context with this as the current span."""
-    if not isinstance(span, trace.Span):
-        ids = trace.SpanContext(
-            int(span.trace_id, 16),
-            int(span.span_id, 16),
-            is_remote=True,
-            trace_flags=trace.TraceFlags(span.flags or 0),
-            trace_state=trace.TraceState.from_header([span.tracestate]),
-        )
-        return trace.set_span_in_context(trace.NonRecordingSpan(ids))
-    return context.Context({**context.get_current(), _SPAN_KEY: span})
+    is_ours = isinstance(span, trace.Span)
+    found = span if is_ours else trace.NonRecordingSpan(_to_api(span, is_remote=True))
+    return context.Context({**context.get_current(), _SPAN_KEY: found})
+
+
+def _to_api(span: Parent | tracing.Span, is_remote: bool) -> trace.SpanContext:
+    return trace.SpanContext(
+        int(span.trace_id, 16),
+        int(span.span_id, 16),
+        is_remote,
+        trace.TraceFlags(span.flags or 0),
+        trace.TraceState.from_header([span.tracestate]),
+    )
 
 
 def _from_api_span(span: object) -> Parent | None:

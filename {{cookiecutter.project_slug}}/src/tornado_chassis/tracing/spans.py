@@ -78,16 +78,16 @@ class SpanBackend(Backend):
             nonlocal room
             found = {}
             for key, value in attributes.items():
+                short = cut(value) if type(value) is str else value
                 try:
-                    short = cut(value) if type(value) is str else value
                     size = len(self.attributes({key: short}))
-                    if size <= room:
-                        found[key] = short
-                        room -= size
-                        continue
                 except BaseException:
-                    pass
-                span.dropped_attributes += 1
+                    size = SPAN_CHARACTERS + 1
+                if size <= room:
+                    found[key] = short
+                    room -= size
+                else:
+                    span.dropped_attributes += 1
             return found
 
         span.name = cut(text(span.name))
@@ -125,8 +125,9 @@ class Span(_Span):
                 "exception.type": f"{module}.{name_of(exception)}".removeprefix("builtins."),
                 "exception.message": cut(text(exception)),
                 "exception.stacktrace": cut(stack(exception)),
+                **copied(attributes),
             }
-            self.add_event("exception", {**described, **copied(attributes)}, timestamp)
+            self.add_event("exception", described, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         if self.recording:
@@ -196,7 +197,7 @@ def describe(
 
 
 def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:
-    """A link to the span of an OpenTelemetry `SpanContext`."""
+    """`context` is an OpenTelemetry `SpanContext`."""
     return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", copied(attributes))
 
 

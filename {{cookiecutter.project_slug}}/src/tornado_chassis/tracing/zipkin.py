@@ -23,6 +23,22 @@ from .spans import Event, Span, SpanBackend
 _encode = json.JSONEncoder(default=str).encode
 
 
+def _tags(attributes: Mapping[str, Any]) -> str:
+    """All values are strings; any other value is written as JSON in a string."""
+    return ",".join(
+        [
+            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _json(value))}"
+            for key, value in attributes.items()
+        ]
+    )
+
+
+def _json(value: object) -> str:
+    if type(value) is not str and exceeds(value, TEXT_CHARACTERS):
+        raise ValueError
+    return _encode(value)
+
+
 class Zipkin(Exporting):
     def __init__(self, settings: ZipkinSettings) -> None:
         super().__init__(settings, Backend(settings, resource_of(settings)))
@@ -33,6 +49,7 @@ class Backend(SpanBackend):
 
     name = "Zipkin"
     setting = "ZIPKIN_ENDPOINT"
+    attributes = staticmethod(_tags)
 
     def __init__(self, settings: ZipkinSettings, resource: Mapping[str, str]) -> None:
         url = settings.zipkin_endpoint or settings.otel_exporter_zipkin_endpoint or ""
@@ -44,10 +61,6 @@ class Backend(SpanBackend):
         self._service = '{"serviceName":' + _quote(rest.pop("service.name")) + "}"
         self._resource = _tags(rest)
 
-    @staticmethod
-    def attributes(attributes: Mapping[str, Any]) -> str:
-        return _tags(attributes)
-
     def encode_whole(self, span: Span) -> str:
         # By hand, because even a fast encoder takes longer for nested dictionaries.
         parent = f'"parentId":"{span.parent_id}",' if span.parent_id else ""
@@ -55,22 +68,13 @@ class Backend(SpanBackend):
         annotations = ",".join(map(_annotation, span.events))
         events = f'"annotations":[{annotations}],' if annotations else ""
         recurring = span.recurring.encoded if span.recurring else ""
-        tags = [self._resource, recurring, _tags(span.attributes), _status(span)]
-        if span.scope:
-            tags.append(_tags({"otel.scope.name": span.scope}))
-            if span.scope_version:
-                tags.append(_tags({"otel.scope.version": span.scope_version}))
-        if span.dropped_attributes:
-            tags.append(_tags({"otel.dropped_attributes_count": span.dropped_attributes}))
+        tags = [self._resource, recurring, _tags(span.attributes), _tags(_without_field(span))]
         return (
-            '{"traceId":"'
-            f'{span.trace_id}","id":"{span.span_id}",{parent}{kind}"name":{_quote(span.name)},'
-            f'"timestamp":{span.started // 1000},'
+            f'{{"traceId":"{span.trace_id}","id":"{span.span_id}",{parent}{kind}'
+            f'"name":{_quote(span.name)},"timestamp":{span.started // 1000},'
             f'"duration":{max((span.ended - span.started) // 1000, 1)},'
             f'"localEndpoint":{self._service},{_remote(span)}{events}'
-            '"tags":{'
-            f"{','.join(filter(None, tags))}"
-            "}}"
+            f'"tags":{{{",".join(filter(None, tags))}}}}}'
         )
 
     def body(self, texts: Sequence[str]) -> bytes:
@@ -87,15 +91,22 @@ def _remote(span: Span) -> str:
     return ""
 
 
-def _status(span: Span) -> str:
-    if span.status == "UNSET":
-        return ""
-    tags = {"otel.status_code": span.status}
+def _without_field(span: Span) -> dict[str, Any]:
+    """What the format has no field for."""
+    tags: dict[str, Any] = {}
+    if span.status != "UNSET":
+        tags["otel.status_code"] = span.status
     if span.status == "ERROR":
         recurring = span.recurring.attributes if span.recurring else {}
         kind = span.attributes.get("error.type") or recurring.get("error.type", "")
         tags["error"] = span.status_message or text(kind)
-    return _tags(tags)
+    if span.scope:
+        tags["otel.scope.name"] = span.scope
+    if span.scope_version:
+        tags["otel.scope.version"] = span.scope_version
+    if span.dropped_attributes:
+        tags["otel.dropped_attributes_count"] = span.dropped_attributes
+    return tags
 
 
 def _annotation(event: Event) -> str:
@@ -104,19 +115,3 @@ def _annotation(event: Event) -> str:
         pairs = [f"{_quote(key)}: {_json(each)}" for key, each in event.attributes.items()]
         value = f"{_quote(value)}:{{{', '.join(pairs)}}}"
     return '{"timestamp":' + str(event.time // 1000) + ',"value":' + _quote(value) + "}"
-
-
-def _json(value: object) -> str:
-    if type(value) is not str and exceeds(value, TEXT_CHARACTERS):
-        raise ValueError
-    return _encode(value)
-
-
-def _tags(attributes: Mapping[str, Any]) -> str:
-    """All values are strings; any other value is written as JSON in a string."""
-    return ",".join(
-        [
-            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _json(value))}"
-            for key, value in attributes.items()
-        ]
-    )
