@@ -18,10 +18,7 @@ from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.feature import Feature
 
 from ..testing import ChassisTest
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+from . import PARENT, TRACE, TRACEPARENT
 
 
 class Seen(Feature):

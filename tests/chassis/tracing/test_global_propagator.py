@@ -23,9 +23,7 @@ from tornado_chassis.service import Service
 from .. import routes
 from ..settings import Settings, SettingsOfZipkin
 from ..testing import ChassisTest, inherited
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
+from . import PARENT, TRACE
 
 
 class Library(RequestHandler):

@@ -19,11 +19,9 @@ from tornado_chassis.tracing import otel
 
 from ..settings import SERVICE, VERSION, Settings, SettingsOfZipkin
 from ..testing import ChassisTest, reserved_port
+from . import PARENT, TRACE, TRACEPARENT
 from .receiver import Received, receiving
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 SDK = {
     "telemetry.sdk.name": "tornado-chassis",
     "telemetry.sdk.language": "python",

@@ -18,18 +18,14 @@ from tornado_chassis.values import well_formed
 
 from ..settings import Settings, SettingsOfZipkin
 from ..test_values import Make, Mute, Unnotable, each_value, failing, refuse
+from . import make_span
 from .decode import decode
 from .test_tracing import TracingTest, WithZipkin
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
 OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
 ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
 
 each_backend = pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda each: each.name)
-
-
-def make_span() -> Span:
-    return Span("work", "INTERNAL", TRACE, "", 1, "", lambda span: None)
 
 
 def sent(span: Span, backend: SpanBackend) -> dict[str, Any]:
@@ -84,7 +80,7 @@ def test_everything_else_that_is_set(make: Make, backend: SpanBackend) -> None:
 @each_backend
 def test_attributes_that_other_code_expects_to_be_text(backend: SpanBackend) -> None:
     for kind in ("SERVER", "CLIENT"):
-        span = Span("work", kind, TRACE, "", 1, "", lambda span: None)
+        span = make_span(kind)
         for name in ("client.address", "server.address", "error.type"):
             span.set_attribute(name, 5)
         span.set_status("ERROR")

@@ -13,9 +13,7 @@ from tornado_chassis.tracing.zipkin import Backend
 
 from ..settings import SERVICE, VERSION, SettingsOfZipkin
 from ..testing import process
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
+from . import PARENT, TRACE, make_span
 
 
 def make_backend(**environ: str) -> Backend:
@@ -27,10 +25,6 @@ def encode(span: Span) -> dict[str, Any]:
     backend = make_backend()
     (encoded,) = json.loads(gzip.decompress(backend.body([backend.encode(span)])))
     return dict(encoded)
-
-
-def make_span(kind: str = "INTERNAL") -> Span:
-    return Span("work", kind, TRACE, "", 1, "", lambda span: None)
 
 
 @pytest.mark.parametrize(
