@@ -11,6 +11,6 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
 
 def make_span(
-    kind: str = "INTERNAL", on_end: Callable[[Any], object] | None = lambda span: None
+    kind: str = "INTERNAL", on_end: Callable[[Any], None] | None = lambda span: None
 ) -> ApiSpan:
     return ApiSpan("work", kind, TRACE, "", 1, "", on_end)

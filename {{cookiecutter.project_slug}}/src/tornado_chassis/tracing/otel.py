@@ -11,14 +11,11 @@ from typing import Any
 
 from opentelemetry import context, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.propagators.textmap import (
-    Getter,
-    Setter,
-    TextMapPropagator,
-    default_getter,
-    default_setter,
-)
+from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
+from opentelemetry.propagators.textmap import default_getter as _getter
+from opentelemetry.propagators.textmap import default_setter as _setter
 from tornado.httputil import HTTPHeaders
 
 from .. import tracing
@@ -51,7 +48,7 @@ for _library in (W3CBaggagePropagator, trace.TraceState):
 
 # The key of the span in OpenTelemetry's context. OpenTelemetry's own functions to read and write it
 # take as long as everything else about a span.
-(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
+(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
 
 class ApiSpan(spans.Span, trace.Span):
@@ -149,7 +146,7 @@ class Exporting(Tracing):
         self._activate(span)
 
     def _activate(self, span: Span) -> Token[Any]:
-        return context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
+        return context.attach(Context({**context.get_current(), _SPAN_KEY: span}))
 
     _deactivate = staticmethod(context.detach)
 
@@ -209,7 +206,7 @@ class _WithApi(Propagation):
         self.inject_others(headers, _with_span(span))
         super().inject(span, headers)
 
-    def inject_others(self, headers: MutableMapping[str, str], current: context.Context) -> None:
+    def inject_others(self, headers: MutableMapping[str, str], current: Context) -> None:
         for each in self._others:
             with _contained():
                 each.inject(headers, current)
@@ -225,11 +222,8 @@ def _contained() -> Iterator[None]:
 
 class _Baggage(W3CBaggagePropagator):
     def extract(
-        self,
-        carrier: Any,
-        context: context.Context | None = None,
-        getter: Getter[Any] = default_getter,
-    ) -> context.Context:
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = _getter
+    ) -> Context:
         baggage = ",".join(getter.get(carrier, "baggage") or ())
         if len(baggage) > _BAGGAGE_CHARACTERS or baggage.count(",") >= _BAGGAGE_MEMBERS:
             baggage = ""
@@ -247,32 +241,26 @@ class _GlobalPropagator(TextMapPropagator):
         self.before = before
 
     def extract(
-        self,
-        carrier: Any,
-        context: context.Context | None = None,
-        getter: Getter[Any] = default_getter,
-    ) -> context.Context:
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = _getter
+    ) -> Context:
         headers = HTTPHeaders()
         for name in {*_HEADERS, *self.fields}:
             for value in getter.get(carrier, name) or ():
                 headers.add(name, value)
         return copy_context().run(self._extract, headers, context)
 
-    def _extract(self, headers: HTTPHeaders, start: context.Context | None) -> context.Context:
-        context.attach(context.Context() if start is None else start)
+    def _extract(self, headers: HTTPHeaders, start: Context | None) -> Context:
+        context.attach(Context() if start is None else start)
         parent = self.tracing.propagation.extract(headers)
         return _with_span(parent) if parent and parent.trace_id else context.get_current()
 
     def inject(
-        self,
-        carrier: Any,
-        context: context.Context | None = None,
-        setter: Setter[Any] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = _setter
     ) -> None:
         for name, value in copy_context().run(self._inject, context).items():
             setter.set(carrier, name, value)
 
-    def _inject(self, current: context.Context | None) -> dict[str, str]:
+    def _inject(self, current: Context | None) -> dict[str, str]:
         headers: dict[str, str] = {}
         if current is not None:
             context.attach(current)
@@ -305,11 +293,11 @@ def _replace_global_propagator() -> Sequence[TextMapPropagator]:
     return current.before
 
 
-def _with_span(span: Parent | tracing.Span) -> context.Context:
+def _with_span(span: Parent | tracing.Span) -> Context:
     """OpenTelemetry's context with this as the current span."""
     is_ours = isinstance(span, trace.Span)
     found = span if is_ours else trace.NonRecordingSpan(_to_api(span, is_remote=True))
-    return context.Context({**context.get_current(), _SPAN_KEY: found})
+    return Context({**context.get_current(), _SPAN_KEY: found})
 
 
 def _to_api(span: Parent | tracing.Span, is_remote: bool) -> trace.SpanContext:
