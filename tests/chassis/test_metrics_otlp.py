@@ -16,13 +16,13 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from tornado_chassis import export, metrics
 from tornado_chassis.application import Application
-from tornado_chassis.feature import Export, Feature
+from tornado_chassis.feature import Export
 from tornado_chassis.metrics import meter, otlp
 from tornado_chassis.settings import read
 
 from .routes import Slow
 from .settings import SERVICE, VERSION, Settings
-from .test_metrics import Measured, Shown, no_metrics
+from .test_metrics import Counting, Measured, Shown, no_metrics
 from .testing import ChassisTest
 from .tracing.receiver import Request, receiving
 
@@ -94,18 +94,6 @@ def attributes(pairs: Any) -> dict[str, str | int]:
     found = {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in pairs}
     assert len(found) == len(pairs)
     return found
-
-
-class Counting(Feature):
-    """Stands for what counts its own work."""
-
-    total = 0
-    fails = False
-
-    def totals(self) -> list[tuple[str, str, int]]:
-        if self.fails:
-            raise LookupError("no total")
-        return [("work_done", "Work done.", self.total)]
 
 
 class OtlpTest(ChassisTest):
@@ -248,8 +236,8 @@ class TestWire(OtlpTest):
         assert not {"never_set", "nothing", "broken"} & points.keys()
 
     def test_what_a_feature_cannot_count_costs_itself_only(self) -> None:
-        self.counting.fails = True
         self.fetch("/")
+        self.enterContext(mock.patch.object(self.counting, "totals", side_effect=LookupError))
         with self.assertLogs(meter.log) as logs:
             names = {point.name for point in self.stopped()}
         assert {"http.server.request.duration", "process.cpu.time", "build_info"} < names

@@ -14,14 +14,13 @@ from unittest import mock
 
 from tornado_chassis import metrics
 from tornado_chassis.application import Application
-from tornado_chassis.feature import Feature
 from tornado_chassis.metrics import meter, statsd
 from tornado_chassis.service import Service
 from tornado_chassis.settings import read
 
 from .routes import Slow
 from .settings import SERVICE, Settings
-from .test_metrics import DURATION, Measured, Shown, no_metrics
+from .test_metrics import DURATION, Counting, Measured, Shown, no_metrics
 from .testing import ChassisTest
 
 PAUSES = "python_gc_pause_seconds"
@@ -78,15 +77,6 @@ class Daemon:
         self.socket.close()
 
 
-class Working(Feature):
-    """Stands for what counts its own work."""
-
-    total = 0
-
-    def totals(self) -> list[tuple[str, str, int]]:
-        return [("work_done", "Work done.", self.total)]
-
-
 class StatsDTest(ChassisTest):
     features = "statsd"
     host = "127.0.0.1"
@@ -114,7 +104,7 @@ class StatsDTest(ChassisTest):
 
     def get_app(self) -> Application:
         super().get_app()
-        self.working = Working()
+        self.working = Counting()
         app = self.observed_by(self.working)
         (self.metrics,) = (each for each in app.runtime.features if isinstance(each, statsd.StatsD))
         self.outbox = self.metrics._outbox

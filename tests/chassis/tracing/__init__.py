@@ -1,13 +1,47 @@
-"""Spans and their ids, as these tests have them."""
+"""What these tests have in common."""
 
 from collections.abc import Callable
 from typing import Any
 
+from tornado.web import RequestHandler
+from tornado_chassis.feature import Feature
 from tornado_chassis.tracing.otel import ApiSpan
+
+from ..settings import Settings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+
+
+class Parts(Feature):
+    """Keeps the parts that end."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+    def span_ended(self, part: Any) -> None:
+        self.parts.append(part)
+
+
+class Headers(RequestHandler):
+    """Answers with the headers of the request."""
+
+    def get(self) -> None:
+        self.finish({name.lower(): value for name, value in self.request.headers.items()})
+
+
+def settings_of(
+    kind: type[Settings], names: str, read: Callable[[type[Settings]], Any]
+) -> Settings:
+    """Those of a kind, with these features."""
+
+    class Chosen(kind):  # type: ignore[misc, valid-type]
+        def features(self) -> list[Feature]:
+            made: list[Feature] = self.make(names)
+            return made
+
+    return read(Chosen)
 
 
 def make_span(

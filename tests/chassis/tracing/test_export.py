@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from signal import SIGTERM
 from unittest import mock
 
@@ -26,7 +27,7 @@ from tornado_chassis.tracing.zipkin import Backend as Zipkin
 from ..settings import Settings, SettingsOfZipkin
 from ..testing import process, reserved_port
 from . import TRACE
-from .receiver import Receiver, dripping, hanging, receiving, sipping, unanswering
+from .receiver import Receiver, drip, hanging, receiving, serving, sip, unanswering
 
 
 class Log(logging.Handler):
@@ -233,7 +234,13 @@ def many_addresses() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("slow", "size"),
     # Of those that read too slowly, more than the buffers of a socket take.
-    [(dripping, 1), (many_addresses, 1), (hanging, 100_000), (sipping, 100_000)],
+    [
+        (partial(serving, drip), 1),
+        (many_addresses, 1),
+        (hanging, 100_000),
+        (partial(serving, sip), 100_000),
+    ],
+    ids=["drips", "many addresses", "reads nothing", "sips"],
 )
 def test_backend_that_takes_too_long_is_given_up(
     slow: Callable[[], AbstractContextManager[str]],
@@ -342,8 +349,8 @@ def test_backend_that_says_when_to_come_back_is_not_given_up() -> None:
 def test_partial_success_counts_what_was_rejected(count: str | int, log: Log) -> None:
     with receiving() as receiver:
         why = "too old\n" + "x" * 10_000
-        partial = {"rejectedSpans": count, "errorMessage": why}
-        receiver.answer = json.dumps({"partialSuccess": partial}).encode()
+        success = {"rejectedSpans": count, "errorMessage": why}
+        receiver.answer = json.dumps({"partialSuccess": success}).encode()
         sender = make_sender(receiver.url)
         end(sender, spans=3)
         sender.start()

@@ -106,7 +106,7 @@ class Backend:
 
 
 def make_sender(backend: Backend, settings: ResourceSettings) -> "Sender | None":
-    """None if nothing is to be sent, for a reason that is logged."""
+    """None if nothing is to be sent. The reason is logged."""
     exporter = f"otel_{backend.signal}_exporter"
     if settings.otel_sdk_disabled:
         reason = "OTEL_SDK_DISABLED is set"
@@ -137,14 +137,9 @@ class Sender:
         self._name = f"{self._url.scheme}://{self._url.netloc}"
         self._target = backend.url.removeprefix(self._name)
         self._headers = backend.headers
-        self._credentials: dict[str, str] = {}
-        if self._proxy.username:
-            words = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
-            basic = base64.b64encode(words.encode()).decode()
-            self._credentials = {"Proxy-Authorization": f"Basic {basic}"}
         if backend.proxy and self._url.scheme == "http":
             self._target = backend.url
-            self._headers = {**self._headers, **self._credentials}
+            self._headers = {**self._headers, **self._credentials()}
         self._connection: _Connection | None = None
         self._is_failing = False
         self._queue: deque[str] = deque()
@@ -193,13 +188,12 @@ class Sender:
             log.exception("Could not encode a %s", self._unit)
             self.failed += 1
             return
-        if not text:
-            return
-        with self._lock:
-            self._queue.append(text)
-            self._size += len(text)
-        if len(self._queue) == BATCH:
-            self._full.set()
+        if text:
+            with self._lock:
+                self._queue.append(text)
+                self._size += len(text)
+            if len(self._queue) == BATCH:
+                self._full.set()
 
     def _run(self) -> None:
         while self._queue or not self._stopping.is_set():
@@ -281,8 +275,15 @@ class Sender:
             return _Connection(server)
         connection = _SecureConnection(server, self._backend.tls)
         if self._proxy.netloc:
-            connection.set_tunnel(self._url.netloc, headers=self._credentials)
+            connection.set_tunnel(self._url.netloc, headers=self._credentials())
         return connection
+
+    def _credentials(self) -> dict[str, str]:
+        """The header that the proxy wants."""
+        if not self._proxy.username:
+            return {}
+        words = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
 
 
 def _rejected(answer: bytes, count: int) -> tuple[str, int]:

@@ -114,6 +114,7 @@ class Meter(Feature):
         #: Routes whose requests are long by design.
         self.long_routes: set[str] = set()
         self.lag = Lag()
+        self._has_failed = False
 
     def attach(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -143,13 +144,15 @@ class Meter(Feature):
         self.calls[key].observe(call.duration, None)
 
     def series(self) -> Iterator[Series]:
-        """Everything that was measured. A part that fails is left out, and logged."""
+        """Everything that was measured. A part that fails is left out; the first is logged."""
         parts = [self._own(), self._durations(), self._gauges(), self._totals()]
         for part in [*parts, _process()] if self.measures_process else parts:
             try:
                 yield from part
             except Exception:  # from a feature's own totals
-                log.exception("Could not collect metrics")
+                if not self._has_failed:
+                    log.exception("Could not collect metrics")
+                self._has_failed = True
 
     def _own(self) -> Iterator[Series]:
         """Metrics of the service's own."""

@@ -140,15 +140,9 @@ def end_exchange(span: Span, exchange: Exchange, describe: Callable[..., Recurri
     """Completes a server span, and ends it. `describe` is the function below, with a cache."""
     request = exchange.request
     error = exchange.error_type
-    recurring = describe(
-        exchange.method,
-        exchange.route,
-        exchange.status,
-        error,
-        request.protocol,
-        request.host[:CLIENT_CHARACTERS],
-        request.version,
-    )
+    labels = exchange.method, exchange.route, exchange.status, error
+    netloc = request.host[:CLIENT_CHARACTERS]
+    recurring = describe(*labels, request.protocol, netloc, request.version)
     span.name = span.name or recurring.name
     own = {"url.path": request.path, "client.address": request.remote_ip}
     if exchange.method == "_OTHER":
@@ -206,8 +200,6 @@ def as_time(given: Any) -> int:
 
     A backend refuses the whole batch if one time is negative or has a fraction.
     """
-    if given is None:
-        return time_ns()
     try:
         return min(max(int(given), 0), _TIME_END - 1)
     except BaseException:
@@ -217,6 +209,6 @@ def as_time(given: Any) -> int:
 def copied(attributes: Any) -> dict[str, Any]:
     """Attributes as they are now; none if that is no mapping."""
     try:
-        return {} if attributes is None else dict(attributes)
+        return dict(attributes)
     except BaseException:
         return {}
