@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from opentelemetry import trace
 from tornado.web import RequestHandler
 from tornado_chassis.feature import Feature
 from tornado_chassis.tracing.otel import ApiSpan
@@ -41,10 +42,20 @@ def settings_of(
             made: list[Feature] = self.make(names)
             return made
 
-    return read(Chosen)
+    settings: Settings = read(Chosen)
+    return settings
 
 
 def make_span(
     kind: str = "INTERNAL", on_end: Callable[[Any], None] | None = lambda span: None
 ) -> ApiSpan:
     return ApiSpan("work", kind, TRACE, "", 1, "", on_end)
+
+
+def full_span(flags: int) -> ApiSpan:
+    """A span of 176 ms with some of everything that both formats have."""
+    span = ApiSpan('a "name" \n ü', "SERVER", TRACE, PARENT, flags, "a=b", lambda span: None)
+    span.started = 1_700_000_000_123_456_789
+    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
+    span.set_status(trace.StatusCode.ERROR, "out of stock")
+    return span

@@ -15,7 +15,7 @@ from tornado_chassis.tracing.otel import ApiSpan as Span
 from tornado_chassis.tracing.otlp import Otlp
 
 from ..settings import SERVICE, VERSION, Settings
-from . import PARENT, TRACE, make_span
+from . import PARENT, TRACE, full_span, make_span
 
 
 def make_backend(**environ: str) -> Otlp:
@@ -104,11 +104,8 @@ def test_headers_timeout_and_compression() -> None:
 
 
 def test_span() -> None:
-    span = Span('a "name" \n ü', "SERVER", TRACE, PARENT, 3, "a=b", lambda span: None)
-    span.started = 1_700_000_000_123_456_789
-    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
+    span = full_span(3)
     span.add_link(trace.SpanContext(1, 2, False), {"why": "retry"})
-    span.set_status(trace.StatusCode.ERROR, "out of stock")
     span.set_attribute("items", 3)
     span.end(1_700_000_000_300_000_000)
     assert encode(span) == {
