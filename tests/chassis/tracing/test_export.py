@@ -407,7 +407,7 @@ def test_warning_of_a_backend_that_took_everything_is_logged(log: Log) -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_refusal_that_may_pass_is_no_loss(status: int, log: Log) -> None:
     with receiving() as receiver:
-        receiver.statuses.extend([status] * 3)
+        receiver.statuses.extend([status] * (export.MAX_REFUSALS - 1))
         sender = send(receiver)
     assert (sender.sent, sender.failed) == (1, 0)
     failed, works = log.lines

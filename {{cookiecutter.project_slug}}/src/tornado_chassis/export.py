@@ -230,17 +230,18 @@ class Sender:
             elif self._is_failing and not problem:
                 log.info("%s works again", export)
             self._is_failing = bool(problem)
-            # OTLP does not retry after a 500, but a restarting collector may answer with one.
-            refusals += status != 0 and retry_after is None
-            if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
+            if not 200 <= status < 300:
+                # OTLP does not retry after a 500, but a restarting collector may answer with one.
+                refusals += status != 0 and retry_after is None
+                is_final = 400 <= status < 500 and status not in (408, 429)
+                if not is_final and refusals < MAX_REFUSALS:
+                    if last:
+                        return False
+                    # With jitter, so that instances do not all retry at the same time.
+                    self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
+                    delay = min(2 * delay, MAX_DELAY_SECONDS)
+                    continue
                 rejected = len(batch)
-            elif not 200 <= status < 300:
-                if last:
-                    return False
-                # With jitter, so that instances do not all retry at the same time.
-                self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
-                delay = min(2 * delay, MAX_DELAY_SECONDS)
-                continue
             self.sent += len(batch) - rejected
             self.failed += rejected
             return True
