@@ -105,13 +105,12 @@ class Backend:
         raise NotImplementedError
 
 
-def make_sender(backend: Backend, settings: ResourceSettings) -> "Sender | None":
-    """None if nothing is to be sent. The reason is logged."""
-    exporter = f"otel_{backend.signal}_exporter"
+def make_sender(backend: Backend, settings: ResourceSettings, exporter: str) -> "Sender | None":
+    """None if nothing is to be sent, which is logged. `exporter` is the one for this signal."""
     if settings.otel_sdk_disabled:
         reason = "OTEL_SDK_DISABLED is set"
-    elif getattr(settings, exporter) == "none":
-        reason = f"{exporter.upper()} is none"
+    elif exporter == "none":
+        reason = f"OTEL_{backend.signal.upper()}_EXPORTER is none"
     elif not backend.url:
         reason = f"{backend.setting} is not set"
     else:

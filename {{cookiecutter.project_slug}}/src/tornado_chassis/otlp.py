@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from json.encoder import encode_basestring_ascii as quote
 from math import isfinite
+from ssl import SSLContext
 from typing import Any
 
 from .export import Backend
@@ -16,25 +17,28 @@ _INT64_END = 1 << 63
 
 
 class OtlpBackend(Backend):
-    """`resource` describes the service."""
+    """`resource` describes the service. What is set for this signal alone replaces what is set for
+    all."""
 
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-    def __init__(self, settings: OtlpExporterSettings, resource: Mapping[str, str]) -> None:
-        def own(name: str) -> Any:
-            return getattr(settings, f"otel_exporter_otlp_{self.signal}_{name}")
-
-        def given(name: str) -> Any:
-            """What is set for this signal alone replaces what is set for all."""
-            return own(name) or getattr(settings, f"otel_exporter_otlp_{name}")
-
-        url, general = own("endpoint"), settings.otel_exporter_otlp_endpoint
-        if not url and general:
-            url = f"{general.rstrip('/')}/v1/{self.signal}"
-        tls = getattr(settings, f"{self.signal}_tls")()
-        super().__init__(settings, url, given("timeout"), given("headers"), tls)
+    def __init__(
+        self,
+        settings: OtlpExporterSettings,
+        resource: Mapping[str, str],
+        url: str | None,
+        headers: Mapping[str, str],
+        timeout: int | None,
+        compression: str | None,
+        tls: SSLContext | None,
+    ) -> None:
+        if not url and settings.otel_exporter_otlp_endpoint:
+            url = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/{self.signal}"
+        timeout = timeout or settings.otel_exporter_otlp_timeout
+        headers = headers or settings.otel_exporter_otlp_headers
+        super().__init__(settings, url, timeout, headers, tls)
         self.service = settings.service_name
-        self._gzip = given("compression") == "gzip"
+        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[self.signal]

@@ -89,7 +89,7 @@ class Exporting(Tracing):
 
     def __init__(self, settings: TracingSettings, backend: spans.SpanBackend) -> None:
         self._backend = backend
-        self._sender = make_sender(backend, settings)
+        self._sender = make_sender(backend, settings, settings.otel_traces_exporter)
         describe = functools.partial(spans.describe, backend.attributes)
         self._describe = functools.lru_cache(maxsize=1024)(describe)
         super().__init__(
