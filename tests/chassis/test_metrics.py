@@ -16,6 +16,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado_chassis import metrics
 from tornado_chassis.client import Calls
+from tornado_chassis.feature import Feature
 from tornado_chassis.metrics import meter
 
 from .routes import Slow
@@ -41,6 +42,15 @@ def no_metrics() -> Iterator[None]:
         mock.patch.object(metrics.dropped, "value", 0.0),
     ):
         yield
+
+
+class Counting(Feature):
+    """Stands for what counts its own work."""
+
+    total = 0
+
+    def totals(self) -> list[tuple[str, str, int]]:
+        return [("work_done", "Work done.", self.total)]
 
 
 class Measured(Base):
@@ -184,6 +194,15 @@ class Measured(Base):
         found = self.run_async(lags)
         assert min(found[:16]) > 4
         assert found[30] < 2
+
+    def test_totals_that_fail_cost_themselves_only(self) -> None:
+        self.app.runtime.max_connections = 7
+        with (
+            mock.patch.object(self.app.runtime, "totals", side_effect=LookupError),
+            self.assertLogs(meter.log) as logs,
+        ):
+            self.run_async(lambda: self.until_equal("http_server_max_connections", {"": 7}))
+        assert len(logs.records) == 1
 
     def test_names_are_reserved(self) -> None:
         self.raw(b"nonsense\r\n\r\n")

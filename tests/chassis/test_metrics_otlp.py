@@ -4,8 +4,6 @@ import asyncio
 import base64
 import json
 import logging
-import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,18 +14,17 @@ from unittest import mock
 import pytest
 from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
-from tornado.httpclient import HTTPClient
 from tornado_chassis import export, metrics
 from tornado_chassis.application import Application
-from tornado_chassis.feature import Export, Feature
+from tornado_chassis.feature import Export
 from tornado_chassis.metrics import meter, otlp
 from tornado_chassis.settings import read
 
 from .routes import Slow
 from .settings import SERVICE, VERSION, Settings
-from .test_metrics import Measured, Shown, no_metrics
-from .testing import ChassisTest, process, reserved_port
-from .tracing.receiver import Request, hanging, receiving
+from .test_metrics import Counting, Measured, Shown, no_metrics
+from .testing import ChassisTest
+from .tracing.receiver import Request, receiving
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 DELTA, CUMULATIVE = 1, 2
@@ -97,18 +94,6 @@ def attributes(pairs: Any) -> dict[str, str | int]:
     found = {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in pairs}
     assert len(found) == len(pairs)
     return found
-
-
-class Counting(Feature):
-    """Stands for what counts its own work."""
-
-    total = 0
-    fails = False
-
-    def totals(self) -> list[tuple[str, str, int]]:
-        if self.fails:
-            raise LookupError("no total")
-        return [("work_done", "Work done.", self.total)]
 
 
 class OtlpTest(ChassisTest):
@@ -227,7 +212,7 @@ class TestWire(OtlpTest):
         assert points["process.cpu.time"].value > 0
         assert points["process.memory.usage"].value > 1_000_000
         build = points["build_info"]
-        assert (build.value, build.attributes["version"]) == (1, VERSION)
+        assert (build.value, build.attributes["service_version"]) == (1, VERSION)
         assert build.resource["service.name"] == SERVICE
         assert build.resource["service.instance.id"] == meter.instance_of(self.settings())
 
@@ -251,9 +236,9 @@ class TestWire(OtlpTest):
         assert not {"never_set", "nothing", "broken"} & points.keys()
 
     def test_what_a_feature_cannot_count_costs_itself_only(self) -> None:
-        self.counting.fails = True
         self.fetch("/")
-        with self.assertLogs(otlp.log) as logs:
+        self.enterContext(mock.patch.object(self.counting, "totals", side_effect=LookupError))
+        with self.assertLogs(meter.log) as logs:
             names = {point.name for point in self.stopped()}
         assert {"http.server.request.duration", "process.cpu.time", "build_info"} < names
         assert len(logs.records) == 1
@@ -433,44 +418,6 @@ class TestDrain(OtlpTest):
 
 
 @pytest.mark.parametrize(
-    ("variables", "url"),
-    [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318/"}, "http://a:4318/v1/metrics"),
-        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://b/as/it/is"}, "http://b/as/it/is"),
-        (
-            {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318",
-                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://b/as/it/is",
-            },
-            "http://b/as/it/is",
-        ),
-        ({}, ""),
-    ],
-)
-def test_url(variables: dict[str, str], url: str) -> None:
-    assert otlp.Backend(read(Settings, variables)).url == url
-
-
-def test_what_is_set_for_metrics_replaces_what_is_set_for_all() -> None:
-    general = {
-        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=a,x-tenant=b",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-    }
-    own = {
-        "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "api-key=c",
-        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "500",
-        "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "none",
-    }
-    backend = otlp.Backend(read(Settings, general))
-    assert (backend.headers["x-tenant"], backend.timeout) == ("b", 2.5)
-    assert backend.headers["Content-Encoding"] == "gzip"
-    backend = otlp.Backend(read(Settings, general | own))
-    assert (backend.headers["api-key"], backend.timeout) == ("c", 0.5)
-    assert not {"x-tenant", "Content-Encoding"} & backend.headers.keys()
-
-
-@pytest.mark.parametrize(
     ("variables", "reason"),
     [
         ({}, "OTEL_EXPORTER_OTLP_ENDPOINT is not set"),
@@ -483,7 +430,7 @@ def test_nothing_is_sent_and_a_line_says_why(
 ) -> None:
     if variables:
         variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-    with caplog.at_level(logging.INFO, otlp.log.name):
+    with caplog.at_level(logging.INFO, export.log.name):
         made = otlp.OtlpMetrics(read(Settings, variables))
     assert [each.getMessage() for each in caplog.records] == [f"Metrics are not sent: {reason}"]
     assert [each.sent for each in made.exports()] == [None]
@@ -493,27 +440,3 @@ def test_nothing_is_sent_and_a_line_says_why(
         await made.shutdown()
 
     asyncio.run(start_and_stop())
-
-
-@pytest.mark.parametrize("fault", ["refuses", "hangs", "is malformed"])
-def test_service_starts_serves_and_stops_without_its_backend(fault: str) -> None:
-    with hanging() as hung, reserved_port() as refusing:
-        url = {
-            "refuses": f"http://127.0.0.1:{refusing}",
-            "hangs": hung,
-            "is malformed": "localhost:4317",
-        }[fault]
-        variables = {
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": url,
-            "OTEL_METRIC_EXPORT_INTERVAL": "10",
-        }
-        with process(FEATURES="logs otlp", **variables) as service:
-            service.wait_until_listening()
-            client = HTTPClient()
-            assert client.fetch(f"http://127.0.0.1:{service.port}/hello/x").code == 200
-            client.close()
-            os.kill(service.pid, signal.SIGTERM)
-            assert service.wait() == 0
-            expected = "It is ignored" if fault == "is malformed" else "data points were lost"
-            assert expected in service.output()
-            assert "Traceback" not in service.output()

@@ -14,14 +14,13 @@ from unittest import mock
 
 from tornado_chassis import metrics
 from tornado_chassis.application import Application
-from tornado_chassis.feature import Feature
 from tornado_chassis.metrics import meter, statsd
 from tornado_chassis.service import Service
 from tornado_chassis.settings import read
 
 from .routes import Slow
 from .settings import SERVICE, Settings
-from .test_metrics import DURATION, Measured, Shown, no_metrics
+from .test_metrics import DURATION, Counting, Measured, Shown, no_metrics
 from .testing import ChassisTest
 
 PAUSES = "python_gc_pause_seconds"
@@ -78,15 +77,6 @@ class Daemon:
         self.socket.close()
 
 
-class Working(Feature):
-    """Stands for what counts its own work."""
-
-    total = 0
-
-    def totals(self) -> list[tuple[str, str, int]]:
-        return [("work_done", "Work done.", self.total)]
-
-
 class StatsDTest(ChassisTest):
     features = "statsd"
     host = "127.0.0.1"
@@ -114,11 +104,10 @@ class StatsDTest(ChassisTest):
 
     def get_app(self) -> Application:
         super().get_app()
-        self.working = Working()
+        self.working = Counting()
         app = self.observed_by(self.working)
         (self.metrics,) = (each for each in app.runtime.features if isinstance(each, statsd.StatsD))
-        assert self.metrics._connection
-        self.connection = self.metrics._connection
+        self.outbox = self.metrics._outbox
         return app
 
     def wait_for(self, condition: Callable[[], object]) -> None:
@@ -362,8 +351,8 @@ class TestAbsent(StatsDTest):
         async def requests() -> None:
             for _ in range(5):
                 await self.http_client.fetch(self.get_url("/"))
-                failures = self.connection._failures
-                await self.until(lambda: self.connection._failures > failures)  # noqa: B023
+                failures = self.outbox._failures
+                await self.until(lambda: self.outbox._failures > failures)  # noqa: B023
 
         self.run_async(requests)
         metrics.counter("greetings", "Greetings given.").inc()
@@ -378,7 +367,7 @@ class TestAbsent(StatsDTest):
         self.patch("MAX_DATAGRAMS", 1)
         for _ in range(30):
             self.fetch("/")
-        assert len(self.metrics._outbox.datagrams) == 1
+        assert len(self.outbox.datagrams) == 1
         self.restart_daemon()
         self.wait_for(lambda: "statsd_dropped" in self.daemon.values("c"))
         (dropped,) = self.daemon.values("c")["statsd_dropped"]
@@ -401,27 +390,27 @@ class TestGone(StatsDTest):
 
     def test_a_buffer_that_is_full_waits(self) -> None:
         self.wait_until_sending()
-        with mock.patch.object(self.connection, "_socket", Full()):
+        with mock.patch.object(self.outbox, "_socket", Full()):
             self.fetch("/")
             self.wait_for_flushes()
             self.fetch("/")
             # Nor does it fill with gauges meanwhile.
-            assert len(self.metrics._outbox.datagrams) == 1
+            assert len(self.outbox.datagrams) == 1
         self.wait_for(lambda: self.daemon.requests() == {"GET.http.200._.none": 2})
         assert self.warnings() == []
 
     def test_a_buffer_that_is_full_at_the_end_is_waited_for(self) -> None:
         async def stop() -> None:
             stopping = asyncio.create_task(self.metrics.shutdown())
-            await self.until(lambda: not self.connection._thread.is_alive())
+            await self.until(lambda: not self.outbox._thread.is_alive())
             attempts = full.attempts
             await self.until(lambda: stopping.done() or full.attempts > attempts + 1)
-            self.connection._socket = real
+            self.outbox._socket = real
             await stopping
 
         self.wait_until_sending()
-        real, full = self.connection._socket, Full()
-        self.connection._socket = full  # type: ignore[assignment]
+        real, full = self.outbox._socket, Full()
+        self.outbox._socket = full  # type: ignore[assignment]
         self.fetch("/")
         self.run_async(stop)
         assert self.daemon.requests() == {"GET.http.200._.none": 1}
@@ -470,18 +459,18 @@ class TestUnresolvable(StatsDTest):
         super().setUp()
 
     def test_one_warning_and_the_service_answers(self) -> None:
-        self.wait_for(lambda: self.connection._failures >= 3)
+        self.wait_for(lambda: self.outbox._failures >= 3)
         assert self.fetch("/").code == 200
         (warning,) = self.warnings()
         assert "nowhere.invalid" in warning
 
     def test_it_is_tried_for_as_long_as_it_takes(self) -> None:
-        self.connection._failures = 10_000
-        self.wait_for(lambda: self.connection._failures > 10_002)
+        self.outbox._failures = 10_000
+        self.wait_for(lambda: self.outbox._failures > 10_002)
 
     def test_a_name_that_comes_later(self) -> None:
         self.fetch("/")
-        self.wait_for(lambda: self.connection._failures >= 2)
+        self.wait_for(lambda: self.outbox._failures >= 2)
         self.answers = [("127.0.0.1", self.daemon.port)]
         self.wait_for(self.daemon.requests)
         assert self.daemon.requests() == {"GET.http.200._.none": 1}
@@ -525,10 +514,10 @@ class TestUnresolvable(StatsDTest):
 
     def test_a_stop_does_not_wait_for_the_resolver(self) -> None:
         async def stop() -> None:
-            connection = statsd._Connection(self.host, 1, statsd._Outbox("", ""))
-            connection.start()
+            outbox = statsd._Outbox(self.host, 1)
+            outbox.start()
             await self.until(lambda: self.hanging == 2)
-            await connection.stop()
+            await outbox.stop()
 
         self.patch("LAST_FLUSH_SECONDS", 0.01)
         self.is_answering.clear()
@@ -544,7 +533,7 @@ class TestMalformed(StatsDTest):
     host = "a" * 64
 
     def test_one_warning_and_the_service_answers(self) -> None:
-        self.wait_for(lambda: self.connection._failures >= 3)
+        self.wait_for(lambda: self.outbox._failures >= 3)
         assert self.fetch("/").code == 200
         assert len(self.warnings()) == 1
 

@@ -47,7 +47,7 @@ class Graphite(Meter):
     """Sends what the service counts. Without `GRAPHITE_HOST` nothing is sent."""
 
     def __init__(self, settings: GraphiteSettings) -> None:
-        super().__init__()
+        super().__init__(settings)
         self._address = settings.graphite_host, settings.graphite_port
         self._task: asyncio.Task[None] | None = None
 

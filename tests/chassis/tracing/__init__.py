@@ -1,0 +1,61 @@
+"""What these tests have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry import trace
+from tornado.web import RequestHandler
+from tornado_chassis.feature import Feature
+from tornado_chassis.tracing.otel import ApiSpan
+
+from ..settings import Settings
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+
+
+class Parts(Feature):
+    """Keeps the parts that end."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+    def span_ended(self, part: Any) -> None:
+        self.parts.append(part)
+
+
+class Headers(RequestHandler):
+    """Answers with the headers of the request."""
+
+    def get(self) -> None:
+        self.finish({name.lower(): value for name, value in self.request.headers.items()})
+
+
+def settings_of(
+    kind: type[Settings], names: str, read: Callable[[type[Settings]], Any]
+) -> Settings:
+    """Those of a kind, with these features."""
+
+    class Chosen(kind):  # type: ignore[misc, valid-type]
+        def features(self) -> list[Feature]:
+            made: list[Feature] = self.make(names)
+            return made
+
+    settings: Settings = read(Chosen)
+    return settings
+
+
+def make_span(
+    kind: str = "INTERNAL", on_end: Callable[[Any], None] | None = lambda span: None
+) -> ApiSpan:
+    return ApiSpan("work", kind, TRACE, "", 1, "", on_end)
+
+
+def full_span(flags: int) -> ApiSpan:
+    """A span of 176 ms with some of everything that both formats have."""
+    span = ApiSpan('a "name" \n ü', "SERVER", TRACE, PARENT, flags, "a=b", lambda span: None)
+    span.started = 1_700_000_000_123_456_789
+    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
+    span.set_status(trace.StatusCode.ERROR, "out of stock")
+    return span

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,33 +143,29 @@ def unanswering() -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def sipping() -> Iterator[str]:
-    """The URL of a backend that reads a little at a time."""
+def serving(serve: Callable[[socket.socket], object]) -> Iterator[str]:
+    """The URL of a backend that does this with its only connection."""
 
-    def sip() -> None:
+    def accept() -> None:
         connection, _ = listener.accept()
         with connection, suppress(OSError):
-            while connection.recv(32 * 1024):
-                time.sleep(0.2)
+            serve(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
-        threading.Thread(target=sip, daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@contextmanager
-def dripping() -> Iterator[str]:
-    """The URL of a backend whose answer comes a byte at a time, without end."""
+def sip(connection: socket.socket) -> None:
+    """Reads a little at a time."""
+    while connection.recv(32 * 1024):
+        time.sleep(0.2)
 
-    def drip() -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
-            while True:
-                connection.sendall(b"x")
-                time.sleep(0.01)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=drip, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+def drip(connection: socket.socket) -> None:
+    """Sends an answer a byte at a time, without end."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.01)

@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,10 +27,8 @@ def send(**environ: str) -> Sender:
     """Sends a span with these settings, and stops."""
     settings = read(Settings, environ)
     assert [*settings.warnings] == []
-    backend = Otlp(settings, {})
-    rest = backend.headers, backend.timeout, backend.body, backend.proxy, backend.tls
-    sender = Sender("span", backend.url, *rest)
-    Span("work", "INTERNAL", "1" * 32, "", 1, "", partial(sender.put, backend.encode)).end()
+    sender = Sender(Otlp(settings, {}))
+    Span("work", "INTERNAL", "1" * 32, "", 1, "", sender.put).end()
     sender.start()
     asyncio.run(sender.stop())
     return sender
@@ -156,22 +153,3 @@ def test_client_certificate_that_cannot_be_used_is_left_out(certificate: Path) -
     [warning] = settings.warnings
     assert warning.startswith("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: ")
     assert settings.traces_tls() is not None
-
-
-def test_variables_of_traces_take_precedence() -> None:
-    environ = {
-        "OTEL_EXPORTER_OTLP_HEADERS": "key=all",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-    }
-    general = Otlp(read(Settings, environ), {})
-    assert (general.headers["key"], general.timeout) == ("all", 1.0)
-    assert general.headers["Content-Encoding"] == "gzip"
-    environ |= {
-        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "key=traces",
-        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "2000",
-        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "none",
-    }
-    special = Otlp(read(Settings, environ), {})
-    assert (special.headers["key"], special.timeout) == ("traces", 2.0)
-    assert "Content-Encoding" not in special.headers

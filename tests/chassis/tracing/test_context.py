@@ -18,10 +18,7 @@ from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.feature import Feature
 
 from ..testing import ChassisTest
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+from . import PARENT, TRACE, TRACEPARENT, Headers, Parts
 
 
 class Seen(Feature):
@@ -41,16 +38,6 @@ class Seen(Feature):
         self.parents.append(span.parent_id if span else "none")
 
 
-class Parts(Feature):
-    """Is notified of spans."""
-
-    def __init__(self) -> None:
-        self.parts: list[Any] = []
-
-    def span_ended(self, part: Any) -> None:
-        self.parts.append(part)
-
-
 class Caller(RequestHandler):
     """Calls the service that it is a part of."""
 
@@ -66,13 +53,6 @@ class Caller(RequestHandler):
         headers: dict[str, Any] = {}
         tracing.inject(headers)
         self.finish({"called": response.body.decode(), "inner": inner, "own": headers})
-
-
-class Headers(RequestHandler):
-    def get(self) -> None:
-        self.finish(
-            f"{self.request.headers.get('traceparent')} {self.request.headers.get('tracestate')}"
-        )
 
 
 class TestStub(ChassisTest):
@@ -152,7 +132,9 @@ class TestStub(ChassisTest):
         assert inner["span_id"] != server["span_id"]
         call = self.parts.parts[0]
         assert (call.trace_id, call.parent_id) == (TRACE, inner["span_id"])
-        assert answer["called"] == f"00-{TRACE}-{call.span_id}-01 a=1,b=2"
+        called = json_of(answer["called"])
+        assert called["traceparent"] == f"00-{TRACE}-{call.span_id}-01"
+        assert called["tracestate"] == "a=1,b=2"
         assert answer["own"] == {
             "traceparent": f"00-{TRACE}-{server['span_id']}-01",
             "tracestate": "a=1,b=2",
@@ -261,6 +243,6 @@ class TestExporting(TestStub):
     features = "jaeger"
 
 
-def json_of(body: bytes) -> dict[str, Any]:
+def json_of(body: bytes | str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(body)
     return answer

@@ -4,13 +4,15 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
+from signal import SIGTERM
 from unittest import mock
 
 import pytest
@@ -19,14 +21,13 @@ from tornado_chassis import export
 from tornado_chassis.export import Sender
 from tornado_chassis.settings import read
 from tornado_chassis.tracing.otlp import Otlp
-from tornado_chassis.tracing.spans import Backend, Span
+from tornado_chassis.tracing.spans import Span, SpanBackend
 from tornado_chassis.tracing.zipkin import Backend as Zipkin
 
 from ..settings import Settings, SettingsOfZipkin
 from ..testing import process, reserved_port
-from .receiver import dripping, hanging, receiving, sipping, unanswering
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
+from . import TRACE
+from .receiver import Receiver, drip, hanging, receiving, serving, sip, unanswering
 
 
 class Log(logging.Handler):
@@ -65,18 +66,20 @@ OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
 ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
 
 
-def make_sender(url: str, timeout: float = 10.0, backend: Backend = OTLP) -> Sender:
-    return Sender("span", url, backend.headers, timeout, backend.body)
+def make_sender(url: str, timeout: float = 10.0, backend: SpanBackend = OTLP) -> Sender:
+    backend = copy(backend)
+    backend.url, backend.timeout = url, timeout
+    return Sender(backend)
 
 
-def start_sender(url: str, timeout: float = 10.0, backend: Backend = OTLP) -> Sender:
+def start_sender(url: str, timeout: float = 10.0, backend: SpanBackend = OTLP) -> Sender:
     sender = make_sender(url, timeout, backend)
     sender.start()
     return sender
 
 
-def make_span(name: str, sender: Sender, backend: Backend = OTLP) -> Span:
-    return Span(name, "INTERNAL", TRACE, "", 1, "", partial(sender.put, backend.encode))
+def make_span(name: str, sender: Sender) -> Span:
+    return Span(name, "INTERNAL", TRACE, "", 1, "", sender.put)
 
 
 @pytest.fixture
@@ -93,6 +96,22 @@ def end(sender: Sender, name: str = "work", spans: int = 1) -> None:
 
 def stop(sender: Sender) -> None:
     asyncio.run(sender.stop())
+
+
+def send(
+    receiver: Receiver, times: int = 1, wait: Callable[[float], object] | None = None
+) -> Sender:
+    """Sends one span after the other, and stops. `wait` takes the place of waiting between two
+    attempts."""
+    sender = make_sender(receiver.url)
+    if wait:
+        sender._stopping.wait = wait  # type: ignore[assignment]
+    sender.start()
+    for number in range(times):
+        end(sender)
+        receiver.wait_for(spans=number + 1)
+    stop(sender)
+    return sender
 
 
 def test_spans_are_sent_in_batches() -> None:
@@ -134,12 +153,7 @@ def test_wait_between_attempts_doubles_up_to_a_limit(monkeypatch: pytest.MonkeyP
     waits: list[float] = []
     with receiving() as receiver:
         receiver.statuses.extend([503] * 5)
-        sender = make_sender(receiver.url)
-        monkeypatch.setattr(sender._stopping, "wait", waits.append)
-        sender.start()
-        end(sender)
-        receiver.wait_for(spans=1)
-        stop(sender)
+        send(receiver, wait=waits.append)
     ratios = [wait / limit for wait, limit in zip(waits, [1, 2, 4, 4, 4], strict=True)]
     assert all(0.5 <= ratio <= 1 for ratio in ratios)
     # Jittered: instances that fail together must not all try again together.
@@ -202,15 +216,6 @@ def test_backend_that_hangs_is_tried_again(log: Log, refusing_port: int) -> None
         stop(sender)
 
 
-def test_backend_that_answers_a_byte_at_a_time_is_given_up(log: Log) -> None:
-    with dripping() as url:
-        sender = start_sender(url, timeout=0.2)
-        end(sender)
-        log.wait_for("failed: timed out")
-        stop(sender)
-    assert sender.dropped == 1
-
-
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
     """Has each name resolve to these."""
     kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
@@ -218,16 +223,39 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found.copy())
 
 
-def test_backend_with_many_addresses_that_do_not_answer_is_given_up(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with unanswering() as address:
+@contextmanager
+def many_addresses() -> Iterator[str]:
+    """The URL of a backend none of whose many addresses answers."""
+    with unanswering() as address, pytest.MonkeyPatch.context() as monkeypatch:
         resolve_to(monkeypatch, *[address] * 100)
-        sender = start_sender("http://collector.invalid", timeout=0.5)
-        end(sender)
+        yield "http://collector.invalid"
+
+
+@pytest.mark.parametrize(
+    ("slow", "size"),
+    # Of those that read too slowly, more than the buffers of a socket take.
+    [
+        (partial(serving, drip), 1),
+        (many_addresses, 1),
+        (hanging, 100_000),
+        (partial(serving, sip), 100_000),
+    ],
+    ids=["drips", "many addresses", "reads nothing", "sips"],
+)
+def test_backend_that_takes_too_long_is_given_up(
+    slow: Callable[[], AbstractContextManager[str]],
+    size: int,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(export, "QUEUE_CHARACTERS", 100_000_000)
+    with slow() as url:
+        sender = make_sender(url, timeout=0.5)
+        end(sender, name="n" * size, spans=100)
+        sender.start()
         log.wait_for("failed: timed out")
         stop(sender)
-    assert sender.dropped == 1
+    assert sender.dropped == 100
 
 
 def test_address_that_does_not_answer_leaves_time_for_the_next(
@@ -242,31 +270,10 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(
     assert (sender.sent, len(receiver.requests)) == (1, 1)
 
 
-def test_backend_that_reads_nothing_is_given_up(log: Log) -> None:
-    with hanging() as url:
-        sender = start_sender(url, timeout=0.2)
-        # More than the buffers of a socket take.
-        end(sender, name="n" * 100_000, spans=100)
-        log.wait_for("failed: timed out")
-        stop(sender)
-
-
-def test_backend_that_reads_a_little_at_a_time_is_given_up(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export, "QUEUE_CHARACTERS", 100_000_000)
-    with sipping() as url:
-        sender = make_sender(url, timeout=1)
-        end(sender, name="n" * 100_000, spans=100)
-        sender.start()
-        log.wait_for("failed: timed out")
-        stop(sender)
-
-
 def test_batch_that_cannot_be_put_together_harms_no_other(log: Log) -> None:
     with receiving() as receiver:
         sender = make_sender(receiver.url)
-        with mock.patch.object(sender, "_body", side_effect=[ValueError]):
+        with mock.patch.object(sender._backend, "body", side_effect=[ValueError]):
             sender.start()
             end(sender)
             log.wait_for("Could not send 1 spans")
@@ -319,38 +326,22 @@ def test_exporter_that_never_started_can_be_stopped() -> None:
     ],
 )
 def test_retry_after_is_heeded(
-    status: int,
-    header: str | Callable[[], str],
-    least: float,
-    most: float,
-    monkeypatch: pytest.MonkeyPatch,
+    status: int, header: str | Callable[[], str], least: float, most: float
 ) -> None:
     waits: list[float] = []
     with receiving() as receiver:
         receiver.headers["Retry-After"] = header if isinstance(header, str) else header()
         receiver.statuses.append(status)
-        sender = make_sender(receiver.url)
-        monkeypatch.setattr(sender._stopping, "wait", waits.append)
-        sender.start()
-        end(sender)
-        receiver.wait_for(spans=1)
-        stop(sender)
+        send(receiver, wait=waits.append)
     [wait] = waits
     assert least <= wait <= most
 
 
-def test_backend_that_says_when_to_come_back_is_not_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_backend_that_says_when_to_come_back_is_not_given_up() -> None:
     with receiving() as receiver:
         receiver.headers["Retry-After"] = "20"
         receiver.statuses.extend([429] * (2 * export.MAX_REFUSALS))
-        sender = make_sender(receiver.url)
-        monkeypatch.setattr(sender._stopping, "wait", lambda seconds: None)
-        sender.start()
-        end(sender)
-        receiver.wait_for(spans=1)
-        stop(sender)
+        sender = send(receiver, wait=lambda seconds: None)
     assert (sender.sent, sender.failed) == (1, 0)
 
 
@@ -358,8 +349,8 @@ def test_backend_that_says_when_to_come_back_is_not_given_up(
 def test_partial_success_counts_what_was_rejected(count: str | int, log: Log) -> None:
     with receiving() as receiver:
         why = "too old\n" + "x" * 10_000
-        partial = {"rejectedSpans": count, "errorMessage": why}
-        receiver.answer = json.dumps({"partialSuccess": partial}).encode()
+        success = {"rejectedSpans": count, "errorMessage": why}
+        receiver.answer = json.dumps({"partialSuccess": success}).encode()
         sender = make_sender(receiver.url)
         end(sender, spans=3)
         sender.start()
@@ -398,10 +389,7 @@ def test_partial_success_counts_what_was_rejected(count: str | int, log: Log) ->
 def test_any_answer_of_success_is_one(answer: str, sent: int, failed: int, log: Log) -> None:
     with receiving() as receiver:
         receiver.answer = answer.encode("latin-1")
-        sender = start_sender(receiver.url)
-        end(sender)
-        receiver.wait_for(spans=1)
-        stop(sender)
+        sender = send(receiver)
     assert (sender.sent, sender.failed, sender.dropped) == (sent, failed, 0)
     assert len(log.lines) == failed
 
@@ -419,11 +407,8 @@ def test_warning_of_a_backend_that_took_everything_is_logged(log: Log) -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_refusal_that_may_pass_is_no_loss(status: int, log: Log) -> None:
     with receiving() as receiver:
-        receiver.statuses.extend([status] * 3)
-        sender = start_sender(receiver.url)
-        end(sender)
-        receiver.wait_for(spans=1)
-        stop(sender)
+        receiver.statuses.extend([status] * (export.MAX_REFUSALS - 1))
+        sender = send(receiver)
     assert (sender.sent, sender.failed) == (1, 0)
     failed, works = log.lines
     assert failed.startswith(f"Span export to {receiver.url} failed: {status} ")
@@ -472,33 +457,20 @@ def test_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_connection_closed_while_idle_is_no_trouble(log: Log) -> None:
     with receiving() as receiver:
         receiver.hangs_up = True
-        sender = start_sender(receiver.url)
-        for spans in (1, 2, 3):
-            end(sender)
-            receiver.wait_for(spans)
-        stop(sender)
+        send(receiver, times=3)
     assert log.lines == []
 
 
-def test_connection_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("read", "connections"),
+    [(export.ANSWER_BYTES, 1), (1, 3)],
+    ids=["kept", "closed before an answer without end"],
+)
+def test_connection(read: int, connections: int, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "ANSWER_BYTES", read)
     with receiving() as receiver:
-        sender = start_sender(receiver.url)
-        for spans in (1, 2, 3):
-            end(sender)
-            receiver.wait_for(spans)
-        stop(sender)
-        assert receiver.connections == 1
-
-
-def test_answer_without_end_is_cut_off(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "ANSWER_BYTES", 1)
-    with receiving() as receiver:
-        sender = start_sender(receiver.url)
-        for spans in (1, 2):
-            end(sender)
-            receiver.wait_for(spans)
-        stop(sender)
-        assert receiver.connections == 2
+        send(receiver, times=3)
+        assert receiver.connections == connections
     assert log.lines == []
 
 
@@ -513,7 +485,8 @@ def test_https(log: Log) -> None:
 def test_text_that_cannot_be_made_harms_no_other(log: Log) -> None:
     with receiving() as receiver:
         sender = start_sender(receiver.url)
-        sender.put(lambda item: str(1 // item), 0)
+        with mock.patch.object(sender._backend, "encode", side_effect=ZeroDivisionError):
+            sender.put(make_span("odd", sender))
         end(sender)
         receiver.wait_for(spans=1)
         stop(sender)
@@ -522,16 +495,16 @@ def test_text_that_cannot_be_made_harms_no_other(log: Log) -> None:
 
 
 @pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda backend: backend.name)
-def test_text_that_is_no_unicode_harms_no_other(backend: Backend, log: Log) -> None:
+def test_text_that_is_no_unicode_harms_no_other(backend: SpanBackend, log: Log) -> None:
     pair, alone, escaped = "\U0001f600", "\ud83d", "\\ud83d"
     with receiving() as receiver:
         sender = start_sender(receiver.url, backend=backend)
-        span = make_span(f"{alone}a{pair}{escaped}{alone}", sender, backend)
+        span = make_span(f"{alone}a{pair}{escaped}{alone}", sender)
         span.scope, span.scope_version = f"library{alone}", f"1{alone}"
         span.set_attribute(f"key {alone}", f"{alone}{pair} \udc00")
         span.record_exception(ValueError(f"{alone}{alone}"))
         span.end()
-        make_span("work", sender, backend).end()
+        make_span("work", sender).end()
         receiver.wait_for(spans=2)
         stop(sender)
         odd, _ = receiver.spans
@@ -543,22 +516,32 @@ def test_text_that_is_no_unicode_harms_no_other(backend: Backend, log: Log) -> N
     assert log.lines == []
 
 
-@pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve"])
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve", "is malformed"])
+@pytest.mark.parametrize(
+    ("features", "signal", "unit"),
+    [("jaeger", "TRACES", "spans"), ("otlp", "METRICS", "data points")],
+)
 def test_service_starts_serves_and_stops_without_its_backend(
-    fault: str, refusing_port: int
+    features: str, signal: str, unit: str, fault: str, refusing_port: int
 ) -> None:
     with hanging() as hung:
         url = {
             "refuses": f"http://127.0.0.1:{refusing_port}",
             "hangs": hung,
             "does not resolve": "http://nowhere.invalid:9999",
+            "is malformed": "localhost:4317",
         }[fault]
-        with process(FEATURES="logs jaeger", OTEL_EXPORTER_OTLP_ENDPOINT=url) as service:
+        variables = {
+            f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT": url,
+            "OTEL_METRIC_EXPORT_INTERVAL": "10",
+        }
+        with process(FEATURES=f"logs {features}", **variables) as service:
             service.wait_until_listening()
             client = HTTPClient()
             assert client.fetch(f"http://127.0.0.1:{service.port}/hello/x").code == 200
             client.close()
-            os.kill(service.pid, signal.SIGTERM)
+            os.kill(service.pid, SIGTERM)
             assert service.wait() == 0
-            assert "spans were lost" in service.output()
+            expected = "It is ignored" if fault == "is malformed" else f"{unit} were lost"
+            assert expected in service.output()
             assert "Traceback" not in service.output()

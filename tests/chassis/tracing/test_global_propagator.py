@@ -17,15 +17,12 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import RequestHandler
-from tornado_chassis.feature import Feature
 from tornado_chassis.service import Service
 
 from .. import routes
 from ..settings import Settings, SettingsOfZipkin
 from ..testing import ChassisTest, inherited
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
+from . import PARENT, TRACE, Headers, settings_of
 
 
 class Library(RequestHandler):
@@ -36,11 +33,6 @@ class Library(RequestHandler):
         propagate.inject(headers)
         own = await AsyncHTTPClient().fetch(f"http://{self.request.host}/headers")
         self.finish({"library": headers, "own": json.loads(own.body)})
-
-
-class Headers(RequestHandler):
-    def get(self) -> None:
-        self.finish({name.lower(): value for name, value in self.request.headers.items()})
 
 
 class Custom(TextMapPropagator):
@@ -72,15 +64,7 @@ class PropagatorTest(ChassisTest):
     features = "jaeger"
 
     def settings(self) -> Settings:
-        names = self.features
-
-        class Chosen(self.kind):  # type: ignore[misc, name-defined]
-            def features(self) -> list[Feature]:
-                made: list[Feature] = self.make(names)
-                return made
-
-        settings: Settings = self.read(Chosen)
-        return settings
+        return settings_of(self.kind, self.features, self.read)
 
     def make_service(self) -> Service:
         service = routes.make_service(self.settings())

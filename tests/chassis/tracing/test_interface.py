@@ -6,16 +6,16 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tornado_chassis
 from tornado_chassis import tracing
-from tornado_chassis.feature import Feature, Runtime
+from tornado_chassis.feature import Runtime
 from tornado_chassis.tracing.stub import Stub
 from tornado_chassis.tracing.tracer import Span
 
 from ..settings import Settings
+from . import Parts
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +61,7 @@ def test_what_was_named_before_there_is_a_tracer_uses_it() -> None:
     assert traced() != span.trace_id
 
 
-class Kept(Feature):
-    """Keeps the parts that end."""
-
-    def __init__(self) -> None:
-        self.parts: list[Any] = []
-
-    def span_ended(self, part: Any) -> None:
-        self.parts.append(part)
-
+class Kept(Parts):
     def named(self) -> list[tuple[str, str, str]]:
         """Name, name of the parent, and status of each part, in the order of their ends."""
         names = {each.span_id: each.name for each in self.parts}

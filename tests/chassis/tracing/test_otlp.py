@@ -2,19 +2,20 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from tornado_chassis.metrics import otlp
+from tornado_chassis.otlp import OtlpBackend
 from tornado_chassis.settings import read
 from tornado_chassis.tracing.otel import ApiSpan as Span
 from tornado_chassis.tracing.otlp import Otlp
 
 from ..settings import SERVICE, VERSION, Settings
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
+from . import PARENT, TRACE, full_span, make_span
 
 
 def make_backend(**environ: str) -> Otlp:
@@ -33,23 +34,55 @@ def encode(span: Span) -> dict[str, Any]:
     return dict(encoded)
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "traces_endpoint", "url"),
+each_signal = pytest.mark.parametrize(
+    ("signal", "make"),
     [
-        ("http://a:4318", "", "http://a:4318/v1/traces"),
-        ("http://a:4318/", "", "http://a:4318/v1/traces"),
-        ("http://a/under/here/", "", "http://a/under/here/v1/traces"),
+        ("traces", lambda environ: Otlp(read(Settings, environ), {})),
+        ("metrics", lambda environ: otlp.Backend(read(Settings, environ))),
+    ],
+)
+Make = Callable[[dict[str, str]], OtlpBackend]
+
+
+@each_signal
+@pytest.mark.parametrize(
+    ("endpoint", "own_endpoint", "url"),
+    [
+        ("http://a:4318", "", "http://a:4318/v1/{signal}"),
+        ("http://a:4318/", "", "http://a:4318/v1/{signal}"),
+        ("http://a/under/here/", "", "http://a/under/here/v1/{signal}"),
         ("http://a", "http://b/as/it/is", "http://b/as/it/is"),
-        ("HTTP://a", "", "http://a/v1/traces"),
+        ("http://a", "http://a", "http://a"),
+        ("HTTP://a", "", "http://a/v1/{signal}"),
         ("", "https://b/?tenant=c", "https://b/?tenant=c"),
         ("", "", ""),
     ],
 )
-def test_url(endpoint: str, traces_endpoint: str, url: str) -> None:
-    backend = make_backend(
-        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=traces_endpoint
-    )
-    assert backend.url == url
+def test_url(signal: str, make: Make, endpoint: str, own_endpoint: str, url: str) -> None:
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+    backend = make({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, own: own_endpoint})
+    assert backend.url == url.format(signal=signal)
+
+
+@each_signal
+def test_what_is_set_for_a_signal_replaces_what_is_set_for_all(signal: str, make: Make) -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=a,x-tenant=b",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    }
+    general = make(environ)
+    assert (general.headers["api-key"], general.headers["x-tenant"]) == ("a", "b")
+    assert (general.headers["Content-Encoding"], general.timeout) == ("gzip", 1.0)
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}"
+    environ |= {
+        f"{own}_HEADERS": "api-key=c",
+        f"{own}_TIMEOUT": "500",
+        f"{own}_COMPRESSION": "none",
+    }
+    special = make(environ)
+    assert (special.headers["api-key"], special.timeout) == ("c", 0.5)
+    assert not {"x-tenant", "Content-Encoding"} & special.headers.keys()
 
 
 def test_headers_timeout_and_compression() -> None:
@@ -71,11 +104,8 @@ def test_headers_timeout_and_compression() -> None:
 
 
 def test_span() -> None:
-    span = Span('a "name" \n ü', "SERVER", TRACE, PARENT, 3, "a=b", lambda span: None)
-    span.started = 1_700_000_000_123_456_789
-    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
+    span = full_span(3)
     span.add_link(trace.SpanContext(1, 2, False), {"why": "retry"})
-    span.set_status(trace.StatusCode.ERROR, "out of stock")
     span.set_attribute("items", 3)
     span.end(1_700_000_000_300_000_000)
     assert encode(span) == {
@@ -108,7 +138,7 @@ def test_span() -> None:
 
 
 def test_spans_are_grouped_by_the_library_that_made_them() -> None:
-    spans = [Span("work", "INTERNAL", TRACE, "", 1) for _ in range(3)]
+    spans = [make_span() for _ in range(3)]
     spans[1].scope, spans[1].scope_version = "library", "1"
     spans[2].scope, spans[2].scope_version = "library", "2"
     backend = make_backend()
@@ -138,6 +168,6 @@ def test_spans_are_grouped_by_the_library_that_made_them() -> None:
     ],
 )
 def test_values(value: Any, encoded: dict[str, Any]) -> None:
-    span = Span("", "INTERNAL", TRACE, "", 1, "", lambda span: None)
+    span = make_span()
     span.set_attribute("key", value)
     assert encode(span)["attributes"] == [{"key": "key", "value": encoded}]

@@ -7,7 +7,8 @@ from tornado.httputil import HTTPHeaders
 from tornado_chassis.tracing.otel import make_propagation
 from tornado_chassis.tracing.propagation import Parent, Propagation
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
+from . import TRACE
+
 SPAN = "b7ad6b7169203331"
 
 

@@ -8,7 +8,7 @@ from tornado_chassis.tracing.otel import ApiSpan as Span
 from tornado_chassis.tracing.tracer import LIMIT
 from tornado_chassis.values import TEXT_CHARACTERS
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
+from . import TRACE, make_span
 
 
 def keeps_nothing(span: Span) -> bool:
@@ -22,7 +22,7 @@ def keeps_nothing(span: Span) -> bool:
 
 def test_span_that_has_ended_takes_nothing_more() -> None:
     ended: list[Any] = []
-    span = Span("work", "INTERNAL", TRACE, "", 1, "", ended.append)
+    span = make_span(on_end=ended.append)
     assert span.is_recording()
     span.end()
     span.end()
@@ -45,7 +45,7 @@ def test_span_that_is_not_recorded_keeps_nothing() -> None:
 )
 def test_times_are_whole_and_not_negative(given: Any, kept: int | None) -> None:
     ended: list[Any] = []
-    span = Span("work", "INTERNAL", TRACE, "", 1, "", ended.append)
+    span = make_span(on_end=ended.append)
     span.add_event("event", timestamp=given)
     span.end(given)
     for time in (ended[0].events[0].time, ended[0].ended):
@@ -54,21 +54,21 @@ def test_times_are_whole_and_not_negative(given: Any, kept: int | None) -> None:
 
 
 def test_links_have_a_limit() -> None:
-    span = Span("work", "INTERNAL", TRACE, "", 1, "", lambda span: None)
+    span = make_span()
     for number in range(1, 200):
         span.add_link(trace.SpanContext(number, number, False))
     assert len(span.links) == LIMIT
 
 
 def test_links_to_nowhere_are_dropped() -> None:
-    span = Span("work", "INTERNAL", TRACE, "", 1, "", lambda span: None)
+    span = make_span()
     span.add_link(trace.SpanContext(1 << 200, 2, False))
     span.add_link(trace.INVALID_SPAN_CONTEXT)
     assert span.links == ()
 
 
 def test_long_exception_is_cut() -> None:
-    span = Span("work", "INTERNAL", TRACE, "", 1, "", lambda span: None)
+    span = make_span()
     span.record_exception(ValueError("x" * 5_000_000))
     span.set_status(trace.StatusCode.ERROR, "x" * 5_000_000)
     (event,) = span.events

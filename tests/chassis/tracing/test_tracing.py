@@ -8,7 +8,6 @@ from unittest import mock
 
 from opentelemetry import baggage, trace
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.httputil import HTTPHeaders
 from tornado.web import Finish, HTTPError, RequestHandler
 from tornado.websocket import websocket_connect
 from tornado_chassis import __version__, export, tracing
@@ -19,11 +18,9 @@ from tornado_chassis.tracing import otel
 
 from ..settings import SERVICE, VERSION, Settings, SettingsOfZipkin
 from ..testing import ChassisTest, reserved_port
+from . import PARENT, TRACE, TRACEPARENT, Headers, settings_of
 from .receiver import Received, receiving
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 SDK = {
     "telemetry.sdk.name": "tornado-chassis",
     "telemetry.sdk.language": "python",
@@ -147,11 +144,6 @@ class Call(RequestHandler):
             self.finish(f"No answer: {type(error).__name__}")
 
 
-class Headers(RequestHandler):
-    def get(self) -> None:
-        self.finish(dict(self.request.headers))
-
-
 class Away(RequestHandler):
     def get(self) -> None:
         self.redirect("/headers")
@@ -223,13 +215,7 @@ class WithZipkin(TracingTest):
     endpoint = "ZIPKIN_ENDPOINT"
 
     def settings(self) -> Settings:
-        names = self.features
-
-        class Chosen(SettingsOfZipkin):
-            def features(self) -> list[Feature]:
-                return self.make(names)
-
-        return self.read(Chosen)
+        return settings_of(SettingsOfZipkin, self.features, self.read)
 
 
 class TestServerSpans(TracingTest):
@@ -337,8 +323,8 @@ class TestServerSpans(TracingTest):
         assert span.attributes["http.request.method_original"] == "BREW"
 
     def test_probes_and_what_they_lead_to_are_not_traced(self) -> None:
-        headers = HTTPHeaders(json.loads(self.fetch("/probe").body))
-        assert headers["Traceparent"].endswith("-00")
+        headers = json.loads(self.fetch("/probe").body)
+        assert headers["traceparent"].endswith("-00")
         assert self.fetch("/probe", method="POST", body="").code == 500
         assert self.spans() == []
         assert self.recorder.exemplars == [None, None, None]
@@ -528,23 +514,21 @@ class TestCalls(TracingTest):
         assert span.attributes["url.full"] == self.get_url("/headers")
         assert "hidden" not in str(span)
 
-    def test_answers_of_400_and_up_are_errors(self) -> None:
-        assert self.call(self.get_url("/status/404")).startswith("404")
-        span = next(span for span in self.spans() if span.kind == "CLIENT")
-        assert (span.status, span.attributes["error.type"]) == ("ERROR", "404")
-
-    def test_no_answer_is_an_error(self) -> None:
+    def test_calls_that_fail(self) -> None:
         with reserved_port() as port:
-            assert self.call(f"http://127.0.0.1:{port}/").endswith("ConnectionRefusedError")
-        span = self.named("GET")
-        assert (span.status, span.attributes["error.type"]) == ("ERROR", "ConnectionRefusedError")
-        assert span.events[0][0] == "exception"
-        assert "http.response.status_code" not in span.attributes
-
-    def test_call_of_what_is_no_url_is_an_error(self) -> None:
-        assert self.call("http://[half").endswith("ValueError")
-        span = self.named("GET")
-        assert (span.status, span.attributes["error.type"]) == ("ERROR", "ValueError")
+            failing = {
+                self.get_url("/status/404"): ("404 b", "404"),
+                f"http://127.0.0.1:{port}/": ("No answer: Conn", "ConnectionRefusedError"),
+                "http://[half": ("No answer: V", "ValueError"),
+            }
+            for url, (answer, _) in failing.items():
+                assert self.call(url).startswith(answer)
+        calls = [span for span in self.spans() if span.kind == "CLIENT"]
+        for call, (_, error) in zip(calls, failing.values(), strict=True):
+            assert (call.status, call.attributes["error.type"]) == ("ERROR", error)
+            has_answer = "http.response.status_code" in call.attributes
+            assert has_answer == (error == "404")
+            assert [name for name, _ in call.events] == ([] if has_answer else ["exception"])
 
     def test_unknown_method_of_a_call(self) -> None:
         async def brew() -> None:
@@ -651,7 +635,7 @@ class TestSettings(TracingTest):
         assert [each.sent for each in self.tracing.exports()] == [None]
 
     def test_without_an_endpoint_ids_are_made_and_nothing_is_sent(self) -> None:
-        with self.assertLogs(otel.log, "INFO") as logs:
+        with self.assertLogs(export.log, "INFO") as logs:
             self.configure(**{self.endpoint: ""})
         assert logs.output[0].endswith(f"Spans are not exported: {self.endpoint} is not set")
         assert self.flags() == "01"

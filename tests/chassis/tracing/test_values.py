@@ -12,27 +12,23 @@ from tornado_chassis import tracing
 from tornado_chassis.settings import read
 from tornado_chassis.tracing.otel import ApiSpan as Span
 from tornado_chassis.tracing.otlp import Otlp
-from tornado_chassis.tracing.spans import Backend
+from tornado_chassis.tracing.spans import SpanBackend
 from tornado_chassis.tracing.zipkin import Backend as Zipkin
 from tornado_chassis.values import well_formed
 
 from ..settings import Settings, SettingsOfZipkin
 from ..test_values import Make, Mute, Unnotable, each_value, failing, refuse
+from . import make_span
 from .decode import decode
 from .test_tracing import TracingTest, WithZipkin
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
 OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
 ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
 
 each_backend = pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda each: each.name)
 
 
-def make_span() -> Span:
-    return Span("work", "INTERNAL", TRACE, "", 1, "", lambda span: None)
-
-
-def sent(span: Span, backend: Backend) -> dict[str, Any]:
+def sent(span: Span, backend: SpanBackend) -> dict[str, Any]:
     """The span, as the backend reads it."""
     body = backend.body([well_formed(backend.encode(span))])
     assert len(body) < 2_000_000
@@ -44,7 +40,7 @@ def sent(span: Span, backend: Backend) -> dict[str, Any]:
 
 @each_backend
 @each_value
-def test_attribute(make: Make, backend: Backend) -> None:
+def test_attribute(make: Make, backend: SpanBackend) -> None:
     span, value = make_span(), make()
     span.set_attribute("order", value)
     span.set_attribute("number", 5)
@@ -59,7 +55,7 @@ def test_attribute(make: Make, backend: Backend) -> None:
 
 @each_backend
 @each_value
-def test_key(make: Make, backend: Backend) -> None:
+def test_key(make: Make, backend: SpanBackend) -> None:
     span, key = make_span(), make()
     span.set_attribute(key, "value")
     span.set_attributes({"number": 5})
@@ -68,7 +64,7 @@ def test_key(make: Make, backend: Backend) -> None:
 
 @each_backend
 @each_value
-def test_everything_else_that_is_set(make: Make, backend: Backend) -> None:
+def test_everything_else_that_is_set(make: Make, backend: SpanBackend) -> None:
     span, value = make_span(), make()
     span.set_attribute("number", 5)
     span.add_event(value, value, value)
@@ -82,9 +78,9 @@ def test_everything_else_that_is_set(make: Make, backend: Backend) -> None:
 
 
 @each_backend
-def test_attributes_that_other_code_expects_to_be_text(backend: Backend) -> None:
+def test_attributes_that_other_code_expects_to_be_text(backend: SpanBackend) -> None:
     for kind in ("SERVER", "CLIENT"):
-        span = Span("work", kind, TRACE, "", 1, "", lambda span: None)
+        span = make_span(kind)
         for name in ("client.address", "server.address", "error.type"):
             span.set_attribute(name, 5)
         span.set_status("ERROR")

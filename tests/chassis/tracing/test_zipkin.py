@@ -13,9 +13,7 @@ from tornado_chassis.tracing.zipkin import Backend
 
 from ..settings import SERVICE, VERSION, SettingsOfZipkin
 from ..testing import process
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
+from . import PARENT, TRACE, full_span, make_span
 
 
 def make_backend(**environ: str) -> Backend:
@@ -27,10 +25,6 @@ def encode(span: Span) -> dict[str, Any]:
     backend = make_backend()
     (encoded,) = json.loads(gzip.decompress(backend.body([backend.encode(span)])))
     return dict(encoded)
-
-
-def make_span(kind: str = "INTERNAL") -> Span:
-    return Span("work", kind, TRACE, "", 1, "", lambda span: None)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +49,9 @@ def test_headers() -> None:
 
 
 def test_span() -> None:
-    span = Span('a "name" \n ü', "SERVER", TRACE, PARENT, 1, "a=b", lambda span: None)
-    span.started = 1_700_000_000_123_456_789
-    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
+    span = full_span(1)
     span.add_event("packed", timestamp=1_700_000_000_250_000_000)
     span.set_attribute("client.address", "10.0.0.1")
-    span.set_status(trace.StatusCode.ERROR, "out of stock")
     span.end(1_700_000_000_300_000_000)
     assert encode(span) == {
         "traceId": TRACE,

@@ -15,11 +15,11 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from time import monotonic, time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from . import __version__
@@ -48,8 +48,6 @@ MAX_REFUSALS = 8
 ANSWER_BYTES = 64 * 1024
 MESSAGE_CHARACTERS = 200
 
-Item = TypeVar("Item")
-
 log = logging.getLogger(__name__)
 
 
@@ -64,46 +62,83 @@ class _Answer(NamedTuple):
     retry_after: int | None = None
 
 
-class Sender:
-    """Sends text to a backend, and retries while that fails. `put` never blocks.
+class Backend:
+    """Where telemetry is sent, and in which format."""
 
-    `unit` is what each text describes, such as `span`. `body` makes a request of a batch. A backend
-    has `timeout` seconds to answer. `proxy` is the URL of a proxy, and `tls` secures connections.
-    """
+    name: str
+    #: The variable that has its URL.
+    setting: str
+    signal: Literal["traces", "metrics"]
+    #: What each text describes.
+    unit: str
+    #: What is logged if nothing is sent.
+    idle: str
 
     def __init__(
         self,
-        unit: str,
-        url: str,
+        settings: ResourceSettings,
+        url: str | None,
+        timeout: int,
         headers: Mapping[str, str],
-        timeout: float,
-        body: Callable[[Sequence[str]], bytes],
-        proxy: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        #: Empty if it is not set.
+        self.url = url or ""
+        #: Seconds to wait for a response.
+        self.timeout = timeout / 1000
+        self.headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"{settings.service_name}/{settings.service_version}",
+            **headers,
+        }
+        #: URL of a proxy, or empty.
+        self.proxy = settings.proxy_for(self.url)
+        #: How connections are secured; None for the usual way.
+        self.tls = tls
+
+    def encode(self, item: Any) -> str:
+        """One item as text; empty if there is nothing to send of it."""
+        raise NotImplementedError
+
+    def body(self, texts: Sequence[str]) -> bytes:
+        """The request for a batch of them."""
+        raise NotImplementedError
+
+
+def make_sender(backend: Backend, settings: ResourceSettings, exporter: str) -> "Sender | None":
+    """None if nothing is to be sent, which is logged. `exporter` is the one for this signal."""
+    if settings.otel_sdk_disabled:
+        reason = "OTEL_SDK_DISABLED is set"
+    elif exporter == "none":
+        reason = f"OTEL_{backend.signal.upper()}_EXPORTER is none"
+    elif not backend.url:
+        reason = f"{backend.setting} is not set"
+    else:
+        return Sender(backend)
+    log.info("%s: %s", backend.idle, reason)
+    return None
+
+
+class Sender:
+    """Sends items to a backend, and retries while that fails. `put` never blocks."""
+
+    def __init__(self, backend: Backend) -> None:
         self.sent = 0
         #: What the backend refused for good, or what could not be encoded.
         self.failed = 0
         #: What the queue was full for, or what was still in it after the stop.
         self.dropped = 0
-        self._unit = unit
-        self._url = urlsplit(url)
+        self._backend = backend
+        self._unit = backend.unit
+        self._url = urlsplit(backend.url)
+        self._proxy = urlsplit(backend.proxy)
         # Without the path and the query, which may contain a key.
         self._name = f"{self._url.scheme}://{self._url.netloc}"
-        self._target = url.removeprefix(self._name)
-        self._headers = dict(headers)
-        self._tls = tls
-        self._proxy = urlsplit(proxy)
-        self._credentials: dict[str, str] = {}
-        if self._proxy.username:
-            words = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
-            basic = base64.b64encode(words.encode()).decode()
-            self._credentials = {"Proxy-Authorization": f"Basic {basic}"}
-        if proxy and self._url.scheme == "http":
-            self._target = url
-            self._headers |= self._credentials
-        self._timeout = timeout
-        self._body = body
+        self._target = backend.url.removeprefix(self._name)
+        self._headers = backend.headers
+        if backend.proxy and self._url.scheme == "http":
+            self._target = backend.url
+            self._headers = {**self._headers, **self._credentials()}
         self._connection: _Connection | None = None
         self._is_failing = False
         self._queue: deque[str] = deque()
@@ -112,7 +147,8 @@ class Sender:
         self._full = threading.Event()
         self._stopping = threading.Event()
         # A daemon, because it may hang in the resolver for longer than a stop may take.
-        self._thread = threading.Thread(target=self._run, name=f"{unit} exporter", daemon=True)
+        name = f"{self._unit} exporter"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -140,22 +176,23 @@ class Sender:
     def is_full(self) -> bool:
         return self._size > QUEUE_CHARACTERS
 
-    def put(self, encode: Callable[[Item], str], item: Item) -> None:
-        """Queues what `encode` returns; may be called from any thread."""
+    def put(self, item: Any) -> None:
+        """Queues it; may be called from any thread."""
         if self.is_full:
             self.dropped += 1
             return
         try:
-            text = encode(item)
+            text = self._backend.encode(item)
         except Exception:  # from an attribute's own `__str__`
             log.exception("Could not encode a %s", self._unit)
             self.failed += 1
             return
-        with self._lock:
-            self._queue.append(text)
-            self._size += len(text)
-        if len(self._queue) == BATCH:
-            self._full.set()
+        if text:
+            with self._lock:
+                self._queue.append(text)
+                self._size += len(text)
+            if len(self._queue) == BATCH:
+                self._full.set()
 
     def _run(self) -> None:
         while self._queue or not self._stopping.is_set():
@@ -180,7 +217,7 @@ class Sender:
 
     def _deliver(self, batch: list[str]) -> bool:
         """Tries until the batch is accepted or given up; False if a stop comes first."""
-        body = self._body([*map(well_formed, batch)])
+        body = self._backend.body([*map(well_formed, batch)])
         delay = FIRST_DELAY_SECONDS
         refusals = 0
         export = f"{self._unit.capitalize()} export to {self._name}"
@@ -192,26 +229,25 @@ class Sender:
             elif self._is_failing and not problem:
                 log.info("%s works again", export)
             self._is_failing = bool(problem)
-            if 200 <= status < 300:
-                self.sent += len(batch) - rejected
-                self.failed += rejected
-                return True
-            # OTLP does not retry after a 500, but a restarting collector may answer with one.
-            refusals += status != 0 and retry_after is None
-            if refusals == MAX_REFUSALS or (400 <= status < 500 and status not in (408, 429)):
-                self.failed += len(batch)
-                return True
-            if last:
-                return False
-            # With jitter, so that instances do not all retry at the same time.
-            self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
-            delay = min(2 * delay, MAX_DELAY_SECONDS)
+            if not 200 <= status < 300:
+                # OTLP does not retry after a 500, but a restarting collector may answer with one.
+                refusals += status != 0 and retry_after is None
+                is_final = 400 <= status < 500 and status not in (408, 429)
+                if not is_final and refusals < MAX_REFUSALS:
+                    if last:
+                        return False
+                    # With jitter, so that instances do not all retry at the same time.
+                    self._stopping.wait((retry_after or 0) + delay * random.uniform(0.5, 1))
+                    delay = min(2 * delay, MAX_DELAY_SECONDS)
+                    continue
+                rejected = len(batch)
+            self.sent += len(batch) - rejected
+            self.failed += rejected
+            return True
 
     def _attempt(self, body: bytes, count: int) -> _Answer:
-        if self._connection is None:
-            self._connection = self._connect()
-        connection = self._connection
-        connection.deadline = monotonic() + self._timeout
+        connection = self._connection = self._connection or self._connect()
+        connection.deadline = monotonic() + self._backend.timeout
         used = connection.sock is not None
         try:
             if not used:
@@ -237,10 +273,17 @@ class Sender:
         server = self._proxy.netloc.rpartition("@")[2] or self._url.netloc
         if self._url.scheme == "http":
             return _Connection(server)
-        connection = _SecureConnection(server, self._tls)
+        connection = _SecureConnection(server, self._backend.tls)
         if self._proxy.netloc:
-            connection.set_tunnel(self._url.netloc, headers=self._credentials)
+            connection.set_tunnel(self._url.netloc, headers=self._credentials())
         return connection
+
+    def _credentials(self) -> dict[str, str]:
+        """The header that the proxy wants."""
+        if not self._proxy.username:
+            return {}
+        words = unquote(f"{self._proxy.username}:{self._proxy.password or ''}")
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
 
 
 def _rejected(answer: bytes, count: int) -> tuple[str, int]:
@@ -300,28 +343,26 @@ class _Connection(http.client.HTTPConnection):
 
     deadline: float
     sock: Any
-    # Of `http.client`, for a proxy.
-    _tunnel_host: str | None
-    _tunnel: Callable[[], None]
 
-    def connect(self) -> None:
-        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._create_connection = self._first_to_answer
+
+    def _first_to_answer(self, server: tuple[str, int], *rest: object) -> _Socket:
+        addresses = socket.getaddrinfo(*server, type=socket.SOCK_STREAM)
         while True:
             *kind, _, address = addresses.pop(0)
-            self.sock = _Socket(*kind)
+            sock = _Socket(*kind)
+            sock.deadline = self.deadline
             try:
                 # The others need some of the time, too.
-                self.sock.settimeout(_until(self.deadline) / (len(addresses) + 1))
-                self.sock.connect(address)
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                break
+                sock.settimeout(_until(self.deadline) / (len(addresses) + 1))
+                sock.connect(address)
+                return sock
             except OSError:
-                self.close()
+                sock.close()
                 if not addresses:
                     raise
-        if self._tunnel_host:
-            self.sock.deadline = self.deadline
-            self._tunnel()
 
 
 class _SecureConnection(http.client.HTTPSConnection, _Connection):

@@ -78,7 +78,7 @@ class Instrument:
 
         Raises ValueError unless there is one value for each label.
         """
-        if not values and by_name.keys() == set(self.label_names):
+        if not values and by_name.keys() == {*self.label_names}:
             values, by_name = tuple(by_name[name] for name in self.label_names), {}
         if by_name or len(values) != len(self.label_names):
             given = ", ".join([*(text(value, repr) for value in values), *by_name])
@@ -237,7 +237,6 @@ def _register(kind: type[Kind], name: str, documentation: str, labels: Sequence[
     if isinstance(labels, str) or not is_valid or len({*labels}) < len(labels):
         raise ValueError(f"{name}: {labels!r} should be different names of letters, digits and _")
     metric = kind(name, encodable(documentation), tuple(labels))
-    check_reserved(name)
     with _lock:
         check_free(_exposed(metric), name)
         for check in checks:
@@ -246,14 +245,11 @@ def _register(kind: type[Kind], name: str, documentation: str, labels: Sequence[
     return metric
 
 
-def check_reserved(name: str) -> None:
-    """Raises ValueError if the chassis has metrics of its own with this name."""
+def check_free(exposed: set[str], name: str) -> None:
+    """Raises ValueError if the chassis has metrics of its own with this name, or if there is a
+    metric that is exposed under one of these names."""
     if _RESERVED.fullmatch(name):
         raise ValueError(f"{name} is the name of one of the chassis' own metrics")
-
-
-def check_free(exposed: set[str], name: str) -> None:
-    """Raises ValueError if there is a metric that is exposed under one of these names."""
     for other in instruments.values():
         if exposed & _exposed(other):
             owner = f"the {other.kind} {other.name} with the labels {other.label_names}"

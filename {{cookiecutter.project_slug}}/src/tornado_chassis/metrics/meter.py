@@ -2,21 +2,25 @@
 
 import asyncio
 import gc
+import logging
 import os
+import platform
 import socket
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic, process_time, time
+from typing import NamedTuple
 
 from ..client import Calls
 from ..counts import COUNTS, resident_memory
 from ..exchange import Exchange
 from ..feature import Call, Feature, Runtime
 from ..settings.server import ServerSettings
-from . import BUCKETS
+from . import BUCKETS, Gauge, Histogram, instruments
 
-Values = Iterator[tuple[str, str, float, Mapping[str, str]]]
-"""Name, description, value and labels of each."""
+Exemplar = tuple[dict[str, str], float, float]
+"""The ids of a measurement, its seconds, and when it was, in seconds since 1970."""
 
 LAG_INTERVAL_SECONDS = 0.25
 LAG_WINDOW_SECONDS = 15.0
@@ -37,6 +41,25 @@ CALL_LABELS = (
     "error_type",
 )
 
+log = logging.getLogger(__name__)
+
+
+class Series(NamedTuple):
+    """The present value of a series."""
+
+    name: str
+    documentation: str
+    #: `counter`, `gauge`, `histogram`, or `info` for what is always 1.
+    kind: str
+    labels: Mapping[str, str]
+    #: Of a histogram, the sum.
+    value: float
+    #: Of a histogram: how many durations each bucket has, and the last exemplar of each.
+    counts: Sequence[int] = ()
+    exemplars: Sequence[Exemplar | None] = ()
+    #: Of the service's own: when it was created, in seconds since 1970.
+    created: float | None = None
+
 
 class Durations:
     """One histogram.
@@ -49,8 +72,8 @@ class Durations:
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BUCKETS) + 1)
-        #: The last of each bucket: its ids, its seconds, and when it was, in seconds since 1970.
-        self.exemplars: list[tuple[dict[str, str], float, float] | None] = [None] * len(self.counts)
+        #: The last of each bucket.
+        self.exemplars: list[Exemplar | None] = [None] * len(self.counts)
         #: The sum.
         self.value = 0.0
 
@@ -67,17 +90,28 @@ class Meter(Feature):
 
     measures_requests = True
     needs = (Calls, *COUNTS)
+    #: Whether gauges that were never set are shown, as 0.
+    shows_unset = False
+    #: Whether the backend has no figures of the process by itself.
+    measures_process = True
 
-    def __init__(self) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
+        # Not `service`: scrapes by the Prometheus Operator set that label themselves.
+        self._build = {
+            "service_name": settings.service_name,
+            "service_version": settings.service_version,
+            "python": platform.python_version(),
+        }
         self.runtime: Runtime
-        #: By method, scheme, status, route and error.
-        self.durations: dict[tuple[str, str, int, str, str], Durations] = {}
+        #: By the values of LABELS.
+        self.durations: defaultdict[tuple[object, ...], Durations] = defaultdict(Durations)
         #: By the values of CALL_LABELS.
-        self.calls: dict[tuple[str, ...], Durations] = {}
+        self.calls: defaultdict[tuple[object, ...], Durations] = defaultdict(Durations)
         self.active: dict[tuple[str, str], int] = {}
         #: Routes whose requests are long by design.
         self.long_routes: set[str] = set()
         self.lag = Lag()
+        self._has_failed = False
 
     def attach(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -97,59 +131,92 @@ class Meter(Feature):
     def request_ended(self, exchange: Exchange) -> None:
         method, scheme = exchange.method, exchange.request.protocol
         self.active[method, scheme] -= 1
-        key = method, scheme, exchange.status, exchange.route, exchange.error_type
-        durations = self.durations.get(key)
-        if durations is None:
-            durations = self.durations[key] = Durations()
-        durations.observe(exchange.duration, exchange.exemplar)
+        route = exchange.route or "unmatched"
+        key = method, scheme, exchange.status, route, exchange.error_type
+        self.durations[key].observe(exchange.duration, exchange.exemplar)
 
     def call_ended(self, call: Call) -> None:
-        server = call.server_address, str(call.server_port), call.scheme
-        key = call.method, *server, str(call.status or ""), call.error_type
-        durations = self.calls.get(key)
-        if durations is None:
-            durations = self.calls[key] = Durations()
-        durations.observe(call.duration, None)
+        server = call.server_address, call.server_port, call.scheme
+        key = call.method, *server, call.status or "", call.error_type
+        self.calls[key].observe(call.duration, None)
 
-    def gauges(self) -> Values:
-        for key, active in self.active.items():
-            labels = dict(zip(LABELS, key, strict=False))
-            yield "http_server_active_requests", "HTTP server requests in flight.", active, labels
-        yield (
-            "event_loop_lag_seconds",
-            "How late the event loop ran a timer, at the worst in the last 15 to 30 seconds.",
-            self.lag.worst(),
-            {},
-        )
-        for route in self.long_routes:
-            yield (
-                "http_server_route_without_latency_objective",
-                "1 for a route whose requests are long by design.",
-                1,
-                {"http_route": route},
-            )
+    def series(self) -> Iterator[Series]:
+        """Everything that was measured. A part that fails is left out; the first is logged."""
+        parts = [self._own(), self._durations(), self._gauges(), self._totals()]
+        for part in [*parts, _process()] if self.measures_process else parts:
+            try:
+                yield from part
+            except Exception:  # from a feature's own totals
+                if not self._has_failed:
+                    log.exception("Could not collect metrics")
+                self._has_failed = True
+
+    def _own(self) -> Iterator[Series]:
+        """Metrics of the service's own."""
+        for metric in [*instruments.values()]:
+            for each in metric.series():
+                counts: Sequence[int] = ()
+                value: float | None = each.value
+                if isinstance(each, Histogram):
+                    counts = each.counts
+                elif isinstance(each, Gauge):
+                    value = each.read() if each.is_set or self.shows_unset else None
+                if value is not None:
+                    labels = dict(zip(metric.label_names, each.label_values, strict=True))
+                    described = metric.name, metric.documentation, metric.kind, labels
+                    yield Series(*described, value, counts, (), each.created)
+
+    def _durations(self) -> Iterator[Series]:
+        for side, names, found in (
+            ("server", LABELS, self.durations),
+            ("client", CALL_LABELS, self.calls),
+        ):
+            name = f"http_{side}_request_duration_seconds"
+            meaning = f"Duration of HTTP {side} requests."
+            for key, each in [*found.items()]:
+                labels = dict(zip(names, map(str, key), strict=True))
+                measured = each.value, each.counts, each.exemplars
+                yield Series(name, meaning, "histogram", labels, *measured)
+
+    def _gauges(self) -> Iterator[Series]:
+        def gauge(name: str, documentation: str, value: float, **labels: str) -> Series:
+            return Series(name, documentation, "gauge", labels, value)
+
+        yield Series("build_info", "What is running.", "info", self._build, 1)
+        name, meaning = "http_server_active_requests", "HTTP server requests in flight."
+        for key, active in [*self.active.items()]:
+            yield gauge(name, meaning, active, **dict(zip(LABELS, key, strict=False)))
+        meaning = "How late the event loop ran a timer, at the worst in the last 15 to 30 seconds."
+        yield gauge("event_loop_lag_seconds", meaning, self.lag.worst())
+        name = "http_server_route_without_latency_objective"
+        meaning = "1 for a route whose requests are long by design."
+        for route in [*self.long_routes]:
+            yield gauge(name, meaning, 1, http_route=route)
         open_websockets = self.runtime.open_websockets
-        yield "websocket_connections", "WebSockets that are open.", open_websockets, {}
+        yield gauge("websocket_connections", "WebSockets that are open.", open_websockets)
         if self.runtime.connections is not None:
             name, meaning = "http_server_open_connections", "Open connections of the main port."
-            yield name, meaning, len(self.runtime.connections), {}
+            yield gauge(name, meaning, len(self.runtime.connections))
         if self.runtime.max_connections:
             name, meaning = "http_server_max_connections", "How many connections there may be."
-            yield name, meaning, self.runtime.max_connections, {}
+            yield gauge(name, meaning, self.runtime.max_connections)
+
+    def _totals(self) -> Iterator[Series]:
+        for name, documentation, total, labels in [*self.runtime.totals()]:
+            yield Series(name, documentation, "counter", labels, total)
 
 
-def process_totals() -> Values:
+def _process() -> Iterator[Series]:
     """What Prometheus's own library measures of the process, for other backends."""
     name, meaning = "python_gc_collections", "Garbage collections."
     for generation, figures in enumerate(gc.get_stats()):
-        yield name, meaning, figures["collections"], {"generation": str(generation)}
+        labels = {"generation": str(generation)}
+        yield Series(name, meaning, "counter", labels, figures["collections"])
     name, meaning = "process_cpu_time_seconds", "CPU time that the process has used."
-    yield name, meaning, process_time(), {}
-
-
-def process_gauges() -> Values:
+    yield Series(name, meaning, "counter", {}, process_time())
     if (size := resident_memory()) is not None:
-        yield "process_memory_usage_bytes", "Resident memory of the process.", size, {}
+        name, meaning = "process_memory_usage_bytes", "Resident memory of the process."
+        yield Series(name, meaning, "gauge", {}, size)
 
 
 def instance_of(settings: ServerSettings) -> str:

@@ -5,30 +5,18 @@ the names that its own backend has here.
 """
 
 import asyncio
-import logging
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from math import isfinite
 from time import time_ns
-from typing import Any, NamedTuple
 
-from ..export import Sender, resource_of
+from ..export import Sender, make_sender, resource_of
 from ..feature import Export
-from ..otlp import Requests, attributes, by_first_line
+from ..otlp import OtlpBackend, attributes, by_first_line
 from ..settings.otlp_metrics import OtlpMetricsSettings
-from . import BUCKETS, MAX_SERIES, Gauge, Histogram, dropped, instruments
-from .meter import (
-    CALL_LABELS,
-    LABELS,
-    Durations,
-    Meter,
-    Values,
-    instance_of,
-    process_gauges,
-    process_totals,
-)
+from . import BUCKETS, MAX_SERIES, dropped
+from .meter import CALL_LABELS, LABELS, Exemplar, Meter, Series, instance_of
 
 SLICE = 50
 """How many series are collected before other work has its turn."""
@@ -69,63 +57,84 @@ _ATTRIBUTES = {
 _INTEGERS = {"http_response_status_code", "server_port"}
 _BOUNDS = ",".join(map(str, BUCKETS))
 
-log = logging.getLogger(__name__)
 
-
-class Point(NamedTuple):
-    """The present value of a series. Times are in nanoseconds since 1970."""
-
-    name: str
-    documentation: str
-    #: `gauge`, `up_down`, `sum` or `histogram`.
-    kind: str
-    temporality: int
-    attributes: Mapping[str, str | int]
-    started: int
-    ended: int
-    #: Of a histogram, the sum.
-    value: float
-    counts: Sequence[int] = ()
-    exemplars: Sequence[tuple[dict[str, str], float, float]] = ()
-
-
-class Backend(Requests):
-    """Where metrics are sent, and in which format."""
+class Backend(OtlpBackend):
+    name = "OTLP"
+    signal = "metrics"
+    unit = "data point"
+    idle = "Metrics are not sent"
 
     def __init__(self, settings: OtlpMetricsSettings) -> None:
+        # Without it, the counts of two instances would be taken for those of one.
+        instance = {"service.instance.id": instance_of(settings)}
         super().__init__(
             settings,
-            "metrics",
-            # Without it, the counts of two instances would be taken for those of one.
-            {"service.instance.id": instance_of(settings), **resource_of(settings)},
+            {**instance, **resource_of(settings)},
             settings.otel_exporter_otlp_metrics_endpoint,
             settings.otel_exporter_otlp_metrics_headers,
             settings.otel_exporter_otlp_metrics_timeout,
             settings.otel_exporter_otlp_metrics_compression,
             settings.metrics_tls(),
         )
-        self._scope = f'{{"scope":{{"name":{quote(settings.service_name)}}},"metrics":['
+        self._scope = f'{{"scope":{{"name":{quote(self.service)}}},"metrics":['
+        preferred = settings.otel_exporter_otlp_metrics_temporality_preference
+        # Of what is counted as it happens, and of what others have counted.
+        self._temporality = _CUMULATIVE if preferred == "cumulative" else _DELTA
+        self._temporality_of_totals = _DELTA if preferred == "delta" else _CUMULATIVE
+        self._has_exemplars = settings.otel_metrics_exemplar_filter != "always_off"
+        # In nanoseconds since 1970, like all times here.
+        self._started = self._before = self._now = time_ns()
+        #: What was sent of each series and when, if only what was added is sent.
+        self._sent: dict[tuple[str, ...], tuple[int, float, Sequence[int]]] = {}
 
-    def encode(self, point: Point) -> str:
-        """A line for the metric, and one for the series."""
-        described = attributes(point.attributes)
-        start = f'{{"attributes":[{described}],"timeUnixNano":"{point.ended}",'
-        if point.kind != "gauge":
-            start += f'"startTimeUnixNano":"{point.started}",'
-        value = float.__repr__(float(point.value))
-        head = _head(point.name, point.documentation, point.kind, point.temporality)
-        if point.kind != "histogram":
-            return f'{head}\n{start}"asDouble":{value}}}'
-        counts = ",".join([f'"{count}"' for count in point.counts])
-        exemplars = ",".join(map(_exemplar, point.exemplars))
+    def collect(self) -> None:
+        """Begins a collection: what is encoded from now on has its time."""
+        # The clock may be set back.
+        self._before, self._now = self._now, max(time_ns(), self._now)
+
+    def encode(self, item: Series) -> str:
+        """A line for the metric, and one for the series. Empty if its value is no number or, where
+        only what was added is sent, if nothing was."""
+        name, documentation, kind, labels, value, counts, exemplars, created = item
+        started = self._started if created is None else int(created * 1e9)
+        temporality = self._temporality
+        if kind in ("gauge", "info"):
+            if not isfinite(value):
+                return ""
+            temporality = _CUMULATIVE
+        elif kind == "counter" and created is None:
+            temporality = self._temporality_of_totals
+        if temporality == _DELTA:
+            key, counts = (name, *labels.values()), [*counts]
+            since, sent, sent_counts = self._sent.get(key, (started, 0.0, [0] * len(counts)))
+            self._sent[key] = self._now, value, counts
+            if (sent, sent_counts) == (value, counts):
+                return ""
+            started, value = since, value - sent
+            counts = [now - then for now, then in zip(counts, sent_counts, strict=True)]
+        # The service's own labels stay as they are.
+        described = attributes(labels if created is not None else _by_convention(labels))
+        point = f'{{"attributes":[{described}],"timeUnixNano":"{self._now}",'
+        if kind in ("counter", "histogram") or name in _SUMS:
+            point += f'"startTimeUnixNano":"{started}",'
+        head = _head(name, documentation, kind, temporality)
+        number = float.__repr__(float(value))
+        if kind != "histogram":
+            return f'{head}\n{point}"asDouble":{number}}}'
+        buckets = ",".join([f'"{count}"' for count in counts])
+        shown = ",".join([_exemplar(each) for each in exemplars if each and self._is_new(each)])
         return (
-            f'{head}\n{start}"count":"{sum(point.counts)}","sum":{value},"bucketCounts":[{counts}],'
-            f'"explicitBounds":[{_BOUNDS}],"exemplars":[{exemplars}]}}'
+            f'{head}\n{point}"count":"{sum(counts)}","sum":{number},"bucketCounts":[{buckets}],'
+            f'"explicitBounds":[{_BOUNDS}],"exemplars":[{shown}]}}'
         )
 
-    def body(self, points: Sequence[str]) -> bytes:
-        """The request for these series."""
-        metrics = [f"{head}{own}]}}}}" for head, own in by_first_line(points)]
+    def _is_new(self, exemplar: Exemplar) -> bool:
+        """Whether it is to be sent: of a request that was traced, since the last time."""
+        ids, _, ended = exemplar
+        return self._has_exemplars and ended >= self._before / 1e9 and "trace_id" in ids
+
+    def body(self, texts: Sequence[str]) -> bytes:
+        metrics = [f"{head}{own}]}}}}" for head, own in by_first_line(texts)]
         return self.request(f"{self._scope}{','.join(metrics)}]}}")
 
 
@@ -137,39 +146,10 @@ class OtlpMetrics(Meter):
     """
 
     def __init__(self, settings: OtlpMetricsSettings) -> None:
-        super().__init__()
-        self._names = {
-            "service_name": settings.service_name,
-            "service_version": settings.service_version,
-            "python": platform.python_version(),
-        }
+        super().__init__(settings)
         self._interval = settings.otel_metric_export_interval / 1000
-        preferred = settings.otel_exporter_otlp_metrics_temporality_preference
-        # Of what is counted as it happens, and of what others have counted.
-        self._temporality = _CUMULATIVE if preferred == "cumulative" else _DELTA
-        self._temporality_of_totals = _DELTA if preferred == "delta" else _CUMULATIVE
-        self._has_exemplars = settings.otel_metrics_exemplar_filter != "always_off"
-        self._backend = backend = Backend(settings)
-        self._sender: Sender | None = None
-        if settings.otel_sdk_disabled:
-            log.info("Metrics are not sent: OTEL_SDK_DISABLED is set")
-        elif settings.otel_metrics_exporter == "none":
-            log.info("Metrics are not sent: OTEL_METRICS_EXPORTER is none")
-        elif not backend.url:
-            log.info("Metrics are not sent: %s is not set", backend.setting)
-        else:
-            self._sender = Sender(
-                "data point",
-                backend.url,
-                backend.headers,
-                backend.timeout,
-                backend.body,
-                backend.proxy,
-                backend.tls,
-            )
-        self._started = self._collected = time_ns()
-        #: What was sent of each series, if only what was added is sent.
-        self._sent: dict[tuple[str, ...], tuple[int, float, Sequence[int]]] = {}
+        self._backend = Backend(settings)
+        self._sender = make_sender(self._backend, settings, settings.otel_metrics_exporter)
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
@@ -182,8 +162,8 @@ class OtlpMetrics(Meter):
         await super().shutdown()
         if self._sender and self._task:
             self._task.cancel()
-            for point in self._collect():
-                self._sender.put(self._backend.encode, point)
+            for series in self._collect():
+                self._sender.put(series)
             await self._sender.stop()
 
     def exports(self) -> Iterable[Export]:
@@ -198,122 +178,20 @@ class OtlpMetrics(Meter):
             await asyncio.sleep(self._interval)
             if not sender.is_idle:
                 continue
-            for number, point in enumerate(self._collect(), 1):
-                sender.put(self._backend.encode, point)
+            for number, series in enumerate(self._collect(), 1):
+                sender.put(series)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
                 while sender.is_full:  # noqa: ASYNC110 (the thread that makes room has no loop)
                     await asyncio.sleep(ROOM_SECONDS)
 
-    def _collect(self) -> Iterator[Point]:
+    def _collect(self) -> Iterator[Series]:
         """All series. What is measured while this is suspended may be in them or in the next."""
-        # The clock may be set back.
-        collected, self._collected = self._collected, max(time_ns(), self._collected)
-        for part in (
-            self._own(),
-            self._durations(collected),
-            self._gauges(self.gauges()),
-            self._gauges(process_gauges()),
-            self._gauges(iter([("build_info", "What is running.", 1, self._names)])),
-            self._totals(self.runtime.totals()),
-            self._totals(process_totals()),
-        ):
-            try:
-                yield from part
-            except Exception:  # from a feature's own totals
-                log.exception("Could not collect metrics")
-
-    def _own(self) -> Iterator[Point]:
-        """Metrics of the service's own."""
-        for metric in [*instruments.values()]:
-            for series in metric.series():
-                labels = dict(zip(metric.label_names, series.label_values, strict=True))
-                described = metric.name, metric.documentation
-                started = int(series.created * 1e9)
-                if isinstance(series, Gauge):
-                    value = series.read() if series.is_set else None
-                    if value is not None and isfinite(value):
-                        yield self._gauge(*described, value, labels)
-                elif isinstance(series, Histogram):
-                    yield from self._counted(
-                        *described, "histogram", labels, series.value, series.counts, started
-                    )
-                else:
-                    yield from self._counted(*described, "sum", labels, series.value, (), started)
-
-    def _durations(self, collected: int) -> Iterator[Point]:
-        for side, names, found in (
-            ("server", LABELS, self.durations),
-            ("client", CALL_LABELS, self.calls),
-        ):
-            name = f"http_{side}_request_duration_seconds"
-            described = name, f"Duration of HTTP {side} requests.", "histogram"
-            series: Any
-            for values, series in [*found.items()]:
-                labels = dict(zip(names, values, strict=True))
-                if side == "server":
-                    labels["http_route"] = labels["http_route"] or "unmatched"
-                yield from self._counted(
-                    *described,
-                    _attributes(labels),
-                    series.value,
-                    series.counts,
-                    self._started,
-                    self._exemplars(series, collected / 1e9),
-                )
-
-    def _exemplars(self, series: Durations, since: float) -> Sequence[Any]:
-        """Those of requests that were traced and ended since then, in seconds since 1970."""
-        found = series.exemplars if self._has_exemplars else ()
-        return [each for each in found if each and each[2] >= since and "trace_id" in each[0]]
-
-    def _gauges(self, values: Values) -> Iterator[Point]:
-        for name, documentation, value, labels in [*values]:
-            yield self._gauge(name, documentation, value, _attributes(labels))
-
-    def _totals(self, values: Values) -> Iterator[Point]:
-        for name, documentation, value, labels in [*values]:
-            yield from self._counted(
-                name, documentation, "total", _attributes(labels), value, (), self._started
-            )
-
-    def _gauge(
-        self, name: str, documentation: str, value: float, labels: Mapping[str, str | int]
-    ) -> Point:
-        kind = "up_down" if name in _SUMS else "gauge"
-        ended = self._collected
-        return Point(name, documentation, kind, _CUMULATIVE, labels, self._started, ended, value)
-
-    def _counted(
-        self,
-        name: str,
-        documentation: str,
-        kind: str,
-        labels: Mapping[str, str | int],
-        value: float,
-        counts: Sequence[int],
-        started: int,
-        exemplars: Sequence[Any] = (),
-    ) -> Iterator[Point]:
-        """What was counted since the start or, if only that is sent, since the last time."""
-        temporality = self._temporality
-        if kind == "total":
-            kind, temporality = "sum", self._temporality_of_totals
-        ended, counts = self._collected, [*counts]
-        if temporality == _DELTA:
-            key = (name, *map(str, labels.values()))
-            before = self._sent.get(key, (started, 0.0, [0] * len(counts)))
-            self._sent[key] = ended, value, counts
-            if before[1:] == (value, counts):
-                return
-            started, value = before[0], value - before[1]
-            counts = [now - then for now, then in zip(counts, before[2], strict=True)]
-        yield Point(
-            name, documentation, kind, temporality, labels, started, ended, value, counts, exemplars
-        )
+        self._backend.collect()
+        return self.series()
 
 
-def _attributes(labels: Mapping[str, Any]) -> dict[str, str | int]:
+def _by_convention(labels: Mapping[str, str]) -> dict[str, str | int]:
     """Labels with the names of the conventions, without those that have no value."""
     return {
         _ATTRIBUTES.get(name, name): int(value) if name in _INTEGERS else value
@@ -326,18 +204,18 @@ def _attributes(labels: Mapping[str, Any]) -> dict[str, str | int]:
 def _head(name: str, documentation: str, kind: str, temporality: int) -> str:
     """A metric up to its series; `]}}` ends it."""
     # What others have named keeps its name.
-    name, unit = _WIRE.get(name, (name, "s" if name.endswith("_seconds") else ""))
-    head = f'{{"name":{quote(name)},"description":{quote(documentation)},"unit":"{unit}",'
-    if kind == "gauge":
-        return head + '"gauge":{"dataPoints":['
-    if kind != "histogram":
-        is_monotonic = "true" if kind == "sum" else "false"
-        kind = f'sum":{{"isMonotonic":{is_monotonic},"aggregationTemporality":{temporality}'
-        return f'{head}"{kind},"dataPoints":['
-    return f'{head}"histogram":{{"aggregationTemporality":{temporality},"dataPoints":['
+    wire, unit = _WIRE.get(name, (name, "s" if name.endswith("_seconds") else ""))
+    data = f'"aggregationTemporality":{temporality},'
+    if kind == "counter" or name in _SUMS:
+        data += f'"isMonotonic":{"true" if kind == "counter" else "false"},'
+        kind = "sum"
+    elif kind != "histogram":
+        kind, data = "gauge", ""
+    described = f'"name":{quote(wire)},"description":{quote(documentation)},"unit":"{unit}"'
+    return f'{{{described},"{kind}":{{{data}"dataPoints":['
 
 
-def _exemplar(exemplar: tuple[dict[str, str], float, float]) -> str:
+def _exemplar(exemplar: Exemplar) -> str:
     ids, seconds, time = exemplar
     return (
         f'{{"timeUnixNano":"{int(time * 1e9)}","asDouble":{seconds!r},'

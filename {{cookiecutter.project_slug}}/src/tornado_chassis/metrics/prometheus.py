@@ -4,8 +4,10 @@ Names, labels and buckets follow OpenTelemetry's stable HTTP conventions.
 """
 
 import logging
-import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import zip_longest
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import REGISTRY, GCCollector, PlatformCollector, ProcessCollector
@@ -28,10 +30,15 @@ from ..exchange import contain
 from ..feature import Export
 from ..settings.server import ServerSettings
 from ..values import encodable, text
-from . import BUCKETS, Gauge, Histogram, Instrument, instruments
-from .meter import CALL_LABELS, LABELS, Durations, Meter
+from . import BUCKETS
+from .meter import Meter, Series
 
 _BOUNDS = [*map(floatToGoString, BUCKETS), "+Inf"]
+_FAMILIES: dict[str, type[Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
 _DEFAULT = ProcessCollector, PlatformCollector, GCCollector
 _register = REGISTRY.register
@@ -53,7 +60,6 @@ def _check(collector: Collector) -> None:
     if isinstance(collector, _DEFAULT):
         return
     for name in REGISTRY._collector_to_names[collector]:
-        metrics.check_reserved(name)
         metrics.check_free({name}, name)
 
 
@@ -70,13 +76,11 @@ if _check_own not in metrics.checks:
 class Prometheus(Meter, Collector):
     """Measures each exchange and the event loop, and serves the metrics to a scraper."""
 
+    shows_unset = True
+    measures_process = False
+
     def __init__(self, settings: ServerSettings) -> None:
-        super().__init__()
-        # Not `service`: scrapes by the Prometheus Operator set that label themselves.
-        self._names = {
-            "service_name": settings.service_name,
-            "service_version": settings.service_version,
-        }
+        super().__init__(settings)
         self.scrapes = 0
         # What was registered before this module was imported.
         for collector in [*REGISTRY._collector_to_names]:
@@ -93,28 +97,10 @@ class Prometheus(Meter, Collector):
     def collect(self) -> Iterator[Metric]:
         for collector in [*REGISTRY._collector_to_names]:
             yield from self._collected(collector)
-        yield from map(_own, [*instruments.values()])
-        build = {**self._names, "python": platform.python_version()}
-        yield InfoMetricFamily("build", "What is running.", build)
-        durations = HistogramMetricFamily(
-            "http_server_request_duration_seconds",
-            "Duration of HTTP server requests.",
-            labels=LABELS,
-        )
-        for (method, scheme, status, route, error), series in self.durations.items():
-            labels = method, scheme, str(status), route or "unmatched", error
-            durations.add_metric(labels, _buckets(series), series.value)
-        yield durations
-        calls = HistogramMetricFamily(
-            "http_client_request_duration_seconds",
-            "Duration of HTTP client requests.",
-            labels=CALL_LABELS,
-        )
-        for call, series in self.calls.items():
-            calls.add_metric(call, _buckets(series), series.value)
-        yield calls
-        yield from _families(GaugeMetricFamily, self.gauges())
-        yield from _families(CounterMetricFamily, self.runtime.totals())
+        families: dict[str, Metric] = {}
+        for series in self.series():
+            _add(series, families)
+        yield from families.values()
 
     def _collected(self, collector: Collector) -> list[Metric]:
         """What a collector of the team's or of a library has; nothing if it fails."""
@@ -140,64 +126,35 @@ class Prometheus(Meter, Collector):
                 try:
                     labels = {name: encodable(text(each)) for name, each in sample.labels.items()}
                     family.samples = [sample._replace(labels=labels)]
-                    encode(_Families([family]))
+                    encode(SimpleNamespace(collect=partial(list, [family])))
                     kept += family.samples
                 except Exception as error:
                     self.report(family.name, error)
             family.samples = kept
             families.append(family)
-        return encode(_Families(families))
+        return encode(SimpleNamespace(collect=lambda: families))
 
 
-class _Families(Collector):
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> list[Metric]:
-        return self._families
-
-
-def _own(metric: Instrument) -> Metric:
-    """A metric of the service's own."""
-    family: Any
-    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-    kind = kinds.get(metric.kind, HistogramMetricFamily)
-    family = kind(metric.name, metric.documentation, labels=metric.label_names)
-    for series in metric.series():
-        labels = series.label_values
-        if isinstance(series, Gauge):
-            value = series.read()
-            if value is not None:
-                family.add_metric(labels, value)
-            continue
-        if isinstance(series, Histogram):
-            family.add_metric(labels, _buckets(series), series.value)
-        else:
-            family.add_metric(labels, series.value)
-        if getattr(client, "_use_created", True):
-            names = dict(zip(metric.label_names, labels, strict=True))
-            family.add_sample(f"{family.name}_created", names, series.created)
-    made: Metric = family
-    return made
+def _add(series: Series, families: dict[str, Metric]) -> None:
+    name, meaning, labels = series.name, series.documentation, {**series.labels}
+    if series.kind == "info":
+        families[name] = InfoMetricFamily(name.removesuffix("_info"), meaning, labels)
+        return
+    if name not in families:
+        families[name] = _FAMILIES[series.kind](name, meaning, labels=[*labels])
+    family: Any = families[name]
+    if series.kind == "histogram":
+        family.add_metric([*labels.values()], _buckets(series), series.value)
+    else:
+        family.add_metric([*labels.values()], series.value)
+    if series.created and series.kind != "gauge" and getattr(client, "_use_created", True):
+        family.add_sample(f"{family.name}_created", labels, series.created)
 
 
-def _families(
-    kind: type[CounterMetricFamily | GaugeMetricFamily],
-    values: Iterable[tuple[str, str, float, Mapping[str, str]]],
-) -> Iterable[Metric]:
-    families: dict[str, Any] = {}
-    for name, documentation, value, labels in values:
-        if name not in families:
-            families[name] = kind(name, documentation, labels=[*labels])
-        families[name].add_metric([*labels.values()], value)
-    return families.values()
-
-
-def _buckets(series: Durations | Histogram) -> list[Any]:
+def _buckets(series: Series) -> list[Any]:
     total = 0
     buckets: list[Any] = []
-    exemplars = series.exemplars if isinstance(series, Durations) else [None] * len(_BOUNDS)
-    for bound, count, exemplar in zip(_BOUNDS, series.counts, exemplars, strict=True):
+    for bound, count, exemplar in zip_longest(_BOUNDS, series.counts, series.exemplars):
         total += count
         buckets.append((bound, total, Exemplar(*exemplar)) if exemplar else (bound, total))
     return buckets

@@ -16,7 +16,6 @@ an unknown host, and blocks the event loop while it sends.
 import asyncio
 import logging
 import math
-import platform
 import re
 import socket
 from collections import deque
@@ -30,8 +29,8 @@ from ..exchange import Exchange
 from ..feature import Call, Export
 from ..settings.setting import in_force
 from ..settings.statsd import StatsdSettings
-from . import MAX_SERIES, Gauge, Histogram, dropped, instruments, subscribers
-from .meter import Lag, Meter, instance_of, process_gauges, process_totals
+from . import MAX_SERIES, Histogram, dropped, subscribers
+from .meter import Lag, Meter, instance_of
 
 FLUSH_TICKS = 4
 """After how many intervals of the lag what was measured is sent."""
@@ -48,20 +47,42 @@ RESOLVE_AGAIN_SECONDS = 300.0
 RETRY_SECONDS = 1.0
 RETRY_DOUBLINGS = 5
 
+# Counts of the process, which are older than the service.
+_SENT_WHOLE = {"process_cpu_time_seconds", "python_gc_collections"}
+
 log = logging.getLogger(__name__)
 
 
 class _Outbox:
-    """Lines that have not been sent yet. Any thread may add to them."""
+    """Lines for a UDP port of a host that may not be up yet, or no longer.
 
-    def __init__(self, prefix: str, suffix: str) -> None:
+    Any thread may add lines, and the event loop sends them. A thread of its own resolves the host
+    and checks that it does not refuse. It does not belong to the loop's executor, which asyncio
+    joins at the end: a lookup may take minutes.
+    """
+
+    def __init__(self, host: str, port: int, prefix: str = "", suffix: str = "") -> None:
+        self._host = host
+        self._port = port
         self._prefix = prefix
         #: Of gauges.
         self._suffix = suffix
         self.datagrams: deque[bytes] = deque()
-        self.dropped = 0
+        #: Measurements, like those that were dropped.
+        self.sent = self.dropped = 0
         # Reentrant, because a signal handler may observe a duration.
-        self.lock = RLock()
+        self._lock = RLock()
+        #: None while the host is unknown or refuses. Replaced under the lock.
+        self._socket: socket.socket | None = None
+        #: Since the last success. Both threads count; a race costs at most a log message.
+        self._failures = 0
+        self._is_stopping = False
+        #: Wakes the thread, whatever it is waiting for.
+        self._wake = Event()
+        self._thread = Thread(target=self._stay_connected, name="StatsD", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
 
     def write(self, name: str, kind: str, value: float) -> None:
         """Adds a line to the last datagram, or to a new one if the last is full.
@@ -77,7 +98,7 @@ class _Outbox:
             # StatsD adds a number with a sign to the value before it.
             line = f"{name}:0|g\n{line}"
         text = line.encode(errors="replace")
-        with self.lock:
+        with self._lock:
             if self.datagrams and len(self.datagrams[-1]) + len(text) < DATAGRAM_BYTES:
                 self.datagrams[-1] += b"\n" + text
             elif len(self.datagrams) < MAX_DATAGRAMS and len(text) <= DATAGRAM_BYTES:
@@ -85,138 +106,13 @@ class _Outbox:
             else:
                 self.dropped += 1
 
-
-class StatsD(Meter):
-    """Measures each exchange and the event loop, and sends the metrics to StatsD every second.
-
-    Without `STATSD_HOST` nothing is kept or sent.
-    """
-
-    def __init__(self, settings: StatsdSettings) -> None:
-        super().__init__()
-        self.lag = Lag(self._tick)
-        self._names = settings.service_name, settings.service_version
-        prefix = in_force(settings, "statsd_prefix") + "."
-        self._outbox = _Outbox(prefix, _dotted("", instance_of(settings)))
-        self._connection: _Connection | None = None
-        if settings.statsd_host is None:
-            log.info("Metrics are not sent: STATSD_HOST is not set")
-        else:
-            address = settings.statsd_host, settings.statsd_port
-            self._connection = _Connection(*address, self._outbox)
-        #: What was sent of each count.
-        self._sent: dict[tuple[str, ...], float] = {}
-        self._ticks = 0
-
-    async def startup(self) -> None:
-        if self._connection:
-            subscribers.append(self._observed)
-            self._connection.start()
-            await super().startup()
-
-    async def shutdown(self) -> None:
-        await super().shutdown()
-        if self._connection and self._observed in subscribers:
-            subscribers.remove(self._observed)
-            self._write()
-            await self._connection.stop()
-
-    def totals(self) -> Iterable[tuple[str, str, int]]:
-        if self._outbox.dropped:
-            yield "statsd_dropped", "Measurements that were not sent.", self._outbox.dropped
-
-    def exports(self) -> Iterable[Export]:
-        if self._connection:
-            lost = self._outbox.dropped + int(dropped.value)
-            yield Export("StatsD", "measurements", self._connection.sent, lost)
-        else:
-            yield Export("StatsD", "measurements")
-
-    def request_ended(self, exchange: Exchange) -> None:
-        method, scheme = exchange.method, exchange.request.protocol
-        self.active[method, scheme] -= 1
-        if not self._connection:
-            return
-        route, error = exchange.route or "unmatched", exchange.error_type or "none"
-        labels = method, scheme, exchange.status, route, error
-        name = _dotted("http_server_request_duration_seconds", *labels)
-        self._outbox.write(name, "ms", exchange.duration * 1000)
-        # Sending all datagrams of a second at once would overrun the receiver.
-        if len(self._outbox.datagrams) > 1:
-            self._connection.flush(keep=1)
-
-    def call_ended(self, call: Call) -> None:
-        if self._connection:
-            server = call.server_address, call.server_port, call.scheme
-            labels = call.method, *server, call.status or "none", call.error_type or "none"
-            name = _dotted("http_client_request_duration_seconds", *labels)
-            self._outbox.write(name, "ms", call.duration * 1000)
-
-    def _observed(self, series: Histogram, seconds: float) -> None:
-        self._outbox.write(_dotted(series.name, *series.label_values), "ms", seconds * 1000)
-
-    def _tick(self) -> None:
-        self._ticks += 1
-        if self._ticks % FLUSH_TICKS == 0 and self._connection and self._connection.flush():
-            self._write()
-            self._connection.flush()
-
-    def _write(self) -> None:
-        """Writes each gauge, and by how much each count has grown."""
-        write = self._outbox.write
-        for metric in [*instruments.values()]:
-            for series in metric.series():
-                if isinstance(series, Gauge):
-                    value = series.read() if series.is_set else None
-                    if value is not None:
-                        write(_dotted(series.name, *series.label_values), "g", value)
-                elif not isinstance(series, Histogram):
-                    self._grow((series.name, *series.label_values), series.value)
-        for name, _, total, names in self.runtime.totals():
-            self._grow((name, *names.values()), total)
-        for name, _, value, names in (*self.gauges(), *process_totals(), *process_gauges()):
-            write(_dotted(name, *names.values()), "g", value)
-        write(_dotted("build_info", *self._names, platform.python_version()), "g", 1)
-
-    def _grow(self, key: tuple[str, ...], total: float) -> None:
-        if growth := total - self._sent.get(key, 0):
-            self._outbox.write(_dotted(*key), "c", growth)
-            self._sent[key] = total
-
-
-class _Connection:
-    """A UDP socket to a host that may not be up yet, or no longer.
-
-    The event loop sends. A thread resolves the host and checks that it does not refuse. The thread
-    does not belong to the loop's executor, which asyncio joins at the end: a lookup may take
-    minutes.
-    """
-
-    def __init__(self, host: str, port: int, outbox: _Outbox) -> None:
-        self._host = host
-        self._port = port
-        self._outbox = outbox
-        #: Measurements.
-        self.sent = 0
-        #: None while the host is unknown or refuses. Replaced under the outbox's lock.
-        self._socket: socket.socket | None = None
-        #: Since the last success. Both threads count; a race costs at most a log message.
-        self._failures = 0
-        self._is_stopping = False
-        #: Wakes the thread, whatever it is waiting for.
-        self._wake = Event()
-        self._thread = Thread(target=self._stay_connected, name="StatsD", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
     def flush(self, keep: int = 0) -> bool:
         """Sends all datagrams but the last `keep`, without waiting; False if some can't be sent."""
         try:
-            with self._outbox.lock:
-                while self._socket and len(self._outbox.datagrams) > keep:
-                    self._socket.send(self._outbox.datagrams[0])
-                    self.sent += self._outbox.datagrams.popleft().count(b"\n") + 1
+            with self._lock:
+                while self._socket and len(self.datagrams) > keep:
+                    self._socket.send(self.datagrams[0])
+                    self.sent += self.datagrams.popleft().count(b"\n") + 1
                 return self._socket is not None
         except BlockingIOError:
             return False
@@ -243,7 +139,7 @@ class _Connection:
         self._use(None)
 
     def _use(self, connected: socket.socket | None) -> None:
-        with self._outbox.lock:
+        with self._lock:
             previous, self._socket = self._socket, connected
         if previous:
             previous.close()
@@ -288,6 +184,88 @@ class _Connection:
             probed.close()
             raise
         return probed
+
+
+class StatsD(Meter):
+    """Measures each exchange and the event loop, and sends the metrics to StatsD every second.
+
+    Without `STATSD_HOST` nothing is kept or sent.
+    """
+
+    def __init__(self, settings: StatsdSettings) -> None:
+        super().__init__(settings)
+        self.lag = Lag(self._tick)
+        self._is_on = settings.statsd_host is not None
+        if not self._is_on:
+            log.info("Metrics are not sent: STATSD_HOST is not set")
+        prefix = in_force(settings, "statsd_prefix") + "."
+        address = settings.statsd_host or "", settings.statsd_port
+        self._outbox = _Outbox(*address, prefix, _dotted("", instance_of(settings)))
+        #: What was sent of each count.
+        self._sent: dict[tuple[str, ...], float] = {}
+        self._ticks = 0
+
+    async def startup(self) -> None:
+        if self._is_on:
+            subscribers.append(self._observed)
+            self._outbox.start()
+            await super().startup()
+
+    async def shutdown(self) -> None:
+        await super().shutdown()
+        if self._observed in subscribers:
+            subscribers.remove(self._observed)
+            self._write()
+            await self._outbox.stop()
+
+    def totals(self) -> Iterable[tuple[str, str, int]]:
+        if self._outbox.dropped:
+            yield "statsd_dropped", "Measurements that were not sent.", self._outbox.dropped
+
+    def exports(self) -> Iterable[Export]:
+        if self._is_on:
+            lost = self._outbox.dropped + int(dropped.value)
+            yield Export("StatsD", "measurements", self._outbox.sent, lost)
+        else:
+            yield Export("StatsD", "measurements")
+
+    def request_ended(self, exchange: Exchange) -> None:
+        method, scheme = exchange.method, exchange.request.protocol
+        self.active[method, scheme] -= 1
+        if self._is_on:
+            route, error = exchange.route or "unmatched", exchange.error_type or "none"
+            labels = method, scheme, exchange.status, route, error
+            name = _dotted("http_server_request_duration_seconds", *labels)
+            self._outbox.write(name, "ms", exchange.duration * 1000)
+            # Sending all datagrams of a second at once would overrun the receiver.
+            if len(self._outbox.datagrams) > 1:
+                self._outbox.flush(keep=1)
+
+    def call_ended(self, call: Call) -> None:
+        if self._is_on:
+            server = call.server_address, call.server_port, call.scheme
+            labels = call.method, *server, call.status or "none", call.error_type or "none"
+            name = _dotted("http_client_request_duration_seconds", *labels)
+            self._outbox.write(name, "ms", call.duration * 1000)
+
+    def _observed(self, series: Histogram, seconds: float) -> None:
+        self._outbox.write(_dotted(series.name, *series.label_values), "ms", seconds * 1000)
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        if self._ticks % FLUSH_TICKS == 0 and self._outbox.flush():
+            self._write()
+            self._outbox.flush()
+
+    def _write(self) -> None:
+        """Writes each gauge, and by how much each count has grown."""
+        for series in self.series():
+            key = series.name, *series.labels.values()
+            if series.kind in ("gauge", "info") or series.name in _SENT_WHOLE:
+                self._outbox.write(_dotted(*key), "g", series.value)
+            elif series.kind == "counter" and (growth := series.value - self._sent.get(key, 0)):
+                self._outbox.write(_dotted(*key), "c", growth)
+                self._sent[key] = series.value
 
 
 @lru_cache(maxsize=MAX_SERIES)

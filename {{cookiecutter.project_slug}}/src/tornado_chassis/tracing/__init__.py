@@ -4,6 +4,7 @@ import functools
 import inspect
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, MutableMapping
+from contextlib import ExitStack
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -101,16 +102,15 @@ class SpanScope:
 
         @functools.wraps(function)
         def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            scope, context = SpanScope(self._name), copy_context()
-            with _Within(scope, context):
+            context = copy_context()
+            with self._within(context):
                 return (yield from _steps(context, function(*args, **kwargs)))
 
         @functools.wraps(function)
         async def streamed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            scope, context = SpanScope(self._name), copy_context()
-            items = function(*args, **kwargs)
+            context, items = copy_context(), function(*args, **kwargs)
             step, given = items.asend, None
-            with _Within(scope, context):
+            with self._within(context):
                 while True:
                     try:
                         item = await _awaited(context, step(given))
@@ -121,27 +121,18 @@ class SpanScope:
                     except BaseException as error:
                         step, given = items.athrow, error
 
-        kinds = {
-            inspect.iscoroutinefunction: awaited,
-            inspect.isgeneratorfunction: generated,
-            inspect.isasyncgenfunction: streamed,
-        }
-        found = (wrapper for is_kind, wrapper in kinds.items() if is_kind(function))
-        return cast(Function, next(found, traced))
+        if inspect.iscoroutinefunction(function):
+            return cast(Function, awaited)
+        if inspect.isgeneratorfunction(function):
+            return cast(Function, generated)
+        return cast(Function, streamed if inspect.isasyncgenfunction(function) else traced)
 
-
-class _Within:
-    """Enters a scope in a context of its own: what runs in others has another current span."""
-
-    def __init__(self, scope: SpanScope, context: Context) -> None:
-        self._scope = scope
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._context.run(self._scope.__enter__)
-
-    def __exit__(self, *raised: Any) -> None:
-        self._context.run(self._scope.__exit__, *raised)
+    def _within(self, context: Context) -> ExitStack:
+        """Enters a span in a context of its own: what runs in others has another current span."""
+        scope, stack = SpanScope(self._name), ExitStack()
+        context.run(scope.__enter__)
+        stack.push(lambda *raised: context.run(scope.__exit__, *raised))
+        return stack
 
 
 def _steps(context: Context, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:

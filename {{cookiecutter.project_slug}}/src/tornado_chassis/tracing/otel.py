@@ -11,19 +11,16 @@ from typing import Any
 
 from opentelemetry import context, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.propagators.textmap import (
-    Getter,
-    Setter,
-    TextMapPropagator,
-    default_getter,
-    default_setter,
-)
+from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
+from opentelemetry.propagators.textmap import default_getter as _getter
+from opentelemetry.propagators.textmap import default_setter as _setter
 from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
-from ..export import Sender
+from ..export import make_sender
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
 from ..values import text
@@ -51,20 +48,14 @@ for _library in (W3CBaggagePropagator, trace.TraceState):
 
 # The key of the span in OpenTelemetry's context. OpenTelemetry's own functions to read and write it
 # take as long as everything else about a span.
-(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, context.Context())
+(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
 
 class ApiSpan(spans.Span, trace.Span):
     """A span for code that uses OpenTelemetry's API."""
 
     def get_span_context(self) -> trace.SpanContext:
-        return trace.SpanContext(
-            int(self.trace_id, 16),
-            int(self.span_id, 16),
-            is_remote=False,
-            trace_flags=trace.TraceFlags(self.flags),
-            trace_state=trace.TraceState.from_header([self.tracestate]),
-        )
+        return _to_api(self, is_remote=False)
 
     def is_recording(self) -> bool:
         return self.recording
@@ -83,10 +74,10 @@ class ApiSpan(spans.Span, trace.Span):
             self.links = [*self.links, spans.make_link(context, attributes)]
 
     def set_status(self, status: Any, description: str | None = None) -> None:
-        if isinstance(status, trace.StatusCode):
-            status = trace.Status(status, description)
         if isinstance(status, trace.Status):
-            status, description = status.status_code.name, status.description
+            status, description = status.status_code, status.description
+        if isinstance(status, trace.StatusCode):
+            status = status.name
         super().set_status(status, description)
 
 
@@ -96,33 +87,16 @@ class Exporting(Tracing):
     follows_unsampled = False
     _kind = ApiSpan
 
-    def __init__(self, settings: TracingSettings, backend: spans.Backend) -> None:
+    def __init__(self, settings: TracingSettings, backend: spans.SpanBackend) -> None:
         self._backend = backend
-        self._describe = functools.lru_cache(maxsize=1024)(spans.describe)
-        self._sender: Sender | None = None
-        on_end = None
-        if settings.otel_sdk_disabled:
-            log.info("Spans are not exported: OTEL_SDK_DISABLED is set")
-        elif settings.otel_traces_exporter == "none":
-            log.info("Spans are not exported: OTEL_TRACES_EXPORTER is none")
-        elif not backend.url:
-            log.info("Spans are not exported: %s is not set", backend.setting)
-        else:
-            self._sender = Sender(
-                "span",
-                backend.url,
-                backend.headers,
-                backend.timeout,
-                backend.body,
-                backend.proxy,
-                backend.tls,
-            )
-            on_end = functools.partial(self._sender.put, backend.encode)
+        self._sender = make_sender(backend, settings, settings.otel_traces_exporter)
+        describe = functools.partial(spans.describe, backend.attributes)
+        self._describe = functools.lru_cache(maxsize=1024)(describe)
         super().__init__(
             make_propagation(settings.otel_propagators, _replace_global_propagator()),
             settings.otel_traces_sampler,
             settings.otel_traces_sampler_arg,
-            on_end,
+            self._sender.put if self._sender else None,
         )
         _Provider.tracing = _GlobalPropagator.tracing = self
         _set_provider()
@@ -169,10 +143,10 @@ class Exporting(Tracing):
 
     def _enter(self, span: Span) -> None:
         current_span.set(span)
-        context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
+        self._activate(span)
 
     def _activate(self, span: Span) -> Token[Any]:
-        return context.attach(context.Context({**context.get_current(), _SPAN_KEY: span}))
+        return context.attach(Context({**context.get_current(), _SPAN_KEY: span}))
 
     _deactivate = staticmethod(context.detach)
 
@@ -232,7 +206,7 @@ class _WithApi(Propagation):
         self.inject_others(headers, _with_span(span))
         super().inject(span, headers)
 
-    def inject_others(self, headers: MutableMapping[str, str], current: context.Context) -> None:
+    def inject_others(self, headers: MutableMapping[str, str], current: Context) -> None:
         for each in self._others:
             with _contained():
                 each.inject(headers, current)
@@ -248,11 +222,8 @@ def _contained() -> Iterator[None]:
 
 class _Baggage(W3CBaggagePropagator):
     def extract(
-        self,
-        carrier: Any,
-        context: context.Context | None = None,
-        getter: Getter[Any] = default_getter,
-    ) -> context.Context:
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = _getter
+    ) -> Context:
         baggage = ",".join(getter.get(carrier, "baggage") or ())
         if len(baggage) > _BAGGAGE_CHARACTERS or baggage.count(",") >= _BAGGAGE_MEMBERS:
             baggage = ""
@@ -265,33 +236,31 @@ class _GlobalPropagator(TextMapPropagator):
 
     tracing: Exporting
 
+    def __init__(self, before: Sequence[TextMapPropagator]) -> None:
+        #: Whatever somebody has set before, which is still needed.
+        self.before = before
+
     def extract(
-        self,
-        carrier: Any,
-        context: context.Context | None = None,
-        getter: Getter[Any] = default_getter,
-    ) -> context.Context:
+        self, carrier: Any, context: Context | None = None, getter: Getter[Any] = _getter
+    ) -> Context:
         headers = HTTPHeaders()
         for name in {*_HEADERS, *self.fields}:
             for value in getter.get(carrier, name) or ():
                 headers.add(name, value)
         return copy_context().run(self._extract, headers, context)
 
-    def _extract(self, headers: HTTPHeaders, start: context.Context | None) -> context.Context:
-        context.attach(context.Context() if start is None else start)
+    def _extract(self, headers: HTTPHeaders, start: Context | None) -> Context:
+        context.attach(Context() if start is None else start)
         parent = self.tracing.propagation.extract(headers)
         return _with_span(parent) if parent and parent.trace_id else context.get_current()
 
     def inject(
-        self,
-        carrier: Any,
-        context: context.Context | None = None,
-        setter: Setter[Any] = default_setter,
+        self, carrier: Any, context: Context | None = None, setter: Setter[Any] = _setter
     ) -> None:
         for name, value in copy_context().run(self._inject, context).items():
             setter.set(carrier, name, value)
 
-    def _inject(self, current: context.Context | None) -> dict[str, str]:
+    def _inject(self, current: Context | None) -> dict[str, str]:
         headers: dict[str, str] = {}
         if current is not None:
             context.attach(current)
@@ -311,34 +280,34 @@ class _GlobalPropagator(TextMapPropagator):
         return {*headers}.union(*(each.fields for each in others))
 
 
-_set_before: list[TextMapPropagator] = []
-
-
-def _replace_global_propagator() -> list[TextMapPropagator]:
-    """Returns the one that somebody has set before, which is still needed."""
+def _replace_global_propagator() -> Sequence[TextMapPropagator]:
+    """Returns the one that somebody has set before."""
     load_propagate()
     from opentelemetry import propagate
 
-    before = propagate.get_global_textmap()
-    if not isinstance(before, _GlobalPropagator):
-        is_default = type(before) is CompositePropagator and before.fields <= _DEFAULT_FIELDS
-        _set_before[:] = [] if is_default else [before]
-        propagate.set_global_textmap(_GlobalPropagator())
-    return _set_before
+    current = propagate.get_global_textmap()
+    if not isinstance(current, _GlobalPropagator):
+        is_default = type(current) is CompositePropagator and current.fields <= _DEFAULT_FIELDS
+        current = _GlobalPropagator(() if is_default else (current,))
+        propagate.set_global_textmap(current)
+    return current.before
 
 
-def _with_span(span: Parent | tracing.Span) -> context.Context:
+def _with_span(span: Parent | tracing.Span) -> Context:
     """OpenTelemetry's context with this as the current span."""
-    if not isinstance(span, trace.Span):
-        ids = trace.SpanContext(
-            int(span.trace_id, 16),
-            int(span.span_id, 16),
-            is_remote=True,
-            trace_flags=trace.TraceFlags(span.flags or 0),
-            trace_state=trace.TraceState.from_header([span.tracestate]),
-        )
-        return trace.set_span_in_context(trace.NonRecordingSpan(ids))
-    return context.Context({**context.get_current(), _SPAN_KEY: span})
+    is_ours = isinstance(span, trace.Span)
+    found = span if is_ours else trace.NonRecordingSpan(_to_api(span, is_remote=True))
+    return Context({**context.get_current(), _SPAN_KEY: found})
+
+
+def _to_api(span: Parent | tracing.Span, is_remote: bool) -> trace.SpanContext:
+    return trace.SpanContext(
+        int(span.trace_id, 16),
+        int(span.span_id, 16),
+        is_remote,
+        trace.TraceFlags(span.flags or 0),
+        trace.TraceState.from_header([span.tracestate]),
+    )
 
 
 def _from_api_span(span: object) -> Parent | None:

@@ -5,11 +5,11 @@ request, while a span whose attributes are put together once, at its end, adds 1
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from ssl import SSLContext
 from time import perf_counter, time_ns
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ..exchange import Exchange
+from ..export import Backend
 from ..values import TEXT_CHARACTERS, cut, name_of, stack, text
 from .tracer import LIMIT, host
 from .tracer import Span as _Span
@@ -35,59 +35,40 @@ class Link(NamedTuple):
     attributes: Mapping[str, Any]
 
 
-class Recurring:
-    """Attributes that many spans have in common, and that are therefore encoded only once."""
-
-    __slots__ = ("attributes", "encoded")
-
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self.attributes = attributes
-        #: Set by the backend when it is first needed.
-        self.encoded = ""
-
-
-class Backend(Protocol):
-    """Where spans are sent, and in which format.
-
-    Without `url`, which the variable `setting` has, they are not. `timeout` is in seconds. `proxy`
-    is its URL, or empty; `tls` secures connections in another way than usual.
-    """
+class Recurring(NamedTuple):
+    """What many spans have in common, and is therefore described and encoded only once."""
 
     name: str
-    setting: str
-    url: str
-    headers: dict[str, str]
-    timeout: float
-    proxy: str
-    tls: SSLContext | None
-    dropped_attributes: int
-
-    def encode(self, span: "Span") -> str: ...
-    def body(self, spans: Sequence[str]) -> bytes: ...
+    attributes: Mapping[str, Any]
+    encoded: str
 
 
-class Encoding:
-    """How a backend's format has spans, and their attributes."""
+class SpanBackend(Backend):
+    """A format of spans, in which one value that cannot be encoded costs only itself."""
 
-    def __init__(
-        self, encode: Callable[["Span"], str], attributes: Callable[[Mapping[str, Any]], str]
-    ) -> None:
-        self._encode = encode
-        self._attributes = attributes
-        #: How many attributes had no room, or could not be encoded.
-        self.dropped_attributes = 0
+    signal = "traces"
+    unit = "span"
+    idle = "Spans are not exported"
+    #: How many attributes had no room, or could not be encoded.
+    dropped_attributes = 0
 
-    def encode(self, span: "Span") -> str:
+    def encode_whole(self, span: "Span") -> str:
+        raise NotImplementedError
+
+    #: What a list of attributes looks like.
+    attributes: Callable[[Mapping[str, Any]], str]
+
+    def encode(self, item: "Span") -> str:
         """The span, without those attributes that fail, or that make it too long."""
         try:
-            encoded = self._encode(span)
+            encoded = self.encode_whole(item)
             is_whole = len(encoded) <= SPAN_CHARACTERS
         except BaseException:  # It may be what a value raises.
             is_whole = False
         if not is_whole:
-            self._repair(span)
-            encoded = self._encode(span)
-        self.dropped_attributes += span.dropped_attributes
+            self._repair(item)
+            encoded = self.encode_whole(item)
+        self.dropped_attributes += item.dropped_attributes
         return encoded
 
     def _repair(self, span: "Span") -> None:
@@ -97,16 +78,16 @@ class Encoding:
             nonlocal room
             found = {}
             for key, value in attributes.items():
+                short = cut(value) if type(value) is str else value
                 try:
-                    short = cut(value) if type(value) is str else value
-                    size = len(self._attributes({key: short}))
-                    if size <= room:
-                        found[key] = short
-                        room -= size
-                        continue
+                    size = len(self.attributes({key: short}))
                 except BaseException:
-                    pass
-                span.dropped_attributes += 1
+                    size = SPAN_CHARACTERS + 1
+                if size <= room:
+                    found[key] = short
+                    room -= size
+                else:
+                    span.dropped_attributes += 1
             return found
 
         span.name = cut(text(span.name))
@@ -144,8 +125,9 @@ class Span(_Span):
                 "exception.type": f"{module}.{name_of(exception)}".removeprefix("builtins."),
                 "exception.message": cut(text(exception)),
                 "exception.stacktrace": cut(stack(exception)),
+                **copied(attributes),
             }
-            self.add_event("exception", {**described, **copied(attributes)}, timestamp)
+            self.add_event("exception", described, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         if self.recording:
@@ -154,22 +136,14 @@ class Span(_Span):
             self._on_end(self)
 
 
-def end_exchange(
-    span: Span, exchange: Exchange, describe: Callable[..., tuple[str, Recurring]]
-) -> None:
+def end_exchange(span: Span, exchange: Exchange, describe: Callable[..., Recurring]) -> None:
     """Completes a server span, and ends it. `describe` is the function below, with a cache."""
     request = exchange.request
     error = exchange.error_type
-    name, recurring = describe(
-        exchange.method,
-        exchange.route,
-        exchange.status,
-        error,
-        request.protocol,
-        request.host[:CLIENT_CHARACTERS],
-        request.version,
-    )
-    span.name = span.name or name
+    labels = exchange.method, exchange.route, exchange.status, error
+    netloc = request.host[:CLIENT_CHARACTERS]
+    recurring = describe(*labels, request.protocol, netloc, request.version)
+    span.name = span.name or recurring.name
     own = {"url.path": request.path, "client.address": request.remote_ip}
     if exchange.method == "_OTHER":
         own["http.request.method_original"] = str(request.method)[:CLIENT_CHARACTERS]
@@ -190,9 +164,15 @@ def end_exchange(
 
 
 def describe(
-    method: str, route: str, status: int, error: str, scheme: str, netloc: str, version: str
-) -> tuple[str, Recurring]:
-    """The name of a server span, and the attributes that it has in common with others."""
+    encode: Callable[[Mapping[str, Any]], str],
+    method: str,
+    route: str,
+    status: int,
+    error: str,
+    scheme: str,
+    netloc: str,
+    version: str,
+) -> Recurring:
     name, port = host(netloc, scheme)
     attributes: dict[str, Any] = {
         "http.request.method": method,
@@ -207,11 +187,11 @@ def describe(
     if error:
         attributes["error.type"] = error
     verb = "HTTP" if method == "_OTHER" else method
-    return f"{verb} {route}" if route else verb, Recurring(attributes)
+    return Recurring(f"{verb} {route}" if route else verb, attributes, encode(attributes))
 
 
 def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:
-    """A link to the span of an OpenTelemetry `SpanContext`."""
+    """`context` is an OpenTelemetry `SpanContext`."""
     return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", copied(attributes))
 
 
@@ -220,8 +200,6 @@ def as_time(given: Any) -> int:
 
     A backend refuses the whole batch if one time is negative or has a fraction.
     """
-    if given is None:
-        return time_ns()
     try:
         return min(max(int(given), 0), _TIME_END - 1)
     except BaseException:
@@ -231,6 +209,6 @@ def as_time(given: Any) -> int:
 def copied(attributes: Any) -> dict[str, Any]:
     """Attributes as they are now; none if that is no mapping."""
     try:
-        return {} if attributes is None else dict(attributes)
+        return dict(attributes)
     except BaseException:
         return {}

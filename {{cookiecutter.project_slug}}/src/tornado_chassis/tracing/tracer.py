@@ -88,9 +88,9 @@ class Span(tracing.Span):
             except TypeError:
                 self.dropped_attributes += 1
                 return
-            if len(self.attributes) < LIMIT or key in self.attributes:
-                if not self.attributes:
-                    self.attributes = {}
+            if not self.attributes:
+                self.attributes = {key: value}
+            elif len(self.attributes) < LIMIT or key in self.attributes:
                 self.attributes[key] = value
             else:
                 self.dropped_attributes += 1
@@ -101,16 +101,14 @@ class Span(tracing.Span):
         is_known = type(status) is str and status in ("OK", "ERROR")
         if is_known and self.recording and self.status != "OK":
             self.status = status
-            self.status_message = "" if description is None else cut(text(description))
+            is_failure = status == "ERROR" and description is not None
+            self.status_message = cut(text(description)) if is_failure else ""
 
     def fail(self, error: BaseException) -> None:
         """Records an exception that leaves the span, if it is more than a response to the
         client."""
-        if isinstance(error, HTTPError):
-            is_failure = error.status_code >= 500
-        else:
-            is_failure = isinstance(error, Exception) and not isinstance(error, Finish)
-        if is_failure:
+        is_answer = isinstance(error, HTTPError) and error.status_code < 500
+        if isinstance(error, Exception) and not (is_answer or isinstance(error, Finish)):
             self.record_exception(error)
             self.set_status("ERROR", f"{name_of(error)}: {text(error)}")
 
@@ -186,8 +184,8 @@ class Tracing(Feature, tracing.Tracer):
 
     def leave(self, entered: tuple[Any, Any], error: BaseException | None) -> None:
         span, (token, ids) = entered
-        # In another context, it is not the current span: for example, in a generator that another
-        # task or the event loop closes. OpenTelemetry would log that.
+        # In another context, such as that of a task which closes a generator, it is not the current
+        # span. OpenTelemetry would log that.
         try:  # `suppress` takes as long as the rest
             correlation.reset(ids)
             self._deactivate(token)
@@ -205,15 +203,8 @@ class Tracing(Feature, tracing.Tracer):
         if not isinstance(outer, Span):
             span = self._begin(name, kind, outer)
         elif outer.flags & SAMPLED or self.follows_unsampled:
-            span = self._kind(
-                name,
-                kind,
-                outer.trace_id,
-                outer.span_id,
-                outer.flags,
-                outer.tracestate,
-                self._on_end,
-            )
+            parent = outer.trace_id, outer.span_id, outer.flags, outer.tracestate
+            span = self._kind(name, kind, *parent, self._on_end)
         else:
             return outer
         span.started = time_ns()
@@ -267,8 +258,8 @@ def _describe_call(span: Span, request: HTTPRequest, response: HTTPResponse) -> 
     attributes: dict[str, Any] = {"http.request.method": method}
     if method not in METHODS:
         attributes = {"http.request.method": "_OTHER", "http.request.method_original": method}
-    with contextlib.suppress(ValueError):  # not a URL, which is why the call failed
-        url, netloc = urlsplit(request.url), _netloc(request.url)
+    if netloc := _netloc(request.url):
+        url = urlsplit(request.url)
         attributes["url.full"] = f"{url.scheme}://{netloc}{url.path}"
         attributes["server.address"], attributes["server.port"] = host(netloc, url.scheme)
     if code == NO_ANSWER and response.error:
@@ -284,7 +275,7 @@ def _describe_call(span: Span, request: HTTPRequest, response: HTTPResponse) -> 
 
 
 def _netloc(url: str) -> str:
-    """Host and port of a URL, without a password."""
+    """Host and port of a URL, without a password; empty if it is none."""
     with contextlib.suppress(ValueError):
         return urlsplit(url).netloc.rpartition("@")[2]
     return ""

@@ -12,16 +12,31 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
-from ssl import SSLContext
 from typing import Any
 
 from ..export import resource_of
 from ..settings.zipkin import ZipkinSettings
 from ..values import TEXT_CHARACTERS, exceeds, text
 from .otel import Exporting
-from .spans import Encoding, Event, Span
+from .spans import Event, Span, SpanBackend
 
 _encode = json.JSONEncoder(default=str).encode
+
+
+def _tags(attributes: Mapping[str, Any]) -> str:
+    """All values are strings; any other value is written as JSON in a string."""
+    return ",".join(
+        [
+            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _json(value))}"
+            for key, value in attributes.items()
+        ]
+    )
+
+
+def _json(value: object) -> str:
+    if type(value) is not str and exceeds(value, TEXT_CHARACTERS):
+        raise ValueError
+    return _encode(value)
 
 
 class Zipkin(Exporting):
@@ -29,63 +44,41 @@ class Zipkin(Exporting):
         super().__init__(settings, Backend(settings, resource_of(settings)))
 
 
-class Backend(Encoding):
-    """Where spans are sent, and in which format; `resource` describes the service."""
+class Backend(SpanBackend):
+    """`resource` describes the service."""
 
     name = "Zipkin"
     setting = "ZIPKIN_ENDPOINT"
+    attributes = staticmethod(_tags)
 
     def __init__(self, settings: ZipkinSettings, resource: Mapping[str, str]) -> None:
-        super().__init__(self._span, _tags)
-        #: Empty if it is not set.
-        self.url = settings.zipkin_endpoint or settings.otel_exporter_zipkin_endpoint or ""
-        if re.fullmatch("https?://[^/]+/?", self.url):
-            self.url = self.url.rstrip("/") + "/api/v2/spans"
-        #: Seconds to wait for a response.
-        self.timeout = settings.otel_exporter_zipkin_timeout / 1000
-        self.proxy = settings.proxy_for(self.url)
-        self.tls: SSLContext | None = None
-        self.headers = {
-            "Content-Type": "application/json",
-            "Content-Encoding": "gzip",
-            "User-Agent": f"{settings.service_name}/{settings.service_version}",
-        }
+        url = settings.zipkin_endpoint or settings.otel_exporter_zipkin_endpoint or ""
+        if re.fullmatch("https?://[^/]+/?", url):
+            url = url.rstrip("/") + "/api/v2/spans"
+        timeout = settings.otel_exporter_zipkin_timeout
+        super().__init__(settings, url, timeout, {"Content-Encoding": "gzip"})
         rest = dict(resource)
         self._service = '{"serviceName":' + _quote(rest.pop("service.name")) + "}"
         self._resource = _tags(rest)
 
-    def _span(self, span: Span) -> str:
+    def encode_whole(self, span: Span) -> str:
         # By hand, because even a fast encoder takes longer for nested dictionaries.
         parent = f'"parentId":"{span.parent_id}",' if span.parent_id else ""
         kind = f'"kind":"{span.kind}",' if span.kind != "INTERNAL" else ""
         annotations = ",".join(map(_annotation, span.events))
         events = f'"annotations":[{annotations}],' if annotations else ""
-        recurring = ""
-        if span.recurring:
-            recurring = span.recurring.encoded
-            if not recurring:
-                recurring = span.recurring.encoded = _tags(span.recurring.attributes)
-        tags = [self._resource, recurring, _tags(span.attributes), _status(span)]
-        if span.scope:
-            tags.append(_tags({"otel.scope.name": span.scope}))
-            if span.scope_version:
-                tags.append(_tags({"otel.scope.version": span.scope_version}))
-        if span.dropped_attributes:
-            tags.append(_tags({"otel.dropped_attributes_count": span.dropped_attributes}))
+        recurring = span.recurring.encoded if span.recurring else ""
+        tags = [self._resource, recurring, _tags(span.attributes), _tags(_without_field(span))]
         return (
-            '{"traceId":"'
-            f'{span.trace_id}","id":"{span.span_id}",{parent}{kind}"name":{_quote(span.name)},'
-            f'"timestamp":{span.started // 1000},'
+            f'{{"traceId":"{span.trace_id}","id":"{span.span_id}",{parent}{kind}'
+            f'"name":{_quote(span.name)},"timestamp":{span.started // 1000},'
             f'"duration":{max((span.ended - span.started) // 1000, 1)},'
             f'"localEndpoint":{self._service},{_remote(span)}{events}'
-            '"tags":{'
-            f"{','.join(filter(None, tags))}"
-            "}}"
+            f'"tags":{{{",".join(filter(None, tags))}}}}}'
         )
 
-    def body(self, spans: Sequence[str]) -> bytes:
-        """The request for these spans."""
-        return gzip.compress(f"[{','.join(spans)}]".encode(), 1)
+    def body(self, texts: Sequence[str]) -> bytes:
+        return gzip.compress(f"[{','.join(texts)}]".encode(), 1)
 
 
 def _remote(span: Span) -> str:
@@ -98,40 +91,27 @@ def _remote(span: Span) -> str:
     return ""
 
 
-def _status(span: Span) -> str:
-    if span.status == "UNSET":
-        return ""
-    tags = {"otel.status_code": span.status}
+def _without_field(span: Span) -> dict[str, Any]:
+    """What the format has no field for."""
+    tags: dict[str, Any] = {}
+    if span.status != "UNSET":
+        tags["otel.status_code"] = span.status
     if span.status == "ERROR":
         recurring = span.recurring.attributes if span.recurring else {}
         kind = span.attributes.get("error.type") or recurring.get("error.type", "")
         tags["error"] = span.status_message or text(kind)
-    return _tags(tags)
+    if span.scope:
+        tags["otel.scope.name"] = span.scope
+    if span.scope_version:
+        tags["otel.scope.version"] = span.scope_version
+    if span.dropped_attributes:
+        tags["otel.dropped_attributes_count"] = span.dropped_attributes
+    return tags
 
 
 def _annotation(event: Event) -> str:
     value = event.name
     if event.attributes:
-        if any(
-            type(each) is not str and exceeds(each, TEXT_CHARACTERS)
-            for each in event.attributes.values()
-        ):
-            raise ValueError
-        value = f"{_quote(value)}:{_encode(dict(event.attributes))}"
+        pairs = [f"{_quote(key)}: {_json(each)}" for key, each in event.attributes.items()]
+        value = f"{_quote(value)}:{{{', '.join(pairs)}}}"
     return '{"timestamp":' + str(event.time // 1000) + ',"value":' + _quote(value) + "}"
-
-
-def _json(value: object) -> str:
-    if exceeds(value, TEXT_CHARACTERS):
-        raise ValueError
-    return _encode(value)
-
-
-def _tags(attributes: Mapping[str, Any]) -> str:
-    """All values are strings; any other value is written as JSON in a string."""
-    return ",".join(
-        [
-            f"{_quote(key)}:{_quote(value if isinstance(value, str) else _json(value))}"
-            for key, value in attributes.items()
-        ]
-    )
