@@ -168,6 +168,16 @@ class OfOwn(Own):
     pass
 
 
+class OfItsOwn(Own):
+    """Sets what the chassis relies on, in the instance."""
+
+    def initialize(self) -> None:
+        self.log_exception = self.keep  # type: ignore[method-assign]
+
+    def keep(self, typ: Any, value: Any, tb: Any) -> None:
+        Own.logged.append(typ.__name__)
+
+
 def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("418 I'm a Teapot", [("Content-Type", "text/plain"), ("Content-Length", "5")])
     return [b"short"]
@@ -196,6 +206,7 @@ class TestApplication(ChassisTest):
             (r"/upstream", Upstream),
             (r"/own", OfOwn),
             (r"/own/(\w+)", OfOwn),
+            (r"/instance/(\w+)", OfItsOwn),
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
             (r"/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)}),
             (r"/inner/.*", FallbackHandler, {"fallback": inner}),
@@ -486,11 +497,17 @@ class TestApplication(ChassisTest):
         assert [type(each) for each in Own.logged] == [ValueError, HTTPError]
         assert [str(each) for each in self.recorder.failed] == ["boom"]
 
+    def test_log_exception_that_initialize_sets_is_called(self) -> None:
+        Own.logged.clear()
+        assert self.fetch("/instance/boom").code == 500
+        assert Own.logged == ["ValueError"]
+        assert [str(each) for each in self.recorder.failed] == ["boom"]
+
     def test_class_of_a_handler_stays_one(self) -> None:
         self.fetch("/own")
         self.fetch("/own/boom")
         assert [each.route for each in self.recorder.ended] == ["/own", "/own/{1}"]
-        assert Own.subclasses == 1  # OfOwn, and nothing that was made of it since
+        assert Own.subclasses == 2  # those above, and nothing that was made of them since
         (rule,) = [each for each in self.app.wildcard_router.rules if each.target is OfOwn][:1]
         assert rule.target is OfOwn
 

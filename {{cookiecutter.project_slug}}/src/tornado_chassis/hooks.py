@@ -15,7 +15,6 @@ from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
 from time import time
-from types import TracebackType
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -43,6 +42,7 @@ from .exchange import (
     http_date,
     is_cancelled,
     methods_of,
+    reraise,
 )
 from .feature import Runtime
 from .rejections import rejected
@@ -70,6 +70,8 @@ class Incoming(HTTPMessageDelegate):
     _copies = _field_bytes = 0
     #: Whether it has a body, and whether nobody will read that.
     _has_body = _drops = False
+    #: What a handler waits for that receives its body in parts.
+    _body: "asyncio.Future[None] | None" = None
 
     def __init__(
         self,
@@ -100,14 +102,14 @@ class Incoming(HTTPMessageDelegate):
             delegate = self._find_handler(request)
         except BaseException as error:
             # A router or a matcher of the team's.
-            delegate = _Unrouted(error)
+            delegate = _CallableAdapter(partial(reraise, error), outgoing)
         # A function, in place of a handler, is called with the whole body, too.
         waits_for_body, handler_class = isinstance(delegate, _CallableAdapter), None
         if isinstance(delegate, web._HandlerDelegate):
             handler_class = delegate.handler_class
             outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
             # It is called with what the class would be called with.
-            delegate.handler_class = partial(_make, handler_class, outgoing, False)  # type: ignore
+            delegate.handler_class = partial(_make, handler_class)  # type: ignore
             waits_for_body = not delegate.stream_request_body
         # Not `get()`, which is slow if there is no such header.
         lengths = headers.get_list("Content-Length")
@@ -138,6 +140,8 @@ class Incoming(HTTPMessageDelegate):
             return delegate.headers_received(start_line, headers)
         pending: Awaitable[None] | None
         pending = self._start(delegate.headers_received, start_line, headers)
+        if self._delegate:
+            self._body = getattr(request, "_body_future", None)
         return pending and self._receive(pending)
 
     def _reject(self, rejection: Rejection, keep: bool = True) -> None:
@@ -173,8 +177,7 @@ class Incoming(HTTPMessageDelegate):
                 size += self._field_bytes * data.count(b"&")
             if self._is_rejected(exchange, size):
                 return None
-        future = self._body()
-        if future and future.done():
+        if self._body and self._body.done():
             return None  # The request has failed, and is being answered.
         try:
             pending = delegate.data_received(data)
@@ -200,32 +203,21 @@ class Incoming(HTTPMessageDelegate):
                 raise
             self._fail(error)
 
-    def _body(self) -> "asyncio.Future[None] | None":
-        """What a handler waits for that receives its body in parts."""
-        delegate: Any = self._delegate
-        if isinstance(delegate, web._HandlerDelegate) and delegate.stream_request_body:
-            body: asyncio.Future[None] = delegate.request._body_future
-            return body
-        return None
-
     def _fail(self, error: BaseException) -> None:
         contain(error)
-        future = self._body()
-        if future is None:
+        if self._body is None:
             self._delegate = None
             self._outgoing.fail(error, self._outgoing.exchange)
-        elif not future.done():
-            # The handler waits for its body here, so it fails as it would anywhere else.
-            if isinstance(error, StopIteration):
-                error = RuntimeError(repr(error))  # A future takes no StopIteration.
-            future.set_exception(error)
-            future.exception()  # in case it no longer does
+        else:
+            # The handler waits for its body here, so it fails as it would anywhere else. A future
+            # takes no StopIteration.
+            is_stop = isinstance(error, StopIteration)
+            _break_off(self._body, RuntimeError(repr(error)) if is_stop else error)
 
     def finish(self) -> None:
         if self._has_body and self._connection.stream:
             self._connection.stream.body_since = None
         # With it goes the second copy of the body.
-        future = self._body()
         delegate, self._delegate = self._delegate, None
         if delegate is None:
             return
@@ -236,8 +228,8 @@ class Incoming(HTTPMessageDelegate):
                 if self._is_rejected(exchange, 0):
                     return
             self._start(delegate.finish)
-        elif future:
-            if not future.done():
+        elif self._body:
+            if not self._body.done():
                 delegate.finish()
         elif exchange:
             try:
@@ -246,7 +238,6 @@ class Incoming(HTTPMessageDelegate):
                 self._outgoing.fail(error, exchange)
 
     def on_connection_close(self) -> None:
-        future = self._body()
         delegate, self._delegate = self._delegate, None
         outgoing = self._outgoing
         exchange = outgoing.exchange
@@ -265,10 +256,9 @@ class Incoming(HTTPMessageDelegate):
                 delegate.on_connection_close()
             except BaseException as error:
                 outgoing.fail(error, exchange)
-            if future and not future.done():
+            if self._body:
                 # An override does not call Tornado's own, and the handler would wait forever.
-                future.set_exception(StreamClosedError())
-                future.exception()
+                _break_off(self._body, StreamClosedError())
 
 
 class Outgoing(HTTPConnection):
@@ -386,10 +376,9 @@ class Outgoing(HTTPConnection):
             self.give_up(HTTPStatus.BAD_REQUEST)
             return
         if exchange and exchange.has_started:
-            trace = type(error), error, error.__traceback__
             # Not within the context itself, which may be entered already.
             context = exchange.context.copy()
-            context.run(log.error, "Unhandled exception in %s", exchange, exc_info=trace)
+            context.run(log.error, "Unhandled exception in %s", exchange, exc_info=error)
             context.run(self._runtime.report_failure, exchange, error)
         self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
 
@@ -404,21 +393,54 @@ class Outgoing(HTTPConnection):
         else:
             self.answer(status, status.phrase)
 
-    def adopt(self, handler: web.RequestHandler, is_inner: bool) -> None:
+    def adopt(self, handler: web.RequestHandler) -> None:
         """Learns of what a handler raises, and with which task it runs."""
+        is_inner = self._handler is not None  # behind a `FallbackHandler`
         self._handler = weak = ref(handler)
         exchange = self.exchange
         if not exchange:
             return  # Made too late to answer.
         # Beside the class, as Tornado does itself with those of a WebSocket.
         # `initialize` may have set one.
-        own = handler.log_exception
-        if getattr(own, "__self__", None) is handler:
-            own = None  # type: ignore[assignment]
-        handler.log_exception = partial(  # type: ignore[method-assign]
-            _log_exception, self._runtime, exchange, weak, own
-        )
+        own = vars(handler).get("log_exception")
+        log_exception = partial(self._log_exception, exchange, weak, own)
+        handler.log_exception = log_exception  # type: ignore[method-assign]
         handler._execute = partial(self._execute, handler, exchange, is_inner)  # type: ignore
+
+    def _log_exception(
+        self,
+        exchange: Exchange,
+        weak: "ref[web.RequestHandler]",
+        own: Callable[..., None] | None,
+        /,
+        *error: Any,
+    ) -> None:
+        """In place of a handler's: leaves it to the team's, if that has one, and reports it."""
+        handler, value = weak(), error[1]
+        assert handler
+        if _has_left(handler, exchange, value):
+            log.debug("Client disconnected during %s", exchange)
+            # Nobody is there, and Tornado would log an error for that.
+            with suppress(Exception):
+                handler.finish()
+            return
+        is_failure = value is not None and (
+            not isinstance(value, web.HTTPError) or value.status_code >= 500
+        )
+        of_class = type(handler).log_exception
+        try:
+            if own:
+                own(*error)
+            elif of_class is not web.RequestHandler.log_exception:
+                of_class(handler, *error)
+            else:
+                _log(exchange, value, is_failure)
+        except BaseException as raised:
+            contain(raised)
+            # As Tornado does for a request, but not for a WebSocket, which would then hang.
+            app_log.error("Error in exception logger", exc_info=True)
+        if is_failure:
+            self._runtime.report_failure(exchange, value)
 
     def _execute(
         self,
@@ -534,72 +556,29 @@ class Running(NamedTuple):
 
 def _make(
     handler_class: type[web.RequestHandler],
-    outgoing: Outgoing,
-    is_inner: bool,
     application: Any,
     request: HTTPServerRequest,
     **kwargs: Any,
 ) -> web.RequestHandler:
     handler = handler_class(application, request, **kwargs)
-    outgoing.adopt(handler, is_inner)
+    outgoing: Any = request.connection
+    outgoing.adopt(handler)
     return handler
 
 
-def _log_exception(
-    runtime: Runtime,
-    exchange: Exchange,
-    weak: "ref[web.RequestHandler]",
-    own: Callable[..., None] | None,
-    typ: type[BaseException] | None,
-    value: BaseException | None,
-    tb: TracebackType | None,
-) -> None:
-    handler = weak()
-    assert handler
-    if _has_left(handler, exchange, value):
-        log.debug("Client disconnected during %s", exchange)
-        # Nobody is there, and Tornado would log an error for that.
-        with suppress(Exception):
-            handler.finish()
+def _log(exchange: Exchange, error: BaseException | None, is_failure: bool) -> None:
+    """Logs what a handler has raised. Tornado's own messages include the query string, which may
+    contain secrets."""
+    if not isinstance(error, web.HTTPError):
+        if error is not None:
+            log.error("Unhandled exception in %s", exchange, exc_info=error)
         return
-    is_failure = value is not None and (
-        not isinstance(value, web.HTTPError) or value.status_code >= 500
-    )
-    try:
-        log_failure(handler, own, exchange, typ, value, tb, is_failure)
-    except BaseException as raised:
-        contain(raised)
-        # As Tornado does for a request, but not for a WebSocket, which would then hang.
-        app_log.error("Error in exception logger", exc_info=True)
-    if value is not None and is_failure:
-        runtime.report_failure(exchange, value)
-
-
-def log_failure(
-    handler: web.RequestHandler,
-    own: Callable[..., None] | None,
-    exchange: Exchange,
-    typ: type[BaseException] | None,
-    value: BaseException | None,
-    tb: TracebackType | None,
-    is_failure: bool,
-) -> None:
-    # Tornado's own messages include the query string, which may contain secrets.
-    of_class = type(handler).log_exception
-    if own:
-        own(typ, value, tb)
-    elif of_class is not web.RequestHandler.log_exception:
-        of_class(handler, typ, value, tb)
-    elif isinstance(value, web.HTTPError):
-        message = value.get_message()
-        if is_failure:
-            trace = (type(value), value, tb)
-            meant = message or value.reason or "raised by the handler"
-            log.error("%d %s: %s", value.status_code, exchange, meant, exc_info=trace)
-        elif message:
-            log.warning("%d %s: %s", value.status_code, exchange, message)
-    elif value is not None:
-        log.error("Unhandled exception in %s", exchange, exc_info=(type(value), value, tb))
+    message = error.get_message()
+    if is_failure:
+        meant = message or error.reason or "raised by the handler"
+        log.error("%d %s: %s", error.status_code, exchange, meant, exc_info=error)
+    elif message:
+        log.warning("%d %s: %s", error.status_code, exchange, message)
 
 
 def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:
@@ -617,59 +596,39 @@ def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseExcept
 def _ended() -> "asyncio.Future[None]":
     """What a write gets after the end, as from a connection that is closed."""
     written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    written.set_exception(StreamClosedError())
-    written.exception()
+    _break_off(written, StreamClosedError())
     return written
 
 
-class _Unrouted(HTTPMessageDelegate):
-    """In place of a handler that was not found, because looking for it failed."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> None:
-        raise self._error
+def _break_off(future: "asyncio.Future[None]", error: BaseException) -> None:
+    """Ends a future, if that has not ended, whether or not somebody still waits for it."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
 
 
-class Wsgi:
-    """A `WSGIContainer` behind a `FallbackHandler`. Called, it would go on in a task of its own,
-    and nobody would learn that it has failed."""
+def call_wsgi(
+    handle_request: Callable[[HTTPServerRequest], Any], request: HTTPServerRequest
+) -> None:
+    """Calls a `WSGIContainer` behind a `FallbackHandler`. By itself, it goes on in a task of its
+    own, and nobody learns that it has failed."""
 
-    def __init__(self, handle_request: Callable[[HTTPServerRequest], Any]) -> None:
-        self._handle_request = handle_request
-
-    def __call__(self, request: HTTPServerRequest) -> None:
-        task = asyncio.ensure_future(self._handle_request(request))
-        task.add_done_callback(partial(self._answered, request))
-
-    def _answered(self, request: HTTPServerRequest, task: "asyncio.Future[None]") -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error:
+    def answered(task: "asyncio.Future[None]") -> None:
+        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
             connection: Any = request.connection
             connection.fail(error, connection.exchange)
 
-
-class Inner:
-    """An `Application` behind a `FallbackHandler`, with what its handlers raise."""
-
-    def __init__(self, application: web.Application) -> None:
-        self.application = application
-
-    def __call__(self, request: HTTPServerRequest) -> None:
-        delegate: Any = self.application.find_handler(request)
-        if isinstance(delegate, web._HandlerDelegate):
-            outgoing: Any = request.connection
-            delegate.handler_class = partial(  # type: ignore
-                _make, delegate.handler_class, outgoing, True
-            )
-        delegate.execute()
+    asyncio.ensure_future(handle_request(request)).add_done_callback(answered)
 
 
-def _reads_body(handler_class: type[web.RequestHandler] | None, method: str) -> bool:
-    """Whether a handler has a method of its own for requests with a body."""
-    name = method.lower()
-    own = getattr(handler_class, name, None)
-    return method in _METHODS_WITH_BODY and own is not getattr(web.RequestHandler, name)
+def call_application(application: web.Application, request: HTTPServerRequest) -> None:
+    """Calls an `Application` behind a `FallbackHandler`, and learns what its handlers raise."""
+    delegate: Any = application.find_handler(request)
+    if isinstance(delegate, web._HandlerDelegate):
+        make: Any = partial(_make, delegate.handler_class)
+        delegate.handler_class = make
+    delegate.execute()
+
+
+def _reads_body(handler_class: Any, method: str) -> bool:
+    return method in _METHODS_WITH_BODY and method in methods_of(handler_class)
