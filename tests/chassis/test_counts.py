@@ -215,7 +215,7 @@ class TestGarbageCollection(CountsTest):
 
     def test_nothing_is_left_behind(self) -> None:
         def callbacks() -> list[str]:
-            return [each for each in map(str, gc.callbacks) if "GarbageCollection" in each]
+            return [each for each in map(str, gc.callbacks) if "counts.Counts" in each]
 
         assert len(callbacks()) == 1
         for observer in self.app.runtime.features:

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic, process_time, time
 
 from ..client import Calls
-from ..counts import COUNTS
+from ..counts import Counts
 from ..exchange import Exchange
 from ..feature import Call, Feature, Runtime
 from ..settings.server import ServerSettings
@@ -69,7 +69,7 @@ class Meter(Feature):
     """Measures each exchange, each call and the event loop, for a backend to show."""
 
     measures_requests = True
-    needs = (Calls, *COUNTS)
+    needs = (Calls, Counts)
 
     def __init__(self) -> None:
         self.runtime: Runtime
