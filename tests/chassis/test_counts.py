@@ -107,6 +107,16 @@ class TestRefusals(CountsTest):
         await self.until(lambda: not self.http_server._connections)
         assert self.recorder.rejected == []
 
+    async def test_upload_that_has_reached_its_handler_is_no_refusal(self) -> None:
+        for rest in (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Content-Length: 9\r\n\r\nhalf"):
+            reader, writer = await self.connect()
+            writer.write(b"PUT /upload HTTP/1.1\r\nHost: a\r\n" + rest)
+            await reader.read()
+            writer.close()
+        await self.until(lambda: not self.http_server._connections)
+        assert [each.status for each in self.recorder.ended] == [400, 408]
+        assert self.recorder.rejected == []
+
     def test_each_refusal_is_counted(self) -> None:
         for _ in range(2):
             self.raw(b"GET / HTTP/1.1\r\n\r\n")

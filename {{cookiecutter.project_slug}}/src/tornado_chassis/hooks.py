@@ -45,7 +45,6 @@ from .exchange import (
     reraise,
 )
 from .feature import Runtime
-from .rejections import rejected
 from .websockets import Socket
 
 log = logging.getLogger(__name__)
@@ -241,16 +240,16 @@ class Incoming(HTTPMessageDelegate):
         delegate, self._delegate = self._delegate, None
         outgoing = self._outgoing
         exchange = outgoing.exchange
-        # Why it was closed before the body was complete; 0 if the client has left.
-        status = int(getattr(self._connection.stream, "rejected_with", 0))
-        if exchange:
-            if exchange.has_started:
-                outgoing.end(status or CLIENT_CLOSED_REQUEST)
-            else:
-                outgoing.exchange = None
-                self._runtime.forget(exchange)
-                if status == HTTPStatus.REQUEST_TIMEOUT:
-                    rejected(self._connection.context, self._runtime, status)
+        if exchange and exchange.has_started:
+            # Why it was closed before the body was complete; 0 if the client has left.
+            stream = self._connection.stream
+            status = int(getattr(stream, "rejected_with", 0))
+            # It has reached its handler.
+            stream.rejected_with = 0
+            outgoing.end(status or CLIENT_CLOSED_REQUEST)
+        elif exchange:
+            outgoing.exchange = None
+            self._runtime.forget(exchange)
         if delegate:
             try:
                 delegate.on_connection_close()
