@@ -6,8 +6,6 @@ import json
 import logging
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -231,44 +229,36 @@ class TestApplication(ChassisTest):
         assert (exchange.method, exchange.status, exchange.error_type) == ("GET", 200, "")
         assert 0 < exchange.duration < 10
 
-    def test_unmatched_path_has_no_route(self) -> None:
-        self.fetch("/nowhere")
-        exchange = self.one()
-        assert (exchange.route, exchange.status) == ("", 404)
-        assert exchange.error is None
-
-    def test_static_file(self) -> None:
-        self.fetch("/static/testing.py")
-        assert (self.one().route, self.one().status) == ("/static/{path}", 200)
-
-    def test_redirect(self) -> None:
-        self.fetch("/old", follow_redirects=False)
-        assert (self.one().route, self.one().status) == ("/old", 301)
+    def test_route_and_status_whatever_answers(self) -> None:
+        for path, route, status in (
+            ("/nowhere", "", 404),
+            ("/static/testing.py", "/static/{path}", 200),
+            ("/old", "/old", 301),
+            ("/inner/boom", "/inner/.*", 500),
+        ):
+            self.recorder.clear()
+            assert self.fetch(path, follow_redirects=False).code == status
+            exchange = self.one()
+            assert (exchange.route, exchange.status) == (route, status)
+            assert (exchange.error is None) == (status != 500)
 
     def test_unknown_method_is_other(self) -> None:
         self.raw(b"BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert (self.one().method, self.one().status) == ("_OTHER", 405)
 
-    def test_exception(self) -> None:
-        assert self.fetch("/boom").code == 500
-        exchange = self.one()
-        assert exchange.status == 500
-        assert exchange.error_type == "ValueError"
-        assert self.recorder.failed == [exchange.error]
-
-    def test_http_error_of_500_and_up_is_an_error(self) -> None:
-        for status in (500, 503):
+    def test_exception_and_http_error_of_500_and_up_is_a_failure(self) -> None:
+        for path, status, error_type in (
+            ("/boom", 500, "ValueError"),
+            ("/status/500", 500, "500"),
+            ("/status/503", 503, "503"),
+            ("/upstream", 500, "StreamClosedError"),  # lost to another server
+        ):
             self.recorder.clear()
-            assert self.fetch(f"/status/{status}").code == status
-            assert self.one().error_type == str(status)
-            assert len(self.recorder.failed) == 1
-
-    def test_connection_that_is_lost_to_another_server_is_an_error(self) -> None:
-        assert self.fetch("/upstream").code == 500
-        assert self.one().error_type == "StreamClosedError"
-        assert len(self.recorder.failed) == 1
-
-    def test_http_error_below_500_is_none(self) -> None:
+            assert self.fetch(path).code == status
+            exchange = self.one()
+            assert (exchange.status, exchange.error_type) == (status, error_type)
+            assert self.recorder.failed == [exchange.error]
+        self.recorder.clear()
         assert self.fetch("/status/403").code == 403
         assert self.one().error_type == ""
         assert self.recorder.failed == []
@@ -346,7 +336,15 @@ class TestApplication(ChassisTest):
         writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\nX-Request-ID: second\r\n\r\n")
         answer = await reader.readuntil(b"}}")
         writer.write(b"nonsense\r\n\r\n")
-        with self.assertLogs(rejections.log, "INFO"), ids_of_log_records() as ids:
+        ids: list[dict[str, str]] = []
+
+        def keep(record: logging.LogRecord) -> bool:
+            ids.append(dict(correlation.get()))
+            return True
+
+        rejections.log.addFilter(keep)
+        self.addCleanup(rejections.log.removeFilter, keep)
+        with self.assertLogs(rejections.log, "INFO"):
             await reader.read()
         assert ids == [{}]
         writer.close()
@@ -423,16 +421,16 @@ class TestApplication(ChassisTest):
         assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
 
     def test_handler_that_cannot_be_made_is_a_500(self) -> None:
-        response = self.fetch("/unmade", headers={"X-Request-ID": "r1"})
-        assert response.code == 500
-        assert json.loads(response.body)["request_id"] == "r1"
-        assert (self.one().route, self.one().status) == ("/unmade", 500)
-        assert self.one().error_type == "LookupError"
-        assert len(self.recorder.failed) == 1
-
-    def test_upload_whose_handler_cannot_be_made_is_a_500(self) -> None:
-        assert self.fetch("/unmade/upload", method="PUT", body="all of it").code == 500
-        assert (self.one().status, self.one().error_type) == (500, "LookupError")
+        for method, route in (("GET", "/unmade"), ("PUT", "/unmade/upload")):
+            self.recorder.clear()
+            body = "all of it" if method == "PUT" else None
+            response = self.fetch(route, method=method, body=body, headers={"X-Request-ID": "r1"})
+            assert response.code == 500
+            assert json.loads(response.body)["request_id"] == "r1"
+            exchange = self.one()
+            assert (exchange.route, exchange.status) == (route, 500)
+            assert exchange.error_type == "LookupError"
+            assert len(self.recorder.failed) == 1
 
     def test_exception_while_the_body_arrives_is_a_500(self) -> None:
         for path in ("/broken", "/broken/later"):
@@ -454,25 +452,18 @@ class TestApplication(ChassisTest):
         assert response.headers["X-Request-ID"] == "r1"
         assert (self.one().route, self.one().status) == ("/wsgi", 418)
 
-    def test_wsgi_application_answers_once(self) -> None:
-        request = b"GET /wsgi HTTP/1.1\r\nHost: a\r\n"
-        answers = self.raw(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+    def test_wsgi_application_answers_once_and_is_a_500_if_it_raises(self) -> None:
+        request = b"GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n"
+        last = request % (b"wsgi", b"Connection: close\r\n")
+        answers = self.raw(request % (b"wsgi", b"") + last)
         assert answers.count(b"HTTP/1.1 ") == answers.count(b"short") == 2
-
-    def test_wsgi_application_that_raises_is_a_500(self) -> None:
-        answers = self.raw(
-            b"GET /failing HTTP/1.1\r\nHost: a\r\n\r\n"
-            b"GET /wsgi HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )
+        self.recorder.clear()
+        answers = self.raw(request % (b"failing", b"") + last)
         assert [answers[:13], answers[-5:]] == [b"HTTP/1.1 500 ", b"short"]
         assert [each.status for each in self.recorder.ended] == [500, 418]
         assert [each.route for each in self.recorder.ended] == ["/failing", "/wsgi"]
         assert [str(each) for each in self.recorder.failed] == ["not yet"]
         assert self.app.runtime.in_flight == 0
-
-    def test_application_behind_a_fallback(self) -> None:
-        assert self.fetch("/inner/boom").code == 500
-        assert (self.one().route, self.one().status) == ("/inner/.*", 500)
 
     def test_application_behind_a_fallback_answers_in_pieces(self) -> None:
         assert self.fetch("/inner/pieces").body == b"one two three"
@@ -530,24 +521,6 @@ class TestApplication(ChassisTest):
         assert "secret" not in "".join(logs.output)
 
 
-@contextmanager
-def ids_of_log_records() -> Iterator[list[dict[str, str]]]:
-    """The ids that a log record made meanwhile would carry."""
-    ids: list[dict[str, str]] = []
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            ids.append(dict(correlation.get()))
-
-    handler = Handler()
-    logger = rejections.log
-    logger.addHandler(handler)
-    try:
-        yield ids
-    finally:
-        logger.removeHandler(handler)
-
-
 class Nested(Feature):
     order: ClassVar[list[str]] = []
 
@@ -576,25 +549,13 @@ class TestOrder(ChassisTest):
 
 
 class TestRequestLines(ChassisTest):
-    lines_of_tornado = 1
-
-    def get_app(self) -> Application:
-        super().get_app()
-        self.app = self.service.app = Application(ROUTES)
-        return self.app
-
     def test_tornado_writes_lines_if_no_feature_does(self) -> None:
-        logged: list[RequestHandler] = []
-        self.app.settings["log_function"] = logged.append
-        self.fetch("/hello/a")
-        assert len(logged) == self.lines_of_tornado
-
-
-class TestRequestLinesOfAFeature(TestRequestLines):
-    lines_of_tornado = 0
-
-    def get_app(self) -> Application:
-        super().get_app()
-        feature = Feature()
-        feature.logs_requests = True
-        return self.observed_by(feature)
+        logging_feature = Feature()
+        logging_feature.logs_requests = True
+        for features, count in (([], 1), ([logging_feature], 0)):
+            logged: list[RequestHandler] = []
+            self._app.__init__(  # type: ignore[misc]
+                ROUTES, features, log_function=logged.append
+            )
+            self.fetch("/hello/a")
+            assert len(logged) == count
