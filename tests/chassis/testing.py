@@ -135,12 +135,12 @@ class ChassisTest(ServiceTest):
 
         return self.run_async(exchange)
 
-    def leave(self) -> None:
-        """Asks for `/slow`, goes away before the answer, and lets it try to answer."""
+    def leave(self, path: str = "/slow") -> None:
+        """Asks for `Slow`, goes away before the answer, and lets it try to answer."""
 
         async def leave() -> None:
             _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             await Slow.entered.wait()
             writer.close()
             await self.until(lambda: not self.app.runtime.in_flight)
