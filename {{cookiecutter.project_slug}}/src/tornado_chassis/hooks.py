@@ -129,9 +129,7 @@ class Incoming(HTTPMessageDelegate):
                 self._copies, self._field_bytes = (2, ARGUMENT_BYTES) if is_form else (1, 0)
                 # A probe needs none, and is exempt from limits.
                 self._drops = exchange.is_probe and not _reads_body(handler_class, exchange.method)
-        rejection = runtime.admit(exchange, size)
-        if rejection is not None:
-            # The body is still read, and dropped.
+        if rejection := runtime.admit(exchange, size):
             self._reject(rejection, keep=not headers.get_list("Expect"))
             return None
         self._delegate = delegate
@@ -143,11 +141,16 @@ class Incoming(HTTPMessageDelegate):
             self._body = getattr(request, "_body_future", None)
         return pending and self._receive(pending)
 
-    def _reject(self, rejection: Rejection, keep: bool = True) -> None:
+    def _reject(self, rejection: Rejection | None, keep: bool = True) -> bool:
+        """Answers what there is no room for. The rest of its body is still read, and dropped."""
+        if rejection is None:
+            return False
+        self._delegate = None
         if keep:
             # Undocumented: Tornado would close the connection after the answer.
             self._connection._read_finished = True
         self._start(self._outgoing.answer, rejection.status, rejection.title, rejection.headers)
+        return True
 
     def _start(self, work: Callable[..., Any], *args: Any) -> Any:
         # Variables set in the connection's own context would leak into its next request.
@@ -174,7 +177,7 @@ class Incoming(HTTPMessageDelegate):
             size = self._copies * len(data)
             if self._field_bytes:
                 size += self._field_bytes * data.count(b"&")
-            if self._is_rejected(exchange, size):
+            if self._reject(self._runtime.admit_body(exchange, size)):
                 return None
         if self._body and self._body.done():
             return None  # The request has failed, and is being answered.
@@ -184,15 +187,6 @@ class Incoming(HTTPMessageDelegate):
             self._fail(error)
             return None
         return pending and self._receive(pending)
-
-    def _is_rejected(self, exchange: Exchange, size: int) -> bool:
-        """Whether there is no room for another part of the body, or for all of it."""
-        rejection = self._runtime.admit_body(exchange, size)
-        if rejection is None:
-            return False
-        self._delegate = None
-        self._reject(rejection)
-        return True
 
     async def _receive(self, pending: Awaitable[None]) -> None:
         try:
@@ -223,8 +217,8 @@ class Incoming(HTTPMessageDelegate):
         exchange = self._outgoing.exchange
         if exchange and not exchange.has_started:
             if exchange in self._runtime.arriving:
-                self._runtime.arriving.discard(exchange)
-                if self._is_rejected(exchange, 0):
+                self._runtime.arriving.remove(exchange)
+                if self._reject(self._runtime.admit_body(exchange, 0)):
                     return
             self._start(delegate.finish)
         elif self._body:
