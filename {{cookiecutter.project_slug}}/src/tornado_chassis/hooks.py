@@ -20,6 +20,7 @@ from weakref import ref
 
 from tornado import web
 from tornado.escape import json_encode
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import _CallableAdapter
 from tornado.httputil import (
     HTTPConnection,
@@ -257,7 +258,7 @@ class Incoming(HTTPMessageDelegate):
 class Outgoing(HTTPConnection):
     """The connection, as whoever answers the request has it."""
 
-    def __init__(self, runtime: Runtime, connection: Any) -> None:
+    def __init__(self, runtime: Runtime, connection: HTTP1Connection) -> None:
         self._runtime = runtime
         self._connection = connection
         self.context = connection.context
@@ -275,8 +276,7 @@ class Outgoing(HTTPConnection):
 
     @property
     def stream(self) -> IOStream:
-        stream: IOStream = self._connection.stream
-        return stream
+        return self._connection.stream
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
@@ -300,14 +300,12 @@ class Outgoing(HTTPConnection):
         # `Server` reveals the version.
         if "Server" in headers and headers["Server"].startswith(_SERVER):
             del headers["Server"]
-        written: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
-        return written
+        return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
         if not self.exchange:
             return _ended()
-        written: asyncio.Future[None] = self._connection.write(chunk)
-        return written
+        return self._connection.write(chunk)
 
     def finish(self) -> None:
         exchange, connection = self.exchange, self._connection
@@ -322,7 +320,7 @@ class Outgoing(HTTPConnection):
 
     def detach(self) -> IOStream:
         self._callback = None
-        stream: IOStream = self._connection.detach()
+        stream = self._connection.detach()
         # From here on, it is another protocol, whose end HTTP does not see.
         self.end(self._status or 200)
         return stream
@@ -398,7 +396,15 @@ class Outgoing(HTTPConnection):
         own = vars(handler).get("log_exception")
         log_exception = partial(self._log_exception, exchange, weak, own)
         handler.log_exception = log_exception  # type: ignore[method-assign]
-        handler._execute = partial(self._execute, handler, exchange, is_inner)  # type: ignore
+
+        def execute(*args: Any, **kwargs: Any) -> "asyncio.Task[None]":
+            del handler._execute  # that of its class is back
+            task = self._run(handler._execute(*args, **kwargs), handler, exchange)
+            if self.exchange and not (is_inner or task.done()):
+                self._runtime.exchanges[exchange] = Running(handler, task, self)
+            return task
+
+        handler._execute = execute  # type: ignore[method-assign, assignment]
 
     def _log_exception(
         self,
@@ -435,17 +441,9 @@ class Outgoing(HTTPConnection):
         if is_failure:
             self._runtime.report_failure(exchange, value)
 
-    def _execute(
-        self,
-        handler: web.RequestHandler,
-        exchange: Exchange,
-        is_inner: bool,
-        /,
-        *args: Any,
-        **kwargs: Any,
+    def _run(
+        self, coroutine: Any, handler: web.RequestHandler, exchange: Exchange
     ) -> "asyncio.Task[None]":
-        del handler._execute  # that of its class is back
-        coroutine = handler._execute(*args, **kwargs)
         loop = asyncio.get_running_loop()
         task: asyncio.Task[None]
         if sys.version_info >= (3, 12) and self._runtime.eager_start:
@@ -463,8 +461,6 @@ class Outgoing(HTTPConnection):
         if stream and (callback := stream._close_callback):
             # The connection is about to replace it, as it expects a handler to start later.
             loop.call_soon(self._keep, callback)
-        if self.exchange and not is_inner:
-            self._runtime.exchanges[exchange] = Running(handler, task, self)
         return task
 
     def _keep(self, callback: Callable[[], None]) -> None:
