@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 from tornado_chassis.application import Application
 from tornado_chassis.counts import MAX_NAMES
@@ -113,17 +114,14 @@ class TestWebSockets(CountsTest):
         second.close()
         await self.until(lambda: self.app.runtime.open_websockets == 0)
 
-    def test_close_codes(self) -> None:
-        async def talk() -> None:
-            for code in codes:
-                client = await self.websocket()
-                client.close(code, "why" if code else None)
-                await client.read_message()
-            await self.until(lambda: len(Echo.closed) == len(codes))
-
+    async def test_close_codes(self) -> None:
         codes = (1000, 1001, 1001, 1014, 3000, 4321, 4999, None)
         Echo.closed.clear()
-        self.run_async(talk)
+        for code in codes:
+            client = await self.websocket()
+            client.close(code, "why" if code else None)
+            await client.read_message()
+        await self.until(lambda: len(Echo.closed) == len(codes))
         assert self.totals("websocket_closes") == [
             ({"code": "1000"}, 1),
             ({"code": "1001"}, 2),
@@ -136,9 +134,7 @@ class TestWebSockets(CountsTest):
         assert Echo.closed == [(code, "why" if code else None) for code in codes]
 
     async def test_lost_connection_and_failing_handler(self) -> None:
-        lost = await self.websocket()
-        assert lost.protocol
-        assert lost.protocol.stream
+        lost: Any = await self.websocket()
         lost.protocol.stream.close()
         failing = await self.websocket()
         await failing.write_message("boom")

@@ -263,10 +263,6 @@ class TeamTest(ChassisTest):
         assert self.app.runtime.body_bytes == 0
         return ended.route, ended.status
 
-    def until_one(self) -> tuple[str, int]:
-        self.run_async(lambda: self.until(lambda: self.recorder.ended))
-        return self.one()
-
     def leave(self, path: str = "/slow") -> None:
         """Reads the first bytes, and goes away."""
 
@@ -353,21 +349,17 @@ class TestConnections(TeamTest):
             assert self.one() == (route, 499)
             assert self.recorder.failed == []
 
-    def test_close_callback_of_a_team_s_own_is_called(self) -> None:
+    async def test_close_callback_of_a_team_s_own_is_called(self) -> None:
         for on in ("connection", "stream"):
             self.recorder.clear()
             OwnCallback.left = 0
             Slow.entered.clear()
-
-            async def leave(on: str = on) -> None:
-                _, writer = await self.connect()
-                writer.write(f"GET /callback/{on} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-                await Slow.entered.wait()
-                writer.close()
-                await self.until(lambda: OwnCallback.left)
-
-            self.run_async(leave)
-            assert self.until_one() == ("/callback/{1}", 499)
+            _, writer = await self.connect()
+            writer.write(f"GET /callback/{on} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await Slow.entered.wait()
+            writer.close()
+            await self.until(lambda: OwnCallback.left and self.recorder.ended)
+            assert self.one() == ("/callback/{1}", 499)
 
     def test_handlers_reach_all_that_is_public_of_tornado_s_own(self) -> None:
         answer = json.loads(self.fetch("/reach").body)
@@ -385,20 +377,18 @@ class TestConnections(TeamTest):
             self.raw(head + rest)
             assert self.one() == ("/upload", status)
 
-    def test_websocket_of_another_client_that_has_closed_is_a_failure(self) -> None:
-        async def talk() -> None:
-            gone = await self.websocket("/socket")
-            gone.close()
-            await gone.read_message()
-            await self.until(lambda: not self.app.runtime.websockets)
-            here = await self.websocket("/socket")
-            await here.write_message("all")
-            assert await here.read_message() is None
-
-        self.run_async(talk)
+    async def test_websocket_of_another_client_that_has_closed_is_a_failure(self) -> None:
+        gone = await self.websocket("/socket")
+        gone.close()
+        await gone.read_message()
+        await self.until(lambda: not self.app.runtime.websockets)
+        here = await self.websocket("/socket")
+        await here.write_message("all")
+        assert await here.read_message() is None
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
         self.recorder.clear()
-        assert self.fetch("/broadcast").code == 500
+        broadcast = self.http_client.fetch(self.get_url("/broadcast"), raise_error=False)
+        assert (await broadcast).code == 500
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
 
 
@@ -446,16 +436,14 @@ class TestTargets(TeamTest):
         assert self.fetch("/function", method="POST", headers=form, body="-").code == 400
         assert self.recorder.failed == []
 
-    def test_target_that_does_not_answer_is_waited_for_by_a_stop(self) -> None:
-        async def stop() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
-            await self.until(lambda: self.app.runtime.in_flight)
-            assert server._in_flight(self.app.runtime).startswith("1 request: GET /silent")
-            writer.close()
-
-        self.run_async(stop)
-        assert self.until_one() == ("/silent", 499)
+    async def test_target_that_does_not_answer_is_waited_for_by_a_stop(self) -> None:
+        _, writer = await self.connect()
+        writer.write(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
+        await self.until(lambda: self.app.runtime.in_flight)
+        assert server._in_flight(self.app.runtime).startswith("1 request: GET /silent")
+        writer.close()
+        await self.until(lambda: self.recorder.ended)
+        assert self.one() == ("/silent", 499)
 
 
 class TestForgery(TeamTest):
@@ -468,20 +456,15 @@ class TestForgery(TeamTest):
         app.settings["xsrf_cookies"] = True
         return app
 
-    def test_statuses(self) -> None:
-        async def ask() -> list[int]:
-            paths = ("/nowhere", "/unmade", "/hello/x")
-            statuses = [await post(path) for path in paths]
-            async with self.busy():
-                return [*statuses, await post("/hello/x")]
-
+    async def test_statuses(self) -> None:
         async def post(path: str) -> int:
             url = self.get_url(path)
-            return (
-                await self.http_client.fetch(url, method="POST", body="", raise_error=False)
-            ).code
+            answer = self.http_client.fetch(url, method="POST", body="", raise_error=False)
+            return (await answer).code
 
-        assert self.run_async(ask) == [404, 500, 403, 503]
+        assert [await post(path) for path in ("/nowhere", "/unmade", "/hello/x")] == [404, 500, 403]
+        async with self.busy():
+            assert await post("/hello/x") == 503
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")

@@ -117,6 +117,8 @@ class ChassisTest(ServiceTest):
     @contextlib.asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
         """A block with `/slow` in flight, which is answered at its end or when `Slow` is let go."""
+        Slow.entered.clear()
+        Slow.release.clear()
         slow = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
         await Slow.entered.wait()
         yield
