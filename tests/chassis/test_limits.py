@@ -479,7 +479,7 @@ class TestStalled(TestUnread):
         # For longer than the timeout, but never stalled.
         while data := await reader.read(1024 * 1024):
             size += len(data)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
         assert size > Big.SIZE
 
     async def test_client_that_pipelines_and_never_reads_is_cut(self) -> None:

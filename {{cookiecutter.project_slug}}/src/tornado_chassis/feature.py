@@ -203,7 +203,7 @@ class Runtime:
         self.arriving: set[Exchange] = set()
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
-        #: The open connections and how many there may be, None if that is not known or limited; and
+        #: The open connections and how many there may be, None if not known or not limited; and
         #: whether none of them is idle or free.
         self.connections: Sized | None = None
         self.max_connections: int | None = None
