@@ -8,7 +8,6 @@ import time
 import weakref
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 from tornado import web
@@ -314,20 +313,6 @@ class TestApplication(ChassisTest):
         socket.close()
         assert (self.one().route, self.one().status) == ("/ws", 101)
         assert [str(error) for error in self.recorder.failed] == ["boom in a message"]
-
-    def test_malformed_request_reaches_nobody(self) -> None:
-        answer = self.raw(b"GET\x00/ HTTP/1.1\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert self.recorder.started == []
-        assert self.fetch("/").code == 200
-
-    def test_body_over_the_limit_reaches_nobody(self) -> None:
-        answer = self.raw(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 413 ")
-        problem = json.loads(answer.partition(b"\r\n\r\n")[2])
-        assert problem == {"title": HTTPStatus(413).phrase, "status": 413}
-        assert self.recorder.started == []
-        assert self.app.runtime.in_flight == 0
 
     async def test_context_is_the_exchange_s_own(self) -> None:
         reader, writer = await self.connect()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import struct
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -375,7 +376,7 @@ class TestUnreadable(AdmissionTest):
         head, _, body = answer.partition(b"\r\n\r\n")
         status = int(head.split()[1])
         assert b"application/problem+json" in head
-        assert json.loads(body)["status"] == status
+        assert json.loads(body) == {"title": HTTPStatus(status).phrase, "status": status}
         self.run_async(lambda: self.until(lambda: self.recorder.rejected))
         assert self.app.runtime.in_flight == 0
         return status
@@ -396,11 +397,14 @@ class TestUnreadable(AdmissionTest):
                 "too_large",
                 post + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size,
             ),
+            (413, "too_large", post + b"Content-Length: 999999\r\n\r\n"),
             (400, "malformed", b"GET / HTTP/1.1\r\n\r\n" + b"x" * 999_999),
+            (400, "malformed", b"GET\x00/ HTTP/1.1\r\n\r\n"),
         ):
             self.recorder.clear()
             assert self.rejection(request) == status
-            assert self.recorder.rejected == [reason]
+            assert (self.recorder.rejected, self.recorder.started) == ([reason], [])
+        assert self.fetch("/").code == 200
 
     def test_number_of_arguments_is_limited(self) -> None:
         request = b"GET /?" + b"a&" * 1000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
