@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from tornado_chassis.application import Application
 from tornado_chassis.counts import MAX_NAMES
 from tornado_chassis.feature import Feature
 
 from .routes import Echo
-from .testing import ChassisTest, Recorder
+from .testing import ChassisTest, RecordedTest
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -44,13 +43,7 @@ class CountsTest(ChassisTest):
         return total
 
 
-class TestRefusals(CountsTest):
-    def get_app(self) -> Application:
-        app = super().get_app()
-        self.recorder = Recorder()
-        self.recorder.record(app)
-        return app
-
+class TestRefusals(RecordedTest, CountsTest):
     def get_httpserver_options(self) -> dict[str, object]:
         limits = {"max_header_size": 2048, "idle_connection_timeout": 0.2, "body_timeout": 0.2}
         return {**super().get_httpserver_options(), **limits}

@@ -13,7 +13,6 @@ from tornado.web import RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, websocket_connect
 from tornado_chassis import limits, websockets
 from tornado_chassis.admin import AllowedHosts
-from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange, Rejection
 from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler
@@ -23,7 +22,7 @@ from tornado_chassis.testing import UNWATCHED
 
 from .routes import ROUTES, Big, Slow
 from .settings import Settings
-from .testing import ChassisTest, Recorder
+from .testing import RecordedTest, Recorder
 
 NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /hello/x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
@@ -102,16 +101,9 @@ class Waiting(JsonHandler):
         self.finish("waited")
 
 
-class Patient(Waiting):
-    request_timeout = None
-
-
-class Unhurried(Waiting):
-    request_timeout = 60
-
-
-class Hasty(Waiting):
-    request_timeout = 0.01
+Patient, Unhurried, Hasty = (
+    type("Timed", (Waiting,), {"request_timeout": seconds}) for seconds in (None, 60, 0.01)
+)
 
 
 class Deaf(Waiting):
@@ -140,7 +132,7 @@ class PatientUpload(Waiting):
     put = Waiting.get
 
 
-class AdmissionTest(ChassisTest):
+class AdmissionTest(RecordedTest):
     def make_service(self) -> Service:
         Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
         Waiting.cancelled = 0
@@ -161,12 +153,6 @@ class AdmissionTest(ChassisTest):
             (r"/holding", Holding),
         ]
         return Service(read(Settings, UNWATCHED | self.environ), [*ROUTES, *own])
-
-    def get_app(self) -> Application:
-        app = super().get_app()
-        self.recorder = Recorder()
-        self.recorder.record(app)
-        return app
 
     def assert_rejected(self, total: int = 1) -> None:
         """One request was rejected, the last of so many: started once, ended once, no failure."""

@@ -36,7 +36,7 @@ from tornado_chassis.testing import UNWATCHED
 
 from .routes import ROUTES, Slow
 from .settings import Settings
-from .testing import ChassisTest, Recorder
+from .testing import RecordedTest
 
 
 class Kind(type):
@@ -219,7 +219,7 @@ class Unmade(RequestHandler):
         raise LookupError("no pool")
 
 
-class TeamTest(ChassisTest):
+class TeamTest(RecordedTest):
     def make_service(self) -> Service:
         Slow.entered, Slow.release, Late.release = (asyncio.Event() for _ in range(3))
         NamedSocket.sockets.clear()
@@ -248,12 +248,6 @@ class TeamTest(ChassisTest):
         ]
         settings = read(Settings, UNWATCHED | self.environ)
         return Service(settings, [*own, *ROUTES])
-
-    def get_app(self) -> Application:
-        app = super().get_app()
-        self.recorder = Recorder()
-        self.recorder.record(app)
-        return app
 
     def one(self) -> tuple[str, int]:
         """Route and status of the one request that there was."""

@@ -152,6 +152,16 @@ class ChassisTest(ServiceTest):
         self.run_async(leave)
 
 
+class RecordedTest(ChassisTest):
+    """Keeps in `recorder` what the features are notified of."""
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.recorder = Recorder()
+        self.recorder.record(app)
+        return app
+
+
 class Process:
     """The service as a process of its own."""
 
