@@ -531,8 +531,6 @@ class TestRequestLines(ChassisTest):
         logging_feature.logs_requests = True
         for features, count in (([], 1), ([logging_feature], 0)):
             logged: list[RequestHandler] = []
-            self._app.__init__(  # type: ignore[misc]
-                ROUTES, features, log_function=logged.append
-            )
-            self.fetch("/hello/a")
+            port = self.serve(Application(ROUTES, features, log_function=logged.append))
+            self.fetch(f"http://127.0.0.1:{port}/hello/a")
             assert len(logged) == count
