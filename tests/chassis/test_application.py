@@ -6,11 +6,8 @@ import json
 import logging
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any, ClassVar
 
 from tornado import web
@@ -168,6 +165,16 @@ class OfOwn(Own):
     pass
 
 
+class OfItsOwn(Own):
+    """Sets what the chassis relies on, in the instance."""
+
+    def initialize(self) -> None:
+        self.log_exception = self.keep  # type: ignore[method-assign]
+
+    def keep(self, typ: Any, value: Any, tb: Any) -> None:
+        Own.logged.append(typ.__name__)
+
+
 def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("418 I'm a Teapot", [("Content-Type", "text/plain"), ("Content-Length", "5")])
     return [b"short"]
@@ -196,6 +203,7 @@ class TestApplication(ChassisTest):
             (r"/upstream", Upstream),
             (r"/own", OfOwn),
             (r"/own/(\w+)", OfOwn),
+            (r"/instance/(\w+)", OfItsOwn),
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
             (r"/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)}),
             (r"/inner/.*", FallbackHandler, {"fallback": inner}),
@@ -220,44 +228,36 @@ class TestApplication(ChassisTest):
         assert (exchange.method, exchange.status, exchange.error_type) == ("GET", 200, "")
         assert 0 < exchange.duration < 10
 
-    def test_unmatched_path_has_no_route(self) -> None:
-        self.fetch("/nowhere")
-        exchange = self.one()
-        assert (exchange.route, exchange.status) == ("", 404)
-        assert exchange.error is None
-
-    def test_static_file(self) -> None:
-        self.fetch("/static/testing.py")
-        assert (self.one().route, self.one().status) == ("/static/{path}", 200)
-
-    def test_redirect(self) -> None:
-        self.fetch("/old", follow_redirects=False)
-        assert (self.one().route, self.one().status) == ("/old", 301)
+    def test_route_and_status_whatever_answers(self) -> None:
+        for path, route, status in (
+            ("/nowhere", "", 404),
+            ("/static/testing.py", "/static/{path}", 200),
+            ("/old", "/old", 301),
+            ("/inner/boom", "/inner/.*", 500),
+        ):
+            self.recorder.clear()
+            assert self.fetch(path, follow_redirects=False).code == status
+            exchange = self.one()
+            assert (exchange.route, exchange.status) == (route, status)
+            assert (exchange.error is None) == (status != 500)
 
     def test_unknown_method_is_other(self) -> None:
         self.raw(b"BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert (self.one().method, self.one().status) == ("_OTHER", 405)
 
-    def test_exception(self) -> None:
-        assert self.fetch("/boom").code == 500
-        exchange = self.one()
-        assert exchange.status == 500
-        assert exchange.error_type == "ValueError"
-        assert self.recorder.failed == [exchange.error]
-
-    def test_http_error_of_500_and_up_is_an_error(self) -> None:
-        for status in (500, 503):
+    def test_exception_and_http_error_of_500_and_up_is_a_failure(self) -> None:
+        for path, status, error_type in (
+            ("/boom", 500, "ValueError"),
+            ("/status/500", 500, "500"),
+            ("/status/503", 503, "503"),
+            ("/upstream", 500, "StreamClosedError"),  # lost to another server
+        ):
             self.recorder.clear()
-            assert self.fetch(f"/status/{status}").code == status
-            assert self.one().error_type == str(status)
-            assert len(self.recorder.failed) == 1
-
-    def test_connection_that_is_lost_to_another_server_is_an_error(self) -> None:
-        assert self.fetch("/upstream").code == 500
-        assert self.one().error_type == "StreamClosedError"
-        assert len(self.recorder.failed) == 1
-
-    def test_http_error_below_500_is_none(self) -> None:
+            assert self.fetch(path).code == status
+            exchange = self.one()
+            assert (exchange.status, exchange.error_type) == (status, error_type)
+            assert self.recorder.failed == [exchange.error]
+        self.recorder.clear()
         assert self.fetch("/status/403").code == 403
         assert self.one().error_type == ""
         assert self.recorder.failed == []
@@ -274,20 +274,21 @@ class TestApplication(ChassisTest):
         assert [str(error) for error in self.recorder.failed] == ["after finish"]
 
     def test_client_that_goes_away_reads_499(self) -> None:
-        self.leave()
-        assert self.one().status == 499
-        assert self.recorder.failed == []
+        for path in ("/slow", "/inner/slow"):
+            self.recorder.clear()
+            Slow.entered.clear()
+            Slow.release.clear()
+            self.leave(path)
+            assert self.one().status == 499
+            assert self.recorder.failed == []
 
-    def test_client_that_goes_away_from_a_stream_is_no_failure(self) -> None:
-        async def leave() -> None:
+    async def test_client_that_goes_away_from_a_stream_is_no_failure(self) -> None:
+        with self.assertNoLogs("tornado.general", "ERROR"):
             reader, writer = await self.connect()
             writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"more")
             writer.close()
             await self.until(lambda: Stream.failed)
-
-        with self.assertNoLogs("tornado.general", "ERROR"):
-            self.run_async(leave)
         assert self.one().status == 499
         assert self.recorder.failed == []
 
@@ -313,20 +314,6 @@ class TestApplication(ChassisTest):
         assert (self.one().route, self.one().status) == ("/ws", 101)
         assert [str(error) for error in self.recorder.failed] == ["boom in a message"]
 
-    def test_malformed_request_reaches_nobody(self) -> None:
-        answer = self.raw(b"GET\x00/ HTTP/1.1\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert self.recorder.started == []
-        assert self.fetch("/").code == 200
-
-    def test_body_over_the_limit_reaches_nobody(self) -> None:
-        answer = self.raw(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
-        assert answer.startswith(b"HTTP/1.1 413 ")
-        problem = json.loads(answer.partition(b"\r\n\r\n")[2])
-        assert problem == {"title": HTTPStatus(413).phrase, "status": 413}
-        assert self.recorder.started == []
-        assert self.app.runtime.in_flight == 0
-
     async def test_context_is_the_exchange_s_own(self) -> None:
         reader, writer = await self.connect()
         writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -335,7 +322,15 @@ class TestApplication(ChassisTest):
         writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\nX-Request-ID: second\r\n\r\n")
         answer = await reader.readuntil(b"}}")
         writer.write(b"nonsense\r\n\r\n")
-        with self.assertLogs(rejections.log, "INFO"), ids_of_log_records() as ids:
+        ids: list[dict[str, str]] = []
+
+        def keep(record: logging.LogRecord) -> bool:
+            ids.append(dict(correlation.get()))
+            return True
+
+        rejections.log.addFilter(keep)
+        self.addCleanup(rejections.log.removeFilter, keep)
+        with self.assertLogs(rejections.log, "INFO"):
             await reader.read()
         assert ids == [{}]
         writer.close()
@@ -412,16 +407,16 @@ class TestApplication(ChassisTest):
         assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
 
     def test_handler_that_cannot_be_made_is_a_500(self) -> None:
-        response = self.fetch("/unmade", headers={"X-Request-ID": "r1"})
-        assert response.code == 500
-        assert json.loads(response.body)["request_id"] == "r1"
-        assert (self.one().route, self.one().status) == ("/unmade", 500)
-        assert self.one().error_type == "LookupError"
-        assert len(self.recorder.failed) == 1
-
-    def test_upload_whose_handler_cannot_be_made_is_a_500(self) -> None:
-        assert self.fetch("/unmade/upload", method="PUT", body="all of it").code == 500
-        assert (self.one().status, self.one().error_type) == (500, "LookupError")
+        for method, route in (("GET", "/unmade"), ("PUT", "/unmade/upload")):
+            self.recorder.clear()
+            body = "all of it" if method == "PUT" else None
+            response = self.fetch(route, method=method, body=body, headers={"X-Request-ID": "r1"})
+            assert response.code == 500
+            assert json.loads(response.body)["request_id"] == "r1"
+            exchange = self.one()
+            assert (exchange.route, exchange.status) == (route, 500)
+            assert exchange.error_type == "LookupError"
+            assert len(self.recorder.failed) == 1
 
     def test_exception_while_the_body_arrives_is_a_500(self) -> None:
         for path in ("/broken", "/broken/later"):
@@ -443,38 +438,22 @@ class TestApplication(ChassisTest):
         assert response.headers["X-Request-ID"] == "r1"
         assert (self.one().route, self.one().status) == ("/wsgi", 418)
 
-    def test_wsgi_application_answers_once(self) -> None:
-        request = b"GET /wsgi HTTP/1.1\r\nHost: a\r\n"
-        answers = self.raw(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+    def test_wsgi_application_answers_once_and_is_a_500_if_it_raises(self) -> None:
+        request = b"GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n"
+        last = request % (b"wsgi", b"Connection: close\r\n")
+        answers = self.raw(request % (b"wsgi", b"") + last)
         assert answers.count(b"HTTP/1.1 ") == answers.count(b"short") == 2
-
-    def test_wsgi_application_that_raises_is_a_500(self) -> None:
-        answers = self.raw(
-            b"GET /failing HTTP/1.1\r\nHost: a\r\n\r\n"
-            b"GET /wsgi HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )
+        self.recorder.clear()
+        answers = self.raw(request % (b"failing", b"") + last)
         assert [answers[:13], answers[-5:]] == [b"HTTP/1.1 500 ", b"short"]
         assert [each.status for each in self.recorder.ended] == [500, 418]
         assert [each.route for each in self.recorder.ended] == ["/failing", "/wsgi"]
         assert [str(each) for each in self.recorder.failed] == ["not yet"]
         assert self.app.runtime.in_flight == 0
 
-    def test_application_behind_a_fallback(self) -> None:
-        assert self.fetch("/inner/boom").code == 500
-        assert (self.one().route, self.one().status) == ("/inner/.*", 500)
-
     def test_application_behind_a_fallback_answers_in_pieces(self) -> None:
         assert self.fetch("/inner/pieces").body == b"one two three"
         assert self.one().status == 200
-
-    async def test_client_that_goes_away_from_a_fallback(self) -> None:
-        _, writer = await self.connect()
-        writer.write(b"GET /inner/slow HTTP/1.1\r\nHost: a\r\n\r\n")
-        await Slow.entered.wait()
-        writer.close()
-        await self.until(lambda: not self.app.runtime.in_flight)
-        Slow.release.set()
-        assert self.one().status == 499
 
     def test_handler_s_own_clear_and_log_exception_are_called(self) -> None:
         Own.logged.clear()
@@ -486,11 +465,17 @@ class TestApplication(ChassisTest):
         assert [type(each) for each in Own.logged] == [ValueError, HTTPError]
         assert [str(each) for each in self.recorder.failed] == ["boom"]
 
+    def test_log_exception_that_initialize_sets_is_called(self) -> None:
+        Own.logged.clear()
+        assert self.fetch("/instance/boom").code == 500
+        assert Own.logged == ["ValueError"]
+        assert [str(each) for each in self.recorder.failed] == ["boom"]
+
     def test_class_of_a_handler_stays_one(self) -> None:
         self.fetch("/own")
         self.fetch("/own/boom")
         assert [each.route for each in self.recorder.ended] == ["/own", "/own/{1}"]
-        assert Own.subclasses == 1  # OfOwn, and nothing that was made of it since
+        assert Own.subclasses == 2  # those above, and nothing that was made of them since
         (rule,) = [each for each in self.app.wildcard_router.rules if each.target is OfOwn][:1]
         assert rule.target is OfOwn
 
@@ -511,24 +496,6 @@ class TestApplication(ChassisTest):
             )
         assert any("400 POST /: Invalid body: " in line for line in logs.output)
         assert "secret" not in "".join(logs.output)
-
-
-@contextmanager
-def ids_of_log_records() -> Iterator[list[dict[str, str]]]:
-    """The ids that a log record made meanwhile would carry."""
-    ids: list[dict[str, str]] = []
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            ids.append(dict(correlation.get()))
-
-    handler = Handler()
-    logger = rejections.log
-    logger.addHandler(handler)
-    try:
-        yield ids
-    finally:
-        logger.removeHandler(handler)
 
 
 class Nested(Feature):
@@ -559,25 +526,11 @@ class TestOrder(ChassisTest):
 
 
 class TestRequestLines(ChassisTest):
-    lines_of_tornado = 1
-
-    def get_app(self) -> Application:
-        super().get_app()
-        self.app = self.service.app = Application(ROUTES)
-        return self.app
-
     def test_tornado_writes_lines_if_no_feature_does(self) -> None:
-        logged: list[RequestHandler] = []
-        self.app.settings["log_function"] = logged.append
-        self.fetch("/hello/a")
-        assert len(logged) == self.lines_of_tornado
-
-
-class TestRequestLinesOfAFeature(TestRequestLines):
-    lines_of_tornado = 0
-
-    def get_app(self) -> Application:
-        super().get_app()
-        feature = Feature()
-        feature.logs_requests = True
-        return self.observed_by(feature)
+        logging_feature = Feature()
+        logging_feature.logs_requests = True
+        for features, count in (([], 1), ([logging_feature], 0)):
+            logged: list[RequestHandler] = []
+            port = self.serve(Application(ROUTES, features, log_function=logged.append))
+            self.fetch(f"http://127.0.0.1:{port}/hello/a")
+            assert len(logged) == count

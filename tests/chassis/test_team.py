@@ -26,7 +26,7 @@ from tornado.httputil import (
 )
 from tornado.routing import Router
 from tornado.testing import bind_unused_port
-from tornado.web import FallbackHandler, RequestHandler, StaticFileHandler, stream_request_body
+from tornado.web import FallbackHandler, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler
 from tornado_chassis import limits, server
 from tornado_chassis.application import Application, _name_routes
@@ -36,7 +36,7 @@ from tornado_chassis.testing import UNWATCHED
 
 from .routes import ROUTES, Slow
 from .settings import Settings
-from .testing import ChassisTest, Recorder
+from .testing import RecordedTest
 
 
 class Kind(type):
@@ -125,13 +125,6 @@ class Late(RequestHandler):
         self.request.connection.finish()  # type: ignore[union-attr]
 
 
-class Pieces(RequestHandler):
-    async def get(self) -> None:
-        while True:
-            self.write("x" * 65536)
-            await self.flush()
-
-
 class OwnCallback(RequestHandler):
     left = 0
 
@@ -156,15 +149,6 @@ class Reach(RequestHandler):
         missing = [name for name in names if not hasattr(connection, name)]
         has_set = tornados.no_keep_alive, tornados._max_body_size == 7
         self.finish({"missing": missing, "has set": has_set})
-
-
-@stream_request_body
-class Upload(RequestHandler):
-    def data_received(self, chunk: bytes) -> None:
-        pass
-
-    def post(self) -> None:
-        self.finish("uploaded")
 
 
 class Answer(HTTPMessageDelegate):
@@ -235,11 +219,14 @@ class Unmade(RequestHandler):
         raise LookupError("no pool")
 
 
-class TeamTest(ChassisTest):
+class TeamTest(RecordedTest):
     def make_service(self) -> Service:
         Slow.entered, Slow.release, Late.release = (asyncio.Event() for _ in range(3))
         NamedSocket.sockets.clear()
-        inner = [("/inner/failing", Failing), ("/inner/silent", Silent), (r"/inner/hello", Named)]
+        inner, fallback = (
+            [(f"{at}/failing", Failing), (f"{at}/silent", Silent), (f"{at}/hello", Named)]
+            for at in ("/inner", "/fallback")
+        )
         self.directory = tempfile.TemporaryDirectory()
         self.addCleanup(self.directory.cleanup)
         own = [
@@ -248,10 +235,8 @@ class TeamTest(ChassisTest):
             ("/socket", NamedSocket),
             ("/broadcast", Broadcast),
             ("/late", Late),
-            ("/pieces", Pieces),
             ("/callback/(.*)", OwnCallback),
             ("/reach", Reach),
-            ("/upload", Upload),
             ("/unmade", Unmade),
             ("/files/(?P<path>.*)", StaticFileHandler, {"path": self.directory.name}),
             ("/function", function),
@@ -259,20 +244,10 @@ class TeamTest(ChassisTest):
             ("/answers", Answers()),
             ("/stages/.*", Stages()),
             ("/inner/.*", web.Application(inner)),
-            ("/fallback/.*", FallbackHandler, {"fallback": web.Application(self.moved(inner))}),
+            ("/fallback/.*", FallbackHandler, {"fallback": web.Application(fallback)}),
         ]
         settings = read(Settings, UNWATCHED | self.environ)
         return Service(settings, [*own, *ROUTES])
-
-    @staticmethod
-    def moved(rules: list[Any]) -> list[Any]:
-        return [(path.replace("inner", "fallback"), target) for path, target in rules]
-
-    def get_app(self) -> Application:
-        app = super().get_app()
-        self.recorder = Recorder()
-        self.recorder.record(app)
-        return app
 
     def one(self) -> tuple[str, int]:
         """Route and status of the one request that there was."""
@@ -282,17 +257,14 @@ class TeamTest(ChassisTest):
         assert self.app.runtime.body_bytes == 0
         return ended.route, ended.status
 
-    def until_one(self) -> tuple[str, int]:
-        self.run_async(lambda: self.until(lambda: self.recorder.ended))
-        return self.one()
-
-    def leave(self, path: str = "/pieces") -> None:
+    def leave(self, path: str = "/slow") -> None:
         """Reads the first bytes, and goes away."""
 
         async def leave() -> None:
             reader, writer = await self.connect()
             writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            await reader.readuntil(b"\r\n\r\nx" if "files" in path else b"xxx")
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(3)
             # With a reset, as a browser's tab would.
             reset = struct.pack("ii", 1, 0)
             sock = writer.get_extra_info("socket")
@@ -363,63 +335,54 @@ class TestTimes(TeamTest):
 
 
 class TestConnections(TeamTest):
-    def test_client_that_leaves_during_a_flush_is_no_failure(self) -> None:
-        self.leave()
-        assert self.one() == ("/pieces", 499)
-        assert self.recorder.failed == []
-
-    def test_client_that_leaves_during_a_file_is_no_failure(self) -> None:
+    def test_client_that_leaves_during_a_flush_or_a_file_is_no_failure(self) -> None:
         Path(self.directory.name, "large").write_bytes(b"x" * 16_000_000)
-        self.leave("/files/large")
-        assert self.one() == ("/files/{path}", 499)
-        assert self.recorder.failed == []
+        for path, route in (("/stream", "/stream"), ("/files/large", "/files/{path}")):
+            self.recorder.clear()
+            self.leave(path)
+            assert self.one() == (route, 499)
+            assert self.recorder.failed == []
 
-    def test_close_callback_of_a_team_s_own_is_called(self) -> None:
+    async def test_close_callback_of_a_team_s_own_is_called(self) -> None:
         for on in ("connection", "stream"):
             self.recorder.clear()
             OwnCallback.left = 0
             Slow.entered.clear()
-
-            async def leave(on: str = on) -> None:
-                _, writer = await self.connect()
-                writer.write(f"GET /callback/{on} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-                await Slow.entered.wait()
-                writer.close()
-                await self.until(lambda: OwnCallback.left)
-
-            self.run_async(leave)
-            assert self.until_one() == ("/callback/{1}", 499)
+            _, writer = await self.connect()
+            writer.write(f"GET /callback/{on} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await Slow.entered.wait()
+            writer.close()
+            await self.until(lambda: OwnCallback.left and self.recorder.ended)
+            assert self.one() == ("/callback/{1}", 499)
 
     def test_handlers_reach_all_that_is_public_of_tornado_s_own(self) -> None:
         answer = json.loads(self.fetch("/reach").body)
         assert answer == {"missing": [], "has set": [True, True]}
 
-    def test_body_that_is_malformed_is_a_400_and_not_the_client_s_leave(self) -> None:
-        for body in (b"zz\r\n", b"2\r\nokXX", b"2\r\nok\r\n0\r\nXX", b"9" * 99):
-            self.recorder.clear()
-            head = b"POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-            self.raw(head + body)
-            assert self.one() == ("/upload", 400)
-
-    def test_body_that_does_not_come_in_time_is_a_408(self) -> None:
+    def test_body_that_is_malformed_or_late_is_not_the_client_s_leave(self) -> None:
         self.http_server.conn_params.body_timeout = 0.01
-        self.raw(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
-        assert self.one() == ("/upload", 408)
+        head = b"PUT /upload HTTP/1.1\r\nHost: a\r\n"
+        malformed = b"zz\r\n", b"2\r\nokXX", b"2\r\nok\r\n0\r\nXX", b"9" * 99
+        for status, rest in (
+            *((400, b"Transfer-Encoding: chunked\r\n\r\n" + each) for each in malformed),
+            (408, b"Content-Length: 9\r\n\r\nhalf"),
+        ):
+            self.recorder.clear()
+            self.raw(head + rest)
+            assert self.one() == ("/upload", status)
 
-    def test_websocket_of_another_client_that_has_closed_is_a_failure(self) -> None:
-        async def talk() -> None:
-            gone = await self.websocket("/socket")
-            gone.close()
-            await gone.read_message()
-            await self.until(lambda: not self.app.runtime.websockets)
-            here = await self.websocket("/socket")
-            await here.write_message("all")
-            assert await here.read_message() is None
-
-        self.run_async(talk)
+    async def test_websocket_of_another_client_that_has_closed_is_a_failure(self) -> None:
+        gone = await self.websocket("/socket")
+        gone.close()
+        await gone.read_message()
+        await self.until(lambda: not self.app.runtime.websockets)
+        here = await self.websocket("/socket")
+        await here.write_message("all")
+        assert await here.read_message() is None
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
         self.recorder.clear()
-        assert self.fetch("/broadcast").code == 500
+        broadcast = self.http_client.fetch(self.get_url("/broadcast"), raise_error=False)
+        assert (await broadcast).code == 500
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
 
 
@@ -467,16 +430,14 @@ class TestTargets(TeamTest):
         assert self.fetch("/function", method="POST", headers=form, body="-").code == 400
         assert self.recorder.failed == []
 
-    def test_target_that_does_not_answer_is_waited_for_by_a_stop(self) -> None:
-        async def stop() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
-            await self.until(lambda: self.app.runtime.in_flight)
-            assert server._in_flight(self.app.runtime).startswith("1 request: GET /silent")
-            writer.close()
-
-        self.run_async(stop)
-        assert self.until_one() == ("/silent", 499)
+    async def test_target_that_does_not_answer_is_waited_for_by_a_stop(self) -> None:
+        _, writer = await self.connect()
+        writer.write(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
+        await self.until(lambda: self.app.runtime.in_flight)
+        assert server._in_flight(self.app.runtime).startswith("1 request: GET /silent")
+        writer.close()
+        await self.until(lambda: self.recorder.ended)
+        assert self.one() == ("/silent", 499)
 
 
 class TestForgery(TeamTest):
@@ -489,21 +450,15 @@ class TestForgery(TeamTest):
         app.settings["xsrf_cookies"] = True
         return app
 
-    def test_statuses(self) -> None:
-        async def ask() -> list[int]:
-            async def post(path: str) -> int:
-                url = self.get_url(path)
-                answer = await self.http_client.fetch(
-                    url, method="POST", body="", raise_error=False
-                )
-                return answer.code
+    async def test_statuses(self) -> None:
+        async def post(path: str) -> int:
+            url = self.get_url(path)
+            answer = self.http_client.fetch(url, method="POST", body="", raise_error=False)
+            return (await answer).code
 
-            statuses = [await post("/nowhere"), await post("/unmade"), await post("/hello/x")]
-            async with self.busy():
-                statuses.append(await post("/hello/x"))
-            return statuses
-
-        assert self.run_async(ask) == [404, 500, 403, 503]
+        assert [await post(path) for path in ("/nowhere", "/unmade", "/hello/x")] == [404, 500, 403]
+        async with self.busy():
+            assert await post("/hello/x") == 503
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")

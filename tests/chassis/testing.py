@@ -117,6 +117,8 @@ class ChassisTest(ServiceTest):
     @contextlib.asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
         """A block with `/slow` in flight, which is answered at its end or when `Slow` is let go."""
+        Slow.entered.clear()
+        Slow.release.clear()
         slow = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
         await Slow.entered.wait()
         yield
@@ -135,12 +137,12 @@ class ChassisTest(ServiceTest):
 
         return self.run_async(exchange)
 
-    def leave(self) -> None:
-        """Asks for `/slow`, goes away before the answer, and lets it try to answer."""
+    def leave(self, path: str = "/slow") -> None:
+        """Asks for `Slow`, goes away before the answer, and lets it try to answer."""
 
         async def leave() -> None:
             _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             await Slow.entered.wait()
             writer.close()
             await self.until(lambda: not self.app.runtime.in_flight)
@@ -148,6 +150,16 @@ class ChassisTest(ServiceTest):
             await asyncio.sleep(0.01)
 
         self.run_async(leave)
+
+
+class RecordedTest(ChassisTest):
+    """Keeps in `recorder` what the features are notified of."""
+
+    def get_app(self) -> Application:
+        app = super().get_app()
+        self.recorder = Recorder()
+        self.recorder.record(app)
+        return app
 
 
 class Process:

@@ -138,12 +138,6 @@ class Server(HTTPServer):
             each.close()
         self._listening.clear()
 
-    def leave_to_parent(self) -> None:
-        """Closes its sockets in a child process, which would keep the port and the connections."""
-        for each in (*self._listening, *(stream.socket for stream in self._streams)):
-            if each:
-                each.close()
-
     def is_open(self) -> bool:
         return any(not stream.closed() for stream in self._streams)
 
@@ -173,12 +167,9 @@ class Server(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
-        status = getattr(getattr(server_conn, "stream", None), "rejected_with", 0)
-        if status not in (0, HTTPStatus.REQUEST_TIMEOUT):
-            self._rejected(server_conn, status)
-
-    def _rejected(self, connection: Any, status: int) -> None:
-        if isinstance(self.request_callback, Application):
+        connection: Any = server_conn
+        status = getattr(connection.stream, "rejected_with", 0)
+        if status and isinstance(self.request_callback, Application):
             rejected(connection.context, self.request_callback.runtime, status)
 
     def _accept(self, listening: socket.socket, events: int) -> None:
@@ -245,7 +236,6 @@ class Server(HTTPServer):
                 stream.begun_since, stream.begun_at = stream.waits_since, now
             elif now - stream.begun_at >= self._receive_timeout:
                 stream.reject(HTTPStatus.REQUEST_TIMEOUT)
-                self._rejected(connection, HTTPStatus.REQUEST_TIMEOUT)
         for stream in list(self._unread):
             if now - stream.last_read(now) >= self._stall_timeout:
                 self._cut(stream, f"nothing was read for {self._stall_timeout:g} s")
@@ -352,8 +342,11 @@ _servers: WeakSet[Server] = WeakSet()
 
 
 def _leave_to_parent() -> None:
+    """Closes all sockets in a child process, which would keep the port and the connections."""
     for server in _servers:
-        server.leave_to_parent()
+        for each in (*server._listening, *(stream.socket for stream in server._streams)):
+            if each:
+                each.close()
 
 
 if hasattr(os, "register_at_fork"):

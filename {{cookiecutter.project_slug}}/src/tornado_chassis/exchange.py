@@ -110,10 +110,10 @@ def contain(error: BaseException) -> None:
     """Lets the event loop raise an error that is to end the process, which Tornado would swallow
     here. Whatever a team's code raises costs only what it was called for."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        asyncio.get_running_loop().call_soon(_raise, error)
+        asyncio.get_running_loop().call_soon(reraise, error)
 
 
-def _raise(error: BaseException) -> None:
+def reraise(error: BaseException, *_: object) -> None:
     raise error
 
 

@@ -203,7 +203,7 @@ class Runtime:
         self.arriving: set[Exchange] = set()
         #: Sum of the `body_size` of the exchanges in flight.
         self.body_bytes = 0
-        #: The open connections and how many there may be, None if that is not known or limited; and
+        #: The open connections and how many there may be, None if not known or not limited; and
         #: whether none of them is idle or free.
         self.connections: Sized | None = None
         self.max_connections: int | None = None
@@ -215,13 +215,12 @@ class Runtime:
         #: Messages of WebSockets by direction, and closed WebSockets by code.
         self.websocket_messages = {"received": 0, "sent": 0}
         self.websocket_closes: Counter[str] = Counter()
-        #: By name, those methods of features that do something: most implement few of them.
+        #: By name, those methods that features have of their own: most have few.
         self._hooks: dict[str, list[Callable[..., Any]]] = {
             name: [getattr(each, name) for each in features if getattr(type(each), name) != method]
             for name, method in vars(Feature).items()
             if callable(method)
         }
-        # Kept at hand, as each request looks for them.
         self._on_headers = self._hooks["reject"]
         self._on_body = self._hooks["reject_body"]
         self._on_start = self._hooks["request_started"]
@@ -270,22 +269,18 @@ class Runtime:
     def admit(self, exchange: Exchange, size: int) -> Rejection | None:
         """Counts an exchange as in flight, and asks the features whether to reject it."""
         self.exchanges[exchange] = None
-        if size:
-            self._hold(exchange, size)
-        return self._rejection(self._on_headers, exchange)
+        return self._admit(self._on_headers, exchange, size)
 
     def admit_body(self, exchange: Exchange, size: int) -> Rejection | None:
         """Counts what a part of the body takes in memory, and asks the features."""
-        self._hold(exchange, size)
-        return self._rejection(self._on_body, exchange)
+        return self._admit(self._on_body, exchange, size)
 
-    def _hold(self, exchange: Exchange, size: int) -> None:
-        exchange.body_size += size
-        self.body_bytes += size
-
-    def _rejection(
-        self, hooks: Iterable[Callable[..., Any]], exchange: Exchange
+    def _admit(
+        self, hooks: list[Callable[..., Any]], exchange: Exchange, size: int
     ) -> Rejection | None:
+        if size:
+            exchange.body_size += size
+            self.body_bytes += size
         for hook in hooks:
             try:
                 rejection: Rejection | None = hook(exchange)

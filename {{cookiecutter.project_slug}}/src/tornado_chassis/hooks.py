@@ -15,12 +15,12 @@ from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
 from time import time
-from types import TracebackType
 from typing import Any, NamedTuple
 from weakref import ref
 
 from tornado import web
 from tornado.escape import json_encode
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import _CallableAdapter
 from tornado.httputil import (
     HTTPConnection,
@@ -43,9 +43,9 @@ from .exchange import (
     http_date,
     is_cancelled,
     methods_of,
+    reraise,
 )
 from .feature import Runtime
-from .rejections import rejected
 from .websockets import Socket
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ class Incoming(HTTPMessageDelegate):
     _copies = _field_bytes = 0
     #: Whether it has a body, and whether nobody will read that.
     _has_body = _drops = False
+    #: What a handler waits for that receives its body in parts.
+    _body: "asyncio.Future[None] | None" = None
 
     def __init__(
         self,
@@ -100,14 +102,14 @@ class Incoming(HTTPMessageDelegate):
             delegate = self._find_handler(request)
         except BaseException as error:
             # A router or a matcher of the team's.
-            delegate = _Unrouted(error)
+            delegate = _CallableAdapter(partial(reraise, error), outgoing)
         # A function, in place of a handler, is called with the whole body, too.
         waits_for_body, handler_class = isinstance(delegate, _CallableAdapter), None
         if isinstance(delegate, web._HandlerDelegate):
             handler_class = delegate.handler_class
             outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
             # It is called with what the class would be called with.
-            delegate.handler_class = partial(_make, handler_class, outgoing, False)  # type: ignore
+            delegate.handler_class = partial(_make, handler_class)  # type: ignore
             waits_for_body = not delegate.stream_request_body
         # Not `get()`, which is slow if there is no such header.
         lengths = headers.get_list("Content-Length")
@@ -128,9 +130,7 @@ class Incoming(HTTPMessageDelegate):
                 self._copies, self._field_bytes = (2, ARGUMENT_BYTES) if is_form else (1, 0)
                 # A probe needs none, and is exempt from limits.
                 self._drops = exchange.is_probe and not _reads_body(handler_class, exchange.method)
-        rejection = runtime.admit(exchange, size)
-        if rejection is not None:
-            # The body is still read, and dropped.
+        if rejection := runtime.admit(exchange, size):
             self._reject(rejection, keep=not headers.get_list("Expect"))
             return None
         self._delegate = delegate
@@ -138,13 +138,20 @@ class Incoming(HTTPMessageDelegate):
             return delegate.headers_received(start_line, headers)
         pending: Awaitable[None] | None
         pending = self._start(delegate.headers_received, start_line, headers)
+        if self._delegate:
+            self._body = getattr(request, "_body_future", None)
         return pending and self._receive(pending)
 
-    def _reject(self, rejection: Rejection, keep: bool = True) -> None:
+    def _reject(self, rejection: Rejection | None, keep: bool = True) -> bool:
+        """Answers what there is no room for. The rest of its body is still read, and dropped."""
+        if rejection is None:
+            return False
+        self._delegate = None
         if keep:
             # Undocumented: Tornado would close the connection after the answer.
             self._connection._read_finished = True
         self._start(self._outgoing.answer, rejection.status, rejection.title, rejection.headers)
+        return True
 
     def _start(self, work: Callable[..., Any], *args: Any) -> Any:
         # Variables set in the connection's own context would leak into its next request.
@@ -171,10 +178,9 @@ class Incoming(HTTPMessageDelegate):
             size = self._copies * len(data)
             if self._field_bytes:
                 size += self._field_bytes * data.count(b"&")
-            if self._is_rejected(exchange, size):
+            if self._reject(self._runtime.admit_body(exchange, size)):
                 return None
-        future = self._body()
-        if future and future.done():
+        if self._body and self._body.done():
             return None  # The request has failed, and is being answered.
         try:
             pending = delegate.data_received(data)
@@ -182,15 +188,6 @@ class Incoming(HTTPMessageDelegate):
             self._fail(error)
             return None
         return pending and self._receive(pending)
-
-    def _is_rejected(self, exchange: Exchange, size: int) -> bool:
-        """Whether there is no room for another part of the body, or for all of it."""
-        rejection = self._runtime.admit_body(exchange, size)
-        if rejection is None:
-            return False
-        self._delegate = None
-        self._reject(rejection)
-        return True
 
     async def _receive(self, pending: Awaitable[None]) -> None:
         try:
@@ -200,44 +197,33 @@ class Incoming(HTTPMessageDelegate):
                 raise
             self._fail(error)
 
-    def _body(self) -> "asyncio.Future[None] | None":
-        """What a handler waits for that receives its body in parts."""
-        delegate: Any = self._delegate
-        if isinstance(delegate, web._HandlerDelegate) and delegate.stream_request_body:
-            body: asyncio.Future[None] = delegate.request._body_future
-            return body
-        return None
-
     def _fail(self, error: BaseException) -> None:
         contain(error)
-        future = self._body()
-        if future is None:
+        if self._body is None:
             self._delegate = None
             self._outgoing.fail(error, self._outgoing.exchange)
-        elif not future.done():
-            # The handler waits for its body here, so it fails as it would anywhere else.
-            if isinstance(error, StopIteration):
-                error = RuntimeError(repr(error))  # A future takes no StopIteration.
-            future.set_exception(error)
-            future.exception()  # in case it no longer does
+        else:
+            # The handler waits for its body here, so it fails as it would anywhere else. A future
+            # takes no StopIteration.
+            is_stop = isinstance(error, StopIteration)
+            _break_off(self._body, RuntimeError(repr(error)) if is_stop else error)
 
     def finish(self) -> None:
         if self._has_body and self._connection.stream:
             self._connection.stream.body_since = None
         # With it goes the second copy of the body.
-        future = self._body()
         delegate, self._delegate = self._delegate, None
         if delegate is None:
             return
         exchange = self._outgoing.exchange
         if exchange and not exchange.has_started:
             if exchange in self._runtime.arriving:
-                self._runtime.arriving.discard(exchange)
-                if self._is_rejected(exchange, 0):
+                self._runtime.arriving.remove(exchange)
+                if self._reject(self._runtime.admit_body(exchange, 0)):
                     return
             self._start(delegate.finish)
-        elif future:
-            if not future.done():
+        elif self._body:
+            if not self._body.done():
                 delegate.finish()
         elif exchange:
             try:
@@ -246,35 +232,33 @@ class Incoming(HTTPMessageDelegate):
                 self._outgoing.fail(error, exchange)
 
     def on_connection_close(self) -> None:
-        future = self._body()
         delegate, self._delegate = self._delegate, None
         outgoing = self._outgoing
         exchange = outgoing.exchange
-        # Why it was closed before the body was complete; 0 if the client has left.
-        status = int(getattr(self._connection.stream, "rejected_with", 0))
-        if exchange:
-            if exchange.has_started:
-                outgoing.end(status or CLIENT_CLOSED_REQUEST)
-            else:
-                outgoing.exchange = None
-                self._runtime.forget(exchange)
-                if status == HTTPStatus.REQUEST_TIMEOUT:
-                    rejected(self._connection.context, self._runtime, status)
+        if exchange and exchange.has_started:
+            # Why it was closed before the body was complete; 0 if the client has left.
+            stream = self._connection.stream
+            status = int(getattr(stream, "rejected_with", 0))
+            # It has reached its handler.
+            stream.rejected_with = 0
+            outgoing.end(status or CLIENT_CLOSED_REQUEST)
+        elif exchange:
+            outgoing.exchange = None
+            self._runtime.forget(exchange)
         if delegate:
             try:
                 delegate.on_connection_close()
             except BaseException as error:
                 outgoing.fail(error, exchange)
-            if future and not future.done():
+            if self._body:
                 # An override does not call Tornado's own, and the handler would wait forever.
-                future.set_exception(StreamClosedError())
-                future.exception()
+                _break_off(self._body, StreamClosedError())
 
 
 class Outgoing(HTTPConnection):
     """The connection, as whoever answers the request has it."""
 
-    def __init__(self, runtime: Runtime, connection: Any) -> None:
+    def __init__(self, runtime: Runtime, connection: HTTP1Connection) -> None:
         self._runtime = runtime
         self._connection = connection
         self.context = connection.context
@@ -292,8 +276,7 @@ class Outgoing(HTTPConnection):
 
     @property
     def stream(self) -> IOStream:
-        stream: IOStream = self._connection.stream
-        return stream
+        return self._connection.stream
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
@@ -317,14 +300,12 @@ class Outgoing(HTTPConnection):
         # `Server` reveals the version.
         if "Server" in headers and headers["Server"].startswith(_SERVER):
             del headers["Server"]
-        written: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
-        return written
+        return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
         if not self.exchange:
             return _ended()
-        written: asyncio.Future[None] = self._connection.write(chunk)
-        return written
+        return self._connection.write(chunk)
 
     def finish(self) -> None:
         exchange, connection = self.exchange, self._connection
@@ -339,7 +320,7 @@ class Outgoing(HTTPConnection):
 
     def detach(self) -> IOStream:
         self._callback = None
-        stream: IOStream = self._connection.detach()
+        stream = self._connection.detach()
         # From here on, it is another protocol, whose end HTTP does not see.
         self.end(self._status or 200)
         return stream
@@ -386,10 +367,9 @@ class Outgoing(HTTPConnection):
             self.give_up(HTTPStatus.BAD_REQUEST)
             return
         if exchange and exchange.has_started:
-            trace = type(error), error, error.__traceback__
             # Not within the context itself, which may be entered already.
             context = exchange.context.copy()
-            context.run(log.error, "Unhandled exception in %s", exchange, exc_info=trace)
+            context.run(log.error, "Unhandled exception in %s", exchange, exc_info=error)
             context.run(self._runtime.report_failure, exchange, error)
         self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
 
@@ -404,33 +384,66 @@ class Outgoing(HTTPConnection):
         else:
             self.answer(status, status.phrase)
 
-    def adopt(self, handler: web.RequestHandler, is_inner: bool) -> None:
+    def adopt(self, handler: web.RequestHandler) -> None:
         """Learns of what a handler raises, and with which task it runs."""
+        is_inner = self._handler is not None  # behind a `FallbackHandler`
         self._handler = weak = ref(handler)
         exchange = self.exchange
         if not exchange:
             return  # Made too late to answer.
         # Beside the class, as Tornado does itself with those of a WebSocket.
         # `initialize` may have set one.
-        own = handler.log_exception
-        if getattr(own, "__self__", None) is handler:
-            own = None  # type: ignore[assignment]
-        handler.log_exception = partial(  # type: ignore[method-assign]
-            _log_exception, self._runtime, exchange, weak, own
-        )
-        handler._execute = partial(self._execute, handler, exchange, is_inner)  # type: ignore
+        own = vars(handler).get("log_exception")
+        log_exception = partial(self._log_exception, exchange, weak, own)
+        handler.log_exception = log_exception  # type: ignore[method-assign]
 
-    def _execute(
+        def execute(*args: Any, **kwargs: Any) -> "asyncio.Task[None]":
+            del handler._execute  # that of its class is back
+            task = self._run(handler._execute(*args, **kwargs), handler, exchange)
+            if self.exchange and not (is_inner or task.done()):
+                self._runtime.exchanges[exchange] = Running(handler, task, self)
+            return task
+
+        handler._execute = execute  # type: ignore[method-assign, assignment]
+
+    def _log_exception(
         self,
-        handler: web.RequestHandler,
         exchange: Exchange,
-        is_inner: bool,
+        weak: "ref[web.RequestHandler]",
+        own: Callable[..., None] | None,
         /,
-        *args: Any,
-        **kwargs: Any,
+        *error: Any,
+    ) -> None:
+        """In place of a handler's: leaves it to the team's, if that has one, and reports it."""
+        handler, value = weak(), error[1]
+        assert handler
+        if _has_left(handler, exchange, value):
+            log.debug("Client disconnected during %s", exchange)
+            # Nobody is there, and Tornado would log an error for that.
+            with suppress(Exception):
+                handler.finish()
+            return
+        is_failure = value is not None and (
+            not isinstance(value, web.HTTPError) or value.status_code >= 500
+        )
+        of_class = type(handler).log_exception
+        try:
+            if own:
+                own(*error)
+            elif of_class is not web.RequestHandler.log_exception:
+                of_class(handler, *error)
+            else:
+                _log(exchange, value, is_failure)
+        except BaseException as raised:
+            contain(raised)
+            # As Tornado does for a request, but not for a WebSocket, which would then hang.
+            app_log.error("Error in exception logger", exc_info=True)
+        if is_failure:
+            self._runtime.report_failure(exchange, value)
+
+    def _run(
+        self, coroutine: Any, handler: web.RequestHandler, exchange: Exchange
     ) -> "asyncio.Task[None]":
-        del handler._execute  # that of its class is back
-        coroutine = handler._execute(*args, **kwargs)
         loop = asyncio.get_running_loop()
         task: asyncio.Task[None]
         if sys.version_info >= (3, 12) and self._runtime.eager_start:
@@ -448,8 +461,6 @@ class Outgoing(HTTPConnection):
         if stream and (callback := stream._close_callback):
             # The connection is about to replace it, as it expects a handler to start later.
             loop.call_soon(self._keep, callback)
-        if self.exchange and not is_inner:
-            self._runtime.exchanges[exchange] = Running(handler, task, self)
         return task
 
     def _keep(self, callback: Callable[[], None]) -> None:
@@ -534,72 +545,29 @@ class Running(NamedTuple):
 
 def _make(
     handler_class: type[web.RequestHandler],
-    outgoing: Outgoing,
-    is_inner: bool,
     application: Any,
     request: HTTPServerRequest,
     **kwargs: Any,
 ) -> web.RequestHandler:
     handler = handler_class(application, request, **kwargs)
-    outgoing.adopt(handler, is_inner)
+    outgoing: Any = request.connection
+    outgoing.adopt(handler)
     return handler
 
 
-def _log_exception(
-    runtime: Runtime,
-    exchange: Exchange,
-    weak: "ref[web.RequestHandler]",
-    own: Callable[..., None] | None,
-    typ: type[BaseException] | None,
-    value: BaseException | None,
-    tb: TracebackType | None,
-) -> None:
-    handler = weak()
-    assert handler
-    if _has_left(handler, exchange, value):
-        log.debug("Client disconnected during %s", exchange)
-        # Nobody is there, and Tornado would log an error for that.
-        with suppress(Exception):
-            handler.finish()
+def _log(exchange: Exchange, error: BaseException | None, is_failure: bool) -> None:
+    """Logs what a handler has raised. Tornado's own messages include the query string, which may
+    contain secrets."""
+    if not isinstance(error, web.HTTPError):
+        if error is not None:
+            log.error("Unhandled exception in %s", exchange, exc_info=error)
         return
-    is_failure = value is not None and (
-        not isinstance(value, web.HTTPError) or value.status_code >= 500
-    )
-    try:
-        log_failure(handler, own, exchange, typ, value, tb, is_failure)
-    except BaseException as raised:
-        contain(raised)
-        # As Tornado does for a request, but not for a WebSocket, which would then hang.
-        app_log.error("Error in exception logger", exc_info=True)
-    if value is not None and is_failure:
-        runtime.report_failure(exchange, value)
-
-
-def log_failure(
-    handler: web.RequestHandler,
-    own: Callable[..., None] | None,
-    exchange: Exchange,
-    typ: type[BaseException] | None,
-    value: BaseException | None,
-    tb: TracebackType | None,
-    is_failure: bool,
-) -> None:
-    # Tornado's own messages include the query string, which may contain secrets.
-    of_class = type(handler).log_exception
-    if own:
-        own(typ, value, tb)
-    elif of_class is not web.RequestHandler.log_exception:
-        of_class(handler, typ, value, tb)
-    elif isinstance(value, web.HTTPError):
-        message = value.get_message()
-        if is_failure:
-            trace = (type(value), value, tb)
-            meant = message or value.reason or "raised by the handler"
-            log.error("%d %s: %s", value.status_code, exchange, meant, exc_info=trace)
-        elif message:
-            log.warning("%d %s: %s", value.status_code, exchange, message)
-    elif value is not None:
-        log.error("Unhandled exception in %s", exchange, exc_info=(type(value), value, tb))
+    message = error.get_message()
+    if is_failure:
+        meant = message or error.reason or "raised by the handler"
+        log.error("%d %s: %s", error.status_code, exchange, meant, exc_info=error)
+    elif message:
+        log.warning("%d %s: %s", error.status_code, exchange, message)
 
 
 def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:
@@ -617,59 +585,39 @@ def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseExcept
 def _ended() -> "asyncio.Future[None]":
     """What a write gets after the end, as from a connection that is closed."""
     written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    written.set_exception(StreamClosedError())
-    written.exception()
+    _break_off(written, StreamClosedError())
     return written
 
 
-class _Unrouted(HTTPMessageDelegate):
-    """In place of a handler that was not found, because looking for it failed."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> None:
-        raise self._error
+def _break_off(future: "asyncio.Future[None]", error: BaseException) -> None:
+    """Ends a future, if that has not ended, whether or not somebody still waits for it."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
 
 
-class Wsgi:
-    """A `WSGIContainer` behind a `FallbackHandler`. Called, it would go on in a task of its own,
-    and nobody would learn that it has failed."""
+def call_wsgi(
+    handle_request: Callable[[HTTPServerRequest], Any], request: HTTPServerRequest
+) -> None:
+    """Calls a `WSGIContainer` behind a `FallbackHandler`. By itself, it goes on in a task of its
+    own, and nobody learns that it has failed."""
 
-    def __init__(self, handle_request: Callable[[HTTPServerRequest], Any]) -> None:
-        self._handle_request = handle_request
-
-    def __call__(self, request: HTTPServerRequest) -> None:
-        task = asyncio.ensure_future(self._handle_request(request))
-        task.add_done_callback(partial(self._answered, request))
-
-    def _answered(self, request: HTTPServerRequest, task: "asyncio.Future[None]") -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error:
+    def answered(task: "asyncio.Future[None]") -> None:
+        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
             connection: Any = request.connection
             connection.fail(error, connection.exchange)
 
-
-class Inner:
-    """An `Application` behind a `FallbackHandler`, with what its handlers raise."""
-
-    def __init__(self, application: web.Application) -> None:
-        self.application = application
-
-    def __call__(self, request: HTTPServerRequest) -> None:
-        delegate: Any = self.application.find_handler(request)
-        if isinstance(delegate, web._HandlerDelegate):
-            outgoing: Any = request.connection
-            delegate.handler_class = partial(  # type: ignore
-                _make, delegate.handler_class, outgoing, True
-            )
-        delegate.execute()
+    asyncio.ensure_future(handle_request(request)).add_done_callback(answered)
 
 
-def _reads_body(handler_class: type[web.RequestHandler] | None, method: str) -> bool:
-    """Whether a handler has a method of its own for requests with a body."""
-    name = method.lower()
-    own = getattr(handler_class, name, None)
-    return method in _METHODS_WITH_BODY and own is not getattr(web.RequestHandler, name)
+def call_application(application: web.Application, request: HTTPServerRequest) -> None:
+    """Calls an `Application` behind a `FallbackHandler`, and learns what its handlers raise."""
+    delegate: Any = application.find_handler(request)
+    if isinstance(delegate, web._HandlerDelegate):
+        make: Any = partial(_make, delegate.handler_class)
+        delegate.handler_class = make
+    delegate.execute()
+
+
+def _reads_body(handler_class: Any, method: str) -> bool:
+    return method in _METHODS_WITH_BODY and method in methods_of(handler_class)

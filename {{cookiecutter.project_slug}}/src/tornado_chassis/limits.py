@@ -63,25 +63,22 @@ class Limits(Feature):
             self._timer.cancel()
 
     def reject(self, exchange: Exchange) -> Rejection | None:
-        runtime = self._runtime
-        is_arriving = exchange in runtime.arriving
-        # Other requests whose bodies have not arrived are in nobody's way.
-        running = len(runtime.exchanges) - len(runtime.arriving) + is_arriving
-        if running <= self._max_requests and self._has_room(exchange):
-            return None
-        return None if exchange.is_probe and not is_arriving else _OVERLOAD
+        is_exempt = exchange.is_probe and exchange not in self._runtime.arriving
+        return None if is_exempt or self._has_room(exchange, needs_place=True) else _OVERLOAD
 
     def reject_body(self, exchange: Exchange) -> Rejection | None:
-        runtime = self._runtime
-        is_complete = exchange not in runtime.arriving
-        running = len(runtime.exchanges) - len(runtime.arriving)
-        if self._has_room(exchange) and not (is_complete and running > self._max_requests):
-            return None
-        return _OVERLOAD
+        is_complete = exchange not in self._runtime.arriving
+        return None if self._has_room(exchange, needs_place=is_complete) else _OVERLOAD
 
-    def _has_room(self, exchange: Exchange) -> bool:
+    def _has_room(self, exchange: Exchange, *, needs_place: bool) -> bool:
+        runtime = self._runtime
+        if needs_place:
+            # Other requests whose bodies have not arrived are in nobody's way.
+            arriving = len(runtime.arriving) - (exchange in runtime.arriving)
+            if len(runtime.exchanges) - arriving > self._max_requests:
+                return False
         limit = MAX_BODY_BYTES + self._extra_bytes
-        return not exchange.body_size or self._runtime.body_bytes <= limit
+        return not exchange.body_size or runtime.body_bytes <= limit
 
     def _sweep(self) -> None:
         # First: nothing that is called from here may end it.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 from tornado.web import RequestHandler
 
-from .exchange import methods_of
+from .exchange import METHODS, methods_of
 from .handlers import Operation
 
 # What reading a body may answer; see `JsonHandler.read_json`.
@@ -26,9 +26,6 @@ OF_BODIES = {
     415: "The body is not said to be application/json",
     422: "The body does not have the expected content",
 }
-# Those that a path of the document can have.
-METHODS = {"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"}
-
 _PARAMETER = re.compile(r"{([^{}]*)}")
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -61,10 +58,10 @@ class _Method(NamedTuple):
     handler: type[RequestHandler]
     docstring: str
     #: What its annotations say; None if they say nothing.
-    operation: Operation | None
+    operation: Operation | None = None
     #: Types; None if there is no content.
-    body: Any
-    answer: Any
+    body: Any = None
+    answer: Any = None
 
 
 def document(name: str, version: str, routes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,9 +71,11 @@ def document(name: str, version: str, routes: Iterable[tuple[str, Any]]) -> dict
     for path, target in _paths(routes):
         paths[path] = {}
         if parameters := _PARAMETER.findall(path):
-            paths[path]["parameters"] = [_parameter(each) for each in parameters]
+            of_path = {"in": "path", "required": True, "schema": {"type": "string"}}
+            paths[path]["parameters"] = [{"name": each, **of_path} for each in parameters]
         if isinstance(target, type) and issubclass(target, RequestHandler):
-            names = (each for each in methods_of(target) if each in METHODS)
+            # A path of the document cannot have CONNECT.
+            names = (each for each in methods_of(target) if each in METHODS - {"CONNECT"})
             methods += [_described(path, each, target) for each in names]
     types = [each for method in methods for each in (method.body, method.answer)]
     (problem, *schemas), components = msgspec.json.schema_components(
@@ -127,7 +126,7 @@ def _described(path: str, name: str, handler: type[RequestHandler]) -> _Method:
             return _Method(path, name, handler, docstring, operation, *types)
         except Exception as error:  # whatever an annotation does
             log.warning("Cannot describe %s %s: %s", name, path, error)
-    return _Method(path, name, handler, docstring, None, None, None)
+    return _Method(path, name, handler, docstring)
 
 
 def _responses(method: _Method, answer: Any, problem: Any) -> dict[str, Any]:
@@ -137,17 +136,12 @@ def _responses(method: _Method, answer: Any, problem: Any) -> dict[str, Any]:
     described: dict[str, Any] = {"description": responses.get(operation.status, "")}
     if method.answer is not NoneType:
         described["content"] = _content(answer)
+    all_responses = {str(int(operation.status)): described}
     problems = {**(OF_BODIES if method.body is not None else {}), **operation.problems}
-    return {
-        str(int(operation.status)): described,
-        **{
-            str(int(status)): {
-                "description": meaning,
-                "content": _content(problem, "application/problem+json"),
-            }
-            for status, meaning in sorted(problems.items())
-        },
-    }
+    for status, meaning in sorted(problems.items()):
+        content = _content(problem, "application/problem+json")
+        all_responses[str(int(status))] = {"description": meaning, "content": content}
+    return all_responses
 
 
 def _schema_of_other(kind: type[Any]) -> dict[str, Any]:
@@ -157,10 +151,6 @@ def _schema_of_other(kind: type[Any]) -> dict[str, Any]:
 
 def _content(schema: Any, kind: str = "application/json") -> dict[str, Any]:
     return {kind: {"schema": schema}}
-
-
-def _parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _words(name: str) -> str:

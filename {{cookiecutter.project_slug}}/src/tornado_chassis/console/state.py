@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from ..admin import change_level
 from ..client import Calls
-from ..counts import COUNTS
+from ..counts import Counts
 from ..exchange import Exchange, correlation
 from ..feature import Feature, Runtime
 from ..health import checks
@@ -33,7 +33,7 @@ log = logging.getLogger(__package__)
 class State(Feature):
     """Records what happens."""
 
-    needs = (Calls, *COUNTS)
+    needs = (Calls, Counts)
 
     def __init__(self, settings: ConsoleSettings) -> None:
         self.settings = settings

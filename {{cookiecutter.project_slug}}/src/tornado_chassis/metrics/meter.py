@@ -13,7 +13,7 @@ from time import monotonic, process_time, time
 from typing import NamedTuple
 
 from ..client import Calls
-from ..counts import COUNTS, resident_memory
+from ..counts import Counts, resident_memory
 from ..exchange import Exchange
 from ..feature import Call, Feature, Runtime
 from ..settings.server import ServerSettings
@@ -89,7 +89,7 @@ class Meter(Feature):
     """Measures each exchange, each call and the event loop, for a backend to show."""
 
     measures_requests = True
-    needs = (Calls, *COUNTS)
+    needs = (Calls, Counts)
     #: Whether gauges that were never set are shown, as 0.
     shows_unset = False
     #: Whether the backend has no figures of the process by itself.
