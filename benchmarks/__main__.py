@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import generation, instructions, memory, processes, run, soak, start
+from . import generation, instructions, processes, run, soak, start
 from .machine import ROOT
 from .workshop import Workshop
 
@@ -14,7 +14,6 @@ COMMANDS = {
     "run": run,
     "instructions": instructions,
     "start": start,
-    "memory": memory,
     "processes": processes,
     "generation": generation,
     "soak": soak,

@@ -2,7 +2,8 @@
 
 `STUBBORN` names what of it ignores its cancellation: `startup`, `shutdown`, `task`, `thread`;
 `library`: a daemon thread that nobody ends; `atexit`. Or what ends the process. `FORK` names the
-children that it starts, `DESCRIPTORS` how many descriptors it may have open.
+children that it starts, `DESCRIPTORS` how many descriptors it may have open. With `SILENT`, it has
+no standard output, as after `>&-`.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ def main() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["DESCRIPTORS"]), hard))
+    if "SILENT" in os.environ:
+        sys.stdout = None
     zipkin = "zipkin" in os.environ.get("FEATURES", "")
     process.main(sys.argv[1:], SettingsOfZipkin if zipkin else Settings, __name__)
 
@@ -60,30 +63,32 @@ def make_service(settings: Settings) -> "Service":
     async def block() -> None:
         routes.block(0.4)
 
-    match os.environ.get("STUBBORN"):
-        case "startup":
-            service.on_startup.append(routes.ignore_cancellation)
-        case "shutdown":
-            service.on_shutdown.append(routes.ignore_cancellation)
-        case "task":
-            service.on_startup.append(start_task)
-        case "thread":
-            service.on_startup.append(wait_for_thread)
-        case "exit":
-            service.on_startup.append(routes.exit_process)
-        case "exit in shutdown":
-            service.on_shutdown.append(routes.exit_process)
-        case "blocking":
-            service.on_startup.append(block)
-        case "atexit":
-            atexit.register(time.sleep, 3600)
-        case "library":
-            torn_down = TornDown()
-            threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
-            atexit.register(print, "Library's own end")
+    stubborn = os.environ.get("STUBBORN", "")
+    on_startup = {
+        "startup": routes.ignore_cancellation,
+        "task": start_task,
+        "thread": wait_for_thread,
+        "exit": routes.exit_process,
+        "blocking": block,
+    }
+    on_shutdown = {"shutdown": routes.ignore_cancellation, "exit in shutdown": routes.exit_process}
+    service.on_startup += [each for name, each in on_startup.items() if name == stubborn]
+    service.on_shutdown += [each for name, each in on_shutdown.items() if name == stubborn]
+    if stubborn == "atexit":
+        atexit.register(time.sleep, 3600)
+    if stubborn == "library":
+        torn_down = TornDown()
+        threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
+        atexit.register(print, "Library's own end")
+    if sys.stdout is None:
+        service.on_startup.append(say_that_it_runs)
     if kind := os.environ.get("FORK"):
         service.on_startup.append(lambda: fork(kind))
     return service
+
+
+async def say_that_it_runs() -> None:
+    print("The stand-in is running in silence", file=sys.stderr, flush=True)
 
 
 async def fork(kind: str) -> None:

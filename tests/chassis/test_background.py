@@ -23,6 +23,25 @@ class TestBackground(ChassisTest):
     def work(self, function: Callable[[], Awaitable[object]], **options: bool) -> None:
         self.service.background("work", function, **options)
 
+    async def ended(self) -> background.Work:
+        """The only work, once it has ended."""
+        (work,) = self.app.runtime.background.works
+        assert work.task
+        await asyncio.wait_for(work.task, 5)
+        return work
+
+    async def delays(self, work: Callable[[], Awaitable[object]]) -> list[float]:
+        """How long it waits each time before it starts this work again, until that returns."""
+        delays: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            delays.append(seconds)
+
+        with mock.patch("asyncio.sleep", sleep):
+            self.work(work, restart=True)
+            await self.ended()
+        return delays
+
     async def test_starts_once_the_service_is_ready(self) -> None:
         states = []
 
@@ -60,25 +79,27 @@ class TestBackground(ChassisTest):
         assert seen == [{}]
 
     def test_exception_is_logged_and_reported(self) -> None:
+        self.fails_with(ValueError("no queue"))
+
+    def test_cancellation_of_what_it_waits_for_is_an_exception(self) -> None:
+        self.fails_with(asyncio.CancelledError("no queue"))
+
+    def fails_with(self, error: BaseException) -> None:
         async def work() -> None:
-            raise ValueError("no queue")
+            raise error
 
         async def run() -> None:
             self.work(work)
-            (added,) = self.app.runtime.background.works
-            assert added.task
-            await asyncio.wait_for(added.task, 5)
+            added = await self.ended()
+            assert (added.state, added.failures) == ("failed", 1)
 
         with self.assertLogs(background.__name__, logging.ERROR) as logs:
             self.run_async(run)
         assert self.recorder.background == [("work", "no queue")]
         assert "Background work work failed" in logs.output[0]
-        assert "ValueError: no queue" in logs.output[0]
-        (work_,) = self.app.runtime.background.works
-        assert (work_.state, work_.failures) == ("failed", 1)
+        assert f"{type(error).__name__}: no queue" in logs.output[0]
 
     async def test_starts_again_where_asked_with_growing_delays(self) -> None:
-        delays: list[float] = []
         attempts = []
 
         async def work() -> None:
@@ -86,38 +107,20 @@ class TestBackground(ChassisTest):
             if len(attempts) < 10:
                 raise ValueError("no queue")
 
-        async def sleep(seconds: float) -> None:
-            delays.append(seconds)
-
-        with mock.patch("asyncio.sleep", sleep):
-            self.work(work, restart=True)
-            (added,) = self.app.runtime.background.works
-            assert added.task
-            await added.task
+        assert await self.delays(work) == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        (added,) = self.app.runtime.background.works
         assert (added.state, added.failures) == ("ended", 9)
-        assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
         assert len(self.recorder.background) == 9
 
     async def test_delay_is_short_again_after_a_long_run(self) -> None:
-        delays: list[float] = []
         clock = iter([0, 1, 1, 2, 2, 100, 100, 101, 101])
 
         async def work() -> None:
-            if len(delays) < 4:
+            if len(self.recorder.background) < 4:
                 raise ValueError("no queue")
 
-        async def sleep(seconds: float) -> None:
-            delays.append(seconds)
-
-        with (
-            mock.patch("asyncio.sleep", sleep),
-            mock.patch.object(background, "monotonic", clock.__next__),
-        ):
-            self.work(work, restart=True)
-            (added,) = self.app.runtime.background.works
-            assert added.task
-            await added.task
-        assert delays == [1, 2, 1, 2]
+        with mock.patch.object(background, "monotonic", clock.__next__):
+            assert await self.delays(work) == [1, 2, 1, 2]
 
     async def test_is_cancelled_before_the_shutdown_callbacks(self) -> None:
         ended = []
@@ -156,9 +159,7 @@ class TestBackground(ChassisTest):
             await started.wait()
             await self.app.runtime.background.stop(0.01)
             released.set()
-            (work,) = self.app.runtime.background.works
-            assert work.task
-            await work.task
+            await self.ended()
 
         with self.assertLogs(background.__name__, logging.ERROR) as logs:
             self.run_async(run)

@@ -233,12 +233,7 @@ def arguments(code: str, **environ: str) -> dict[str, Any]:
     foreign = {name: value for name, value in inherited().items() if "NEW_RELIC" not in name}
     return {
         "args": [sys.executable, "-c", code],
-        "env": {
-            **foreign,
-            "FEATURES": FEATURES,
-            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
-            **environ,
-        },
+        "env": {**foreign, "FEATURES": FEATURES, "NEW_RELIC_LICENSE_KEY": LICENSE_KEY, **environ},
         "stderr": subprocess.STDOUT,
     }
 
@@ -285,19 +280,10 @@ def reports() -> Iterator[Reports]:
     """From a service that served one request of each kind, and was then stopped."""
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as (service, reports):
         port = service.port
-        for path in ("/hello/one", "/hello/two", "/nowhere", "/else/where", "/status/403"):
-            request(port, "GET", f"{path}?token=s3cret")
-        for path in (
-            "/raising/mute",
-            "/raising/alone",
-            "/boom",
-            "/status/503",
-            "/flushed",
-            "/finished",
-            "/probe",
-            "/callback",
-        ):
-            request(port, "GET", f"{path}?token=s3cret")
+        paths = "hello/one hello/two nowhere else/where status/403 raising/mute raising/alone boom "
+        paths += "status/503 flushed finished probe callback"
+        for path in paths.split():
+            request(port, "GET", f"/{path}?token=s3cret")
         request(port, "POST", "/", "s3cret")
         request(port, "GET", "/outgoing")
         asyncio.run(talk(port))
@@ -309,7 +295,7 @@ def reports() -> Iterator[Reports]:
         yield reports
 
 
-def test_transactions_are_named_after_routes(reports: Reports) -> None:
+def test_transactions_are_named_after_routes_and_have_their_status(reports: Reports) -> None:
     names = Counter(intrinsics["name"] for intrinsics, _, _ in reports.transactions())
     assert names == {
         "WebTransaction/Tornado/GET /hello/{name}": 3,
@@ -325,9 +311,6 @@ def test_transactions_are_named_after_routes(reports: Reports) -> None:
         "WebTransaction/Tornado/GET /ws": 1,
         "WebTransaction/Tornado/GET /slow": 1,
     }
-
-
-def test_transactions_have_their_status(reports: Reports) -> None:
     statuses = {
         (attributes["request.uri"], attributes["http.statusCode"])
         for _, _, attributes in reports.transactions()
@@ -336,7 +319,7 @@ def test_transactions_have_their_status(reports: Reports) -> None:
     assert ("/slow", 499) in statuses
 
 
-def test_each_error_is_reported_once(reports: Reports) -> None:
+def test_each_error_is_reported_and_counted_once(reports: Reports) -> None:
     messages = [intrinsics["error.message"] for intrinsics, _, _ in reports.errors()]
     assert sorted(message for message in messages if not message.startswith("early")) == [
         "<Mute whose text fails: SystemExit>",
@@ -350,10 +333,7 @@ def test_each_error_is_reported_once(reports: Reports) -> None:
         "in a probe",
         "in background work",
     ]
-
-
-def test_errors_are_counted(reports: Reports) -> None:
-    # Those of the test above, and the early ones, of which five found no room.
+    # And the early ones, of which five found no room.
     assert f"given to the agent: {10 + MAX_WAITING} dropped: 5\n" in reports.output
 
 
@@ -363,16 +343,13 @@ def test_background_work_is_reported_by_name(reports: Reports) -> None:
     assert own["background.work"] == "refresh prices"
 
 
-def test_error_has_its_transaction_and_ids(reports: Reports) -> None:
+def test_error_has_its_transaction_and_ids_and_those_too_after_the_end(reports: Reports) -> None:
     intrinsics, own, _ = reports.error("boom")
     assert intrinsics["error.class"] == "builtins:ValueError"
     assert intrinsics["transactionName"] == "WebTransaction/Tornado/GET /boom"
     assert intrinsics["traceId"] == TRACE_ID
     assert own["request_id"] == "caller.1"
     assert own["http.route"] == "/boom"
-
-
-def test_error_after_the_end_has_its_ids_too(reports: Reports) -> None:
     intrinsics, own, _ = reports.error("after finish")
     assert intrinsics["transactionName"] is None
     assert (own["request_id"], own["http.route"]) == ("caller.1", "/finished")
@@ -389,11 +366,8 @@ def test_calls_to_other_services_are_measured(reports: Reports) -> None:
     assert name.startswith("External/127.0.0.1:")
 
 
-def test_nothing_secret_is_sent(reports: Reports) -> None:
+def test_neither_secrets_nor_logs_are_sent(reports: Reports) -> None:
     assert "s3cret" not in reports.log.read_text()
-
-
-def test_logs_are_not_sent(reports: Reports) -> None:
     assert reports.payloads("log_event_data") == []
 
 
@@ -413,29 +387,17 @@ def test_waiting_errors_keep_nothing_else_alive(reports: Reports) -> None:
     assert "in lose" in str([trace[4]["stack_trace"] for trace in traces if "early" in trace[2]])
 
 
-def test_agent_that_is_switched_off_keeps_nothing() -> None:
-    environ = {"NEW_RELIC_LICENSE_KEY": LICENSE_KEY, "NEW_RELIC_MONITOR_MODE": "false"}
-    with process(FEATURES=FEATURES, **environ) as service:
-        service.wait_until_listening()
-        request(service.port, "GET", "/boom")
-        assert service.output().count("NEW_RELIC_MONITOR_MODE is off") == 1
-        assert "Not connected" not in service.output()
-
-
 def test_waiting_errors_are_sent_by_a_stop(tmp_path: Path) -> None:
     with running(tmp_path) as (service, reports):
         stop(service)
     assert len(reports.errors()) == MAX_WAITING
 
 
-def test_service_is_described(reports: Reports) -> None:
+def test_session_describes_the_service_and_is_ended_by_a_stop(reports: Reports) -> None:
     (((connect,),),) = [reports.payloads("connect")]
     assert connect["app_name"] == [SERVICE]
     assert connect["labels"] == [{"label_type": "Environment", "label_value": "test"}]
     assert connect["metadata"]["NEW_RELIC_METADATA_SERVICE_VERSION"] == VERSION
-
-
-def test_stop_ends_the_session(reports: Reports) -> None:
     assert len(reports.payloads("shutdown")) == 1
 
 
@@ -476,11 +438,21 @@ def test_variable_that_the_agent_rejects_is_logged_and_ignored(environ: dict[str
     assert "asks clouds: False False False\n" in output
 
 
-def test_malformed_license_key_is_logged_and_ignored() -> None:
-    with process(FEATURES=FEATURES, NEW_RELIC_LICENSE_KEY="s3cret") as service:
-        service.wait_until_listening()
-        assert "NEW_RELIC_LICENSE_KEY: should be 40 letters" in service.output()
-        assert "s3cret" not in service.output()
+@pytest.mark.parametrize(
+    ("key", "mode", "line"),
+    [
+        ("", "true", "NEW_RELIC_LICENSE_KEY is not set"),
+        ("s3cret", "true", "NEW_RELIC_LICENSE_KEY: should be 40 letters"),
+        (LICENSE_KEY, "false", "NEW_RELIC_MONITOR_MODE is off"),
+    ],
+)
+def test_agent_that_is_off_keeps_nothing_and_says_why(key: str, mode: str, line: str) -> None:
+    environ = {"NEW_RELIC_LICENSE_KEY": key, "NEW_RELIC_MONITOR_MODE": mode}
+    with process(FEATURES=FEATURES, **environ) as service:
+        service.wait_for_output("is running")
+        request(service.port, "GET", "/boom")
+        assert service.output().count(line) == 1
+        assert not [each for each in ("Not connected", "s3cret") if each in service.output()]
 
 
 def test_proxy_of_the_environment_is_the_agent_s() -> None:
@@ -515,9 +487,3 @@ class TestIdle(ChassisTest):
         assert not any(thread.name.startswith("NR-") for thread in threading.enumerate())
         assert "newrelic.agent" not in sys.modules
         assert None in [each.sent for each in self.app.runtime.exports()]
-
-
-def test_without_a_license_key_one_line_says_so() -> None:
-    with process(FEATURES=FEATURES) as service:
-        service.wait_for_output("is running")
-        assert service.output().count("NEW_RELIC_LICENSE_KEY") == 1

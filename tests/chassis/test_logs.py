@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -34,13 +34,13 @@ from .settings import PACKAGE, SERVICE, VERSION, Settings
 from .testing import STAND_IN, ChassisTest, inherited, process
 
 log = logging.getLogger("some.library")
-DYING = """
-import asyncio, logging, os, signal
+IMPORTS = """
+import asyncio, logging, multiprocessing, os, signal, threading
 
 from tornado_chassis.logs import Logs
 from tests.chassis.settings import Settings
-
-
+"""
+DYING = """
 async def main():
     await Logs(Settings(log_format="json")).startup()
     logging.info("before")
@@ -72,12 +72,6 @@ service.on_startup.append(started)
 process.run(service)
 """
 BESIDE = """
-import asyncio, logging, multiprocessing, os, signal, threading
-
-from tornado_chassis.logs import Logs
-from tests.chassis.settings import Settings
-
-
 def in_child(number):
     logging.info("in child %d", number)
 
@@ -110,12 +104,6 @@ async def main():
 asyncio.run(main())
 """
 STOPPED = """
-import asyncio, logging, os, signal
-
-from tornado_chassis.logs import Logs
-from tests.chassis.settings import Settings
-
-
 async def main():
     await Logs(Settings(log_format="json")).startup()
     logging.info("in the last turn")
@@ -125,6 +113,7 @@ asyncio.new_event_loop().run_until_complete(main())
 logging.info("after it")
 os.kill(os.getpid(), signal.SIGKILL)
 """
+PORTS = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
 HOSTILE = "a\nb\r\x1b[31mc\x00\x7f\x85\x9b31m\u2028\u202e"
 
 
@@ -143,10 +132,10 @@ class Terminal(io.StringIO):
 
 
 @contextmanager
-def logging_to(stream: io.StringIO, log_format: Literal["json", "console"]) -> Iterator[None]:
+def logging_to(stream: io.StringIO, log_format: str) -> Iterator[None]:
     # pytest's own handlers raise an exception if a record can't be formatted.
     logging.getLogger().handlers.clear()
-    Logs(Settings(log_format=log_format, log_level="DEBUG"), stream)
+    Logs(read(Settings, {"LOG_FORMAT": log_format, "LOG_LEVEL": "DEBUG"}), stream)
     yield
 
 
@@ -183,15 +172,13 @@ class TestLogs(ChassisTest):
         }
         assert "secret" not in "".join(self.lines())
 
-    def test_unmatched_path(self) -> None:
+    def test_unmatched_path_and_static_file(self) -> None:
         self.fetch("/nowhere")
-        line = self.one()
-        assert (line["http.response.status_code"], line["level"]) == (404, "INFO")
-        assert "http.route" not in line
-
-    def test_static_file(self) -> None:
         self.fetch("/static/testing.py")
-        assert self.one()["http.route"] == "/static/{path}"
+        unmatched, static = self.accesses()
+        assert (unmatched["http.response.status_code"], unmatched["level"]) == (404, "INFO")
+        assert "http.route" not in unmatched
+        assert static["http.route"] == "/static/{path}"
 
     def test_exception(self) -> None:
         self.fetch("/boom")
@@ -245,16 +232,13 @@ class TestLogs(ChassisTest):
         assert line["client.address"] == "127.0.0.1"
         assert "forged" not in str(lines)
 
-    def test_long_path_is_cut(self) -> None:
-        self.raw(b"GET /" + b"x" * 50_000 + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        path = self.one()["url.path"]
-        assert len(path) < 40_000
-        assert " characters cut " in path
-
-    def test_path_cannot_forge_a_line(self) -> None:
-        path = b'/"}{"level":"\xc2\x9b31m%0a'
-        self.raw(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert self.one()["url.path"].startswith('/"}{"level":"')
+    def test_path_is_cut_and_cannot_forge_a_line(self) -> None:
+        for path in (b"/" + b"x" * 50_000, b'/"}{"level":"\xc2\x9b31m%0a'):
+            self.raw(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        cut, hostile = [line["url.path"] for line in self.accesses()]
+        assert len(cut) < 40_000
+        assert " characters cut " in cut
+        assert hostile.startswith('/"}{"level":"')
         assert all(line.isascii() and line.isprintable() for line in self.lines())
 
     def test_level_changes_at_run_time(self) -> None:
@@ -316,35 +300,27 @@ class TestConsole(ChassisTest):
 
     def test_access_line(self) -> None:
         self.fetch("/hello/world?token=secret")
-        (line,) = [line for line in self.lines() if "/hello/" in line]
+        self.raw(b"GET /a\xc2\x9b31mb HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        line, hostile = [line for line in self.lines() if "GET" in line]
         assert " INFO     GET /hello/world 200 " in line
         assert "client.address=127.0.0.1" in line
         assert "secret" not in line
-
-    def test_path_cannot_control_a_terminal(self) -> None:
-        self.raw(b"GET /a\xc2\x9b31mb HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        (line,) = [line for line in self.lines() if "GET" in line]
-        assert line.isprintable()
+        assert hostile.isprintable()
 
 
-def test_json_stays_on_one_line() -> None:
-    stream = io.StringIO()
-    with logging_to(stream, "json"):
-        log.info("said %s", HOSTILE, extra={"who": HOSTILE})
+def test_record_stays_on_one_line() -> None:
+    stream, terminal = io.StringIO(), Terminal()
+    token = correlation.set({"request_id": "r1"})
+    for each, log_format in ((stream, "json"), (terminal, "console")):
+        with logging_to(each, log_format):
+            log.info("said %s", HOSTILE, extra={"who": HOSTILE})
+    correlation.reset(token)
     (line,) = stream.getvalue().splitlines()
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["message"] == f"said {HOSTILE}"
     assert json.loads(line)["who"] == HOSTILE
-
-
-def test_console_stays_on_one_line() -> None:
-    stream = Terminal()
-    token = correlation.set({"request_id": "r1"})
-    with logging_to(stream, "console"), mock.patch.dict("os.environ"):
-        log.info("said %s", HOSTILE, extra={"who": HOSTILE})
-    correlation.reset(token)
-    (line,) = stream.getvalue().split("\n")[:-1]
+    (line,) = terminal.getvalue().split("\n")[:-1]
     assert line.count("\x1b") == 2  # the level's colour, on and off
     assert line.replace("\x1b[32m", "").replace("\x1b[0m", "").isprintable()
     assert "request_id=r1" in line
@@ -413,11 +389,15 @@ def test_interrupt_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "KeyboardInterrupt" in capsys.readouterr().err
 
 
-def test_reader_that_has_gone_does_not_stop_the_service() -> None:
+def test_lines_for_a_stream_that_is_closed_are_counted() -> None:
     stream = io.StringIO()
+    closed = Output(stream, "{} lost\n".format)
     with logging_to(stream, "json"):
         stream.close()
         log.error("to nobody")
+    for _ in range(2):
+        closed.write("to nobody\n")
+    assert closed.dropped == 2
 
 
 class Pipe:
@@ -511,30 +491,20 @@ def test_characters_beyond_the_encoding_are_escaped(pipe: Pipe) -> None:
     assert pipe.read() == b"caf\\xe9\n"
 
 
-def test_lines_for_a_stream_that_is_closed_are_counted() -> None:
-    stream = io.StringIO()
-    closed = Output(stream, "{} lost\n".format)
-    stream.close()
-    for _ in range(2):
-        closed.write("to nobody\n")
-    assert closed.dropped == 2
-
-
 def messages(script: str) -> list[str]:
     """What a process that is killed in the end has logged until then."""
     if sys.platform == "win32":
         pytest.skip("Windows has no such signal")
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
-            [sys.executable, "-c", script],
+            [sys.executable, "-c", IMPORTS + script],
             env=inherited(),
             stdout=output,
             stderr=subprocess.PIPE,
-            text=True,
             timeout=60,
             check=False,
         )
-        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
         output.seek(0)
         return [json.loads(line)["message"] for line in output]
 
@@ -594,12 +564,10 @@ class Piped:
 
 
 @contextmanager
-def piped(*command: str, **environ: str) -> Iterator[Piped]:
-    defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", "LOG_FORMAT": "json"}
-    environ = {**inherited(), **defaults, **UNWATCHED, **environ}
-    with subprocess.Popen(
-        [sys.executable, *(command or ("-m", STAND_IN))], env=environ, stdout=subprocess.PIPE
-    ) as child:
+def piped() -> Iterator[Piped]:
+    environ = {**inherited(), **PORTS, **UNWATCHED, "LOG_FORMAT": "json"}
+    command = [sys.executable, "-m", STAND_IN]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as child:
         try:
             yield Piped(child)
         finally:
@@ -675,17 +643,10 @@ def test_closed_standard_output_does_not_stop_the_service(closed: str) -> None:
         ready = Path(directory, "ready")
         script = f'exec {sys.executable} -c "$0" {redirected}'
         command = ["sh", "-c", script, STARTING]
-        ports = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0"}
-        environ = {**inherited(), **ports, "READY": str(ready)}
-        done = subprocess.run(
-            command,
-            env=environ,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+        environ = {**inherited(), **PORTS, "READY": str(ready)}
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as child:
+            _, errors = child.communicate(timeout=30)
+        assert (child.returncode, errors) == (0, b"")
         assert ready.read_text() == "ready"
 
 

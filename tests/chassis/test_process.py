@@ -11,51 +11,46 @@ from pathlib import Path
 import pytest
 
 from .settings import SERVICE, VERSION
-from .testing import STAND_IN, Process, inherited, process
+from .testing import STAND_IN, Process, inherited, listening, process
 
 forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 
 
 @pytest.mark.parametrize("path", ["/thread", "/stubborn"])
 def test_handler_that_cannot_be_stopped_does_not_hold_the_process(path: str) -> None:
-    with process(DRAIN_TIMEOUT_SECONDS="0.1") as service:
-        service.wait_until_listening()
-        with service.get(path):
-            # The next answer comes after the handler has begun.
-            with service.get("/hello/x") as connection:
-                assert b" 200 " in connection.recv(1024)
-            service.process.terminate()
-            assert service.wait() == 0
-            assert "Stopped" in service.output()
+    with listening(DRAIN_TIMEOUT_SECONDS="0.1") as service, service.get(path):
+        # The next answer comes after the handler has begun.
+        with service.get("/hello/x") as connection:
+            assert b" 200 " in connection.recv(1024)
+        assert service.stop() == 0
+        assert "Stopped" in service.output()
 
 
 @pytest.mark.parametrize("what", ["startup", "shutdown", "task", "thread"])
 def test_what_ignores_its_cancellation_does_not_hold_the_process(what: str) -> None:
-    with process(DRAIN_TIMEOUT_SECONDS="0.1", STUBBORN=what) as service:
-        service.wait_until_listening()
+    with listening(DRAIN_TIMEOUT_SECONDS="0.1", STUBBORN=what) as service:
         with service.get("/hello/x") as connection:
             assert b" 200 " in connection.recv(1024)
-        service.process.terminate()
-        assert service.wait() == 0
+        assert service.stop() == 0
         assert "Stopped" in service.output()
         assert "Traceback" not in service.output()
 
 
 def test_interpreter_is_not_torn_down_under_a_daemon_thread() -> None:
     """Before Python 3.14, a thread that is in C code meanwhile can crash the process."""
-    with process(STUBBORN="library") as service:
-        service.wait_until_listening()
-        service.process.terminate()
-        assert service.wait() == 0
+    with listening(STUBBORN="library") as service:
+        assert service.stop() == 0
         assert "Library's own end" in service.output()
         assert "Interpreter torn down" not in service.output()
 
 
-def test_what_never_ends_at_exit_does_not_hold_the_process() -> None:
-    with process(STUBBORN="atexit") as service:
-        service.wait_until_listening()
-        service.process.terminate()
-        assert service.wait() == 0
+@pytest.mark.parametrize("environ", [{}, {"SILENT": "1", "FEATURES": "probes"}])
+@pytest.mark.parametrize("what", ["task", "atexit"])
+def test_what_never_ends_at_exit_does_not_hold_the_process(
+    what: str, environ: dict[str, str]
+) -> None:
+    with listening(STUBBORN=what, **environ) as service:
+        assert service.stop() == 0
 
 
 def is_running(pid: int) -> bool:
@@ -78,8 +73,7 @@ def test_children_end_with_the_service(kind: str) -> None:
     with process(FORK=kind) as service:
         children = children_of(service)
         assert all(map(is_running, children))
-        service.process.terminate()
-        assert service.wait() == 0
+        assert service.stop() == 0
         assert '"Stopped"' in service.output().splitlines()[-1], service.output()
         assert children
         deadline = time.monotonic() + 10
@@ -106,8 +100,7 @@ def test_child_that_exits_leaves_the_service_alone() -> None:
 
 @forks
 def test_child_keeps_neither_port_nor_connections() -> None:
-    with process() as service:
-        service.wait_until_listening()
+    with listening() as service:
         port = service.port
         with service.get("/fork") as connection:
             child = int(connection.recv(1024).rpartition(b"\n")[2])
@@ -136,8 +129,7 @@ def test_child_keeps_neither_port_nor_connections() -> None:
 def test_what_ends_the_process_drains_and_leaves_a_line(
     where: str, status: int, error: str
 ) -> None:
-    with process() as service:
-        service.wait_until_listening()
+    with listening() as service:
         with service.connect() as upload:
             upload.sendall(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nha")
             service.fetch("/")  # once it is answered, the one before has been received
@@ -160,13 +152,6 @@ def test_exit_at_the_start_or_in_the_end_stops_cleanly(when: str) -> None:
         assert service.wait() == 3
         assert "Stopped" in service.output()
         assert ("Stopping because of SystemExit(3)" in service.output()) == (when == "exit")
-
-
-def test_help() -> None:
-    with process(STAND_IN, "--help") as service:
-        assert service.wait() == 0
-        usage = f"Usage: {SERVICE} [--help | --version | --reload | openapi]\n"
-        assert service.output().startswith(usage)
 
 
 SHOP = """
@@ -194,8 +179,9 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
     app = shop / "app.py"
     app.write_text(SHOP.format(name="first"))
     path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
-    with process("main", "--reload", PYTHONPATH=path, DRAIN_TIMEOUT_SECONDS="60") as service:
-        service.wait_until_listening()
+    environ = {"PYTHONPATH": path, "DRAIN_TIMEOUT_SECONDS": "60", "REUSE_PRT": "1"}
+    with listening("main", "--reload", **environ) as service:
+        assert "did you mean REUSE_PORT?" in service.output()
         with service.get("/slow") as connection:
             change(app, SHOP.format(name="second"), service, "second")
             assert connection.recv(1024) == b""
@@ -204,8 +190,7 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
         change(app, SHOP.format(name="third"), service, "third")
         service.wait_for_output(" is running in ", 3)
         assert "Stopping because" not in service.output()
-        service.process.terminate()
-        assert service.wait() == 0
+        assert service.stop() == 0
 
 
 def change(file: Path, text: str, service: Process, expected: str) -> None:
@@ -219,27 +204,33 @@ def change(file: Path, text: str, service: Process, expected: str) -> None:
         time.sleep(0.2)
 
 
-def test_reload_is_for_development() -> None:
-    with process(STAND_IN, "--reload", ENVIRONMENT="production") as service:
-        assert service.wait() == 64
-        assert service.output() == "--reload is for development: ENVIRONMENT is production\n"
+USAGE = f"Usage: {SERVICE} [--help | --version | --reload | openapi]\n"
 
 
-def test_version() -> None:
-    with process(STAND_IN, "--version", PORT="wrong") as service:
-        assert service.wait() == 0
-        assert service.output() == f"{SERVICE} {VERSION}\n"
-
-
-@pytest.mark.parametrize("argument", ["--port=80", "start", "-v"])
-def test_other_arguments_are_rejected(argument: str) -> None:
-    with process(STAND_IN, argument) as service:
-        assert service.wait() == 64
-        assert service.output().startswith("Usage: ")
+@pytest.mark.parametrize(
+    ("argument", "environ", "status", "output"),
+    [
+        ("--help", {}, 0, USAGE),
+        ("--version", {"PORT": "wrong"}, 0, f"{SERVICE} {VERSION}\n"),
+        ("--port=80", {}, 64, USAGE),
+        ("start", {}, 64, USAGE),
+        ("-v", {}, 64, USAGE),
+        (
+            "--reload",
+            {"ENVIRONMENT": "production"},
+            64,
+            "--reload is for development: ENVIRONMENT is production\n",
+        ),
+    ],
+)
+def test_argument(argument: str, environ: dict[str, str], status: int, output: str) -> None:
+    with process(STAND_IN, argument, **environ) as service:
+        assert service.wait() == status
+        assert service.output().startswith(output)
+        assert output == USAGE or service.output() == output
 
 
 def test_misspelled_setting_is_named_without_its_value() -> None:
-    with process(MAX_CONECTIONS="hidden", DRAIN_TIMEOUT="hidden") as service:
-        service.wait_until_listening()
+    with listening(MAX_CONECTIONS="hidden", DRAIN_TIMEOUT="hidden") as service:
         assert "MAX_CONECTIONS is not a setting; did you mean MAX_CONNECTIONS?" in service.output()
         assert "hidden" not in service.output()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
@@ -23,7 +24,9 @@ from tornado_chassis.testing import UNWATCHED, until
 
 from .routes import Big, Slow, make_service
 from .settings import Settings
-from .testing import Recorder, inherited, process, reserved_port
+from .testing import Recorder, inherited, listening, process, reserved_port
+
+T = TypeVar("T")
 
 REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 HANDSHAKE = (
@@ -100,6 +103,23 @@ class Service:
         await self.stopped()
 
 
+async def within(work: Awaitable[T]) -> T:
+    return await asyncio.wait_for(work, 5)
+
+
+async def answered(reader: asyncio.StreamReader) -> bool:
+    """Whether the next answer has the status 200."""
+    return b" 200 " in await within(reader.readline())
+
+
+async def waits(reader: asyncio.StreamReader) -> bool:
+    """Whether nothing arrives for now, not even the end."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(reader.readline(), 0.1)
+        return False
+    return True
+
+
 def has_ipv6() -> bool:
     with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
         return True
@@ -162,7 +182,7 @@ async def test_body_that_still_arrives_is_waited_for() -> None:
         # Longer than silence is allowed to be.
         await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
         writer.write(b"rest")
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        assert await answered(reader)
         await service.stopped()
 
 
@@ -176,7 +196,7 @@ async def test_connection_that_waits_in_the_kernel_is_answered() -> None:
         listening.stop()
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        answer = await asyncio.wait_for(loop.sock_recv(connection, 65536), 5)
+        answer = await within(loop.sock_recv(connection, 65536))
     assert b" 200 OK" in answer
     await listening.close_all_connections()
 
@@ -199,12 +219,11 @@ async def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture)
         idle = [await service.idle() for _ in range(2)]
         assert "paused" not in caplog.text, "nobody waits yet"
         late = [await service.request(b"/hello/late") for _ in range(2)]
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(late[0][0].readline(), 0.1)
+        assert await waits(late[0][0])
         for _, writer in idle:
             writer.close()
         for reader, _ in late:
-            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            assert await answered(reader)
     reasons = [line for line in caplog.messages if "paused" in line]
     assert reasons == ["Accepting connections paused: MAX_CONNECTIONS=2 reached"]
 
@@ -215,10 +234,10 @@ async def test_longest_idle_connection_makes_room(caplog: pytest.LogCaptureFixtu
         idle = [await service.idle() for _ in range(2)]
         (first, _), (second, to_second) = idle
         late, _ = await service.request(b"/hello/late")
-        assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
-        assert await asyncio.wait_for(first.read(), 5) == b""
+        assert await answered(late)
+        assert await within(first.read()) == b""
         to_second.write(REQUEST % b"/")
-        assert b" 200 " in await asyncio.wait_for(second.readline(), 5)
+        assert await answered(second)
     reasons = [line for line in caplog.messages if line.startswith("Closing")]
     assert reasons == ["Closing idle connections: MAX_CONNECTIONS=2 reached"]
 
@@ -228,11 +247,10 @@ async def test_connection_in_use_makes_room_once_it_is_idle() -> None:
     async with running(MAX_CONNECTIONS="1") as service:
         slow = await service.slow()
         late, _ = await service.request(b"/")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(late.readline(), 0.1)
+        assert await waits(late)
         Slow.release.set()
-        assert (await asyncio.wait_for(slow.read(), 5)).endswith(b"slow")
-        assert b" 200 " in await asyncio.wait_for(late.readline(), 5)
+        assert (await within(slow.read())).endswith(b"slow")
+        assert await answered(late)
 
 
 class Lines(RequestHandler):
@@ -250,28 +268,25 @@ async def test_detached_connection_is_not_closed_as_idle() -> None:
     async with running(MAX_CONNECTIONS="1") as service:
         service.app.add_handlers(".*", [(r"/lines", Lines)])
         reader, writer = await service.request(b"/lines")
-        assert await asyncio.wait_for(reader.readline(), 5) == b"ready\n"
+        assert await within(reader.readline()) == b"ready\n"
         late, _ = await service.request(b"/")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(late.readline(), 0.1)
+        assert await waits(late)
         writer.write(b"still here\n")
-        assert await asyncio.wait_for(reader.readline(), 5) == b"still here\n"
+        assert await within(reader.readline()) == b"still here\n"
 
 
 async def test_websocket_is_a_connection() -> None:
     async with running(MAX_CONNECTIONS="1") as service:
         client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
         reader, _ = await service.request(b"/")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(reader.readline(), 0.1)
+        assert await waits(reader)
         client.close()
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        assert await answered(reader)
 
 
 async def test_admin_port_answers_while_the_main_port_is_full() -> None:
-    with process(FEATURES="probes prometheus", MAX_CONNECTIONS="2") as service:
-        service.wait_until_listening()
-        admin = int(re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", service.output())[1])
+    with listening(FEATURES="probes prometheus", MAX_CONNECTIONS="2") as service:
+        admin = service.ports[1]
 
         async def fetch(path: str) -> tuple[int, str]:
             client = AsyncHTTPClient()
@@ -291,13 +306,9 @@ async def test_admin_port_answers_while_the_main_port_is_full() -> None:
         for client in clients:
             client.close()
             await client.read_message()
-        await until_ready(fetch)
-
-
-async def until_ready(fetch: Callable[[str], Awaitable[tuple[int, str]]]) -> None:
-    async with asyncio.timeout(10):
-        while (await fetch("/readyz"))[0] != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while (await fetch("/readyz"))[0] != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 def test_connections_of_one_port_leave_room_on_the_other() -> None:
@@ -311,12 +322,11 @@ def test_connections_of_one_port_leave_room_on_the_other() -> None:
         few.wait_until_listening()
         assert resource.prlimit(few.pid, resource.RLIMIT_NOFILE) == (120, hard)
         assert "MAX_CONNECTIONS=1000: file descriptors suffice for 60" in few.output()
-        ports = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", few.output())
-        for port in map(int, ports):
+        for port in few.ports:
             for _ in range(115):
                 address = ("127.0.0.1", port)
                 stack.enter_context(socket.create_connection(address, timeout=30))
-        for port in map(int, ports):
+        for port in few.ports:
             connection = socket.create_connection(("127.0.0.1", port), timeout=30)
             stack.enter_context(connection)
             connection.sendall(REQUEST.replace(b" a", b" localhost") % b"/livez")
@@ -325,16 +335,14 @@ def test_connections_of_one_port_leave_room_on_the_other() -> None:
 
 
 async def test_admin_port_takes_no_large_body() -> None:
-    with process() as service:
-        service.wait_until_listening()
-        admin = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", service.output())[1]
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(admin))
+    with listening() as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.ports[1])
         size = 1024 * 1024
         writer.write(
             b"PUT /loglevel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % size
         )
         writer.write(b"x" * size)
-        assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 413 " in await within(reader.readline())
         writer.close()
 
 
@@ -352,8 +360,7 @@ def test_process_out_of_descriptors_accepts_again_later() -> None:
         pytest.skip("only Linux has prlimit")
     import resource
 
-    with process(MAX_CONNECTIONS="1000") as service, contextlib.ExitStack() as stack:
-        service.wait_until_listening()
+    with listening(MAX_CONNECTIONS="1000") as service, contextlib.ExitStack() as stack:
         _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (48, hard))
         connections = [stack.enter_context(service.connect()) for _ in range(80)]
@@ -366,8 +373,7 @@ def test_process_out_of_descriptors_accepts_again_later() -> None:
             connection.close()
         connections[-1].sendall(REQUEST % b"/")
         assert b" 200 " in connections[-1].recv(1024)
-        service.process.terminate()
-        assert service.wait() == 0
+        assert service.stop() == 0
 
 
 async def test_stopping_is_set_when_a_stop_begins() -> None:
@@ -375,33 +381,25 @@ async def test_stopping_is_set_when_a_stop_begins() -> None:
         await service.slow()
         assert not service.service.stopping.is_set()
         service.terminate()
-        await asyncio.wait_for(service.service.stopping.wait(), 5)
+        await within(service.service.stopping.wait())
         assert service.app.runtime.in_flight == 1
         Slow.release.set()
         await service.stopped()
 
 
-async def test_open_connections_close_after_their_next_answer() -> None:
-    async with running() as service:
+@pytest.mark.parametrize(("delay", "others"), [("0", 0), ("0.1", 0), ("0", 1)])
+async def test_idle_connection_has_a_moment_to_send_and_closes(delay: str, others: int) -> None:
+    async with running(DRAIN_DELAY_SECONDS=delay) as service:
         reader, writer = await service.idle()
-        # Holds the drain at the point where it waits for requests.
-        await service.slow()
+        if others:
+            # Holds the drain at the point where it waits for requests.
+            await service.slow()
         await service.stops_listening()
         writer.write(REQUEST % b"/hello/x")
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await within(reader.read())
         assert b"200 OK" in answer
         assert b"\r\nConnection: close\r\n" in answer
         Slow.release.set()
-        await service.stopped()
-
-
-@pytest.mark.parametrize("delay", ["0", "0.1"])
-async def test_idle_connection_has_a_moment_to_send(delay: str) -> None:
-    async with running(DRAIN_DELAY_SECONDS=delay) as service:
-        reader, writer = await service.idle()
-        await service.stops_listening()
-        writer.write(REQUEST % b"/hello/x")
-        assert b"200 OK" in await asyncio.wait_for(reader.read(), 5)
         await service.stopped()
 
 
@@ -433,17 +431,6 @@ async def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixtur
     assert "Closing 1 request: GET /slow, 0 s old" in caplog.messages
 
 
-async def test_websocket_is_closed_with_1001_in_a_stop() -> None:
-    async with running() as service:
-        websocket = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
-        assert service.app.runtime.in_flight == 0
-        service.terminate()
-        assert await websocket.read_message() is None
-        assert websocket.close_code == 1001
-        websocket.close()
-        await service.stopped()
-
-
 class Unclosable(WebSocketHandler):
     """A WebSocket of the team that fails whenever it is closed."""
 
@@ -454,7 +441,7 @@ class Unclosable(WebSocketHandler):
 
 
 @pytest.mark.parametrize("error", [ValueError("fails"), asyncio.CancelledError()], ids=repr)
-async def test_websocket_whose_close_raises_does_not_break_off_the_stop(
+async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
@@ -469,6 +456,7 @@ async def test_websocket_whose_close_raises_does_not_break_off_the_stop(
         service.service.on_shutdown.append(stop)
         url = f"ws://127.0.0.1:{service.port}"
         bad, good = [await websocket_connect(url + path) for path in ("/unclosable", "/ws")]
+        assert service.app.runtime.in_flight == 0
         service.terminate()
         async with asyncio.timeout(5):
             assert await good.read_message() is None
@@ -487,11 +475,11 @@ async def test_websocket_that_opens_during_the_stop_is_closed_too() -> None:
         await service.slow()
         await service.stops_listening()
         writer.write(HANDSHAKE)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await within(reader.readuntil(b"\r\n\r\n"))
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"\r\nConnection: Upgrade\r\n" in head
         Slow.release.set()
-        assert await asyncio.wait_for(reader.read(), 5) == b"\x88\x0c\x03\xe9Going away"
+        assert await within(reader.read()) == b"\x88\x0c\x03\xe9Going away"
         await service.stopped()
 
 
@@ -499,16 +487,13 @@ async def test_callbacks_run_in_order_and_in_reverse(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
-    calls = []
+    calls: list[str] = []
 
-    async def start_first() -> None:
-        calls.append("start first")
+    def call(name: str) -> Callable[[], Awaitable[None]]:
+        async def callback() -> None:
+            calls.append(name)
 
-    async def start_second() -> None:
-        calls.append("start second")
-
-    async def stop_first() -> None:
-        calls.append("stop first")
+        return callback
 
     async def hang() -> None:
         await asyncio.sleep(3600)
@@ -516,12 +501,16 @@ async def test_callbacks_run_in_order_and_in_reverse(
     async def fail() -> None:
         raise ValueError("fails")
 
+    async def cancel() -> None:
+        raise asyncio.CancelledError
+
     def not_async() -> None:
         calls.append("not async")
 
     service = Service(DRAIN_TIMEOUT_SECONDS="0")
-    service.service.on_startup += [start_first, start_second]
-    service.service.on_shutdown += [stop_first, hang, fail, not_async]  # type: ignore[list-item]
+    service.service.on_startup += [call("start first"), call("start second")]
+    stops = [call("stop first"), hang, fail, cancel, not_async]
+    service.service.on_shutdown += stops  # type: ignore[arg-type]
     await service.enters("ready")
     service.terminate()
     await service.stopped()
@@ -529,17 +518,22 @@ async def test_callbacks_run_in_order_and_in_reverse(
     output = "\n".join(caplog.messages)
     assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", output)
     assert re.search(r"\bfail\b.* failed while stopping", output)
+    assert re.search(r"\bcancel\b.* failed while stopping", output)
     assert re.search(r"\bnot_async\b.* failed while stopping", output)
 
 
-async def test_failure_to_start_ends_the_service() -> None:
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
+async def test_failure_to_start_ends_the_service(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail() -> None:
-        raise ValueError("no database")
+        raise kind("no database")
 
     service = Service(DRAIN_DELAY_SECONDS="60")
     service.service.on_startup.append(fail)
-    with pytest.raises(ValueError, match="no database"):
+    with pytest.raises(kind, match="no database"):
         await service.stopped()
+    assert caplog.messages[-1] == "Stopped"
 
 
 async def test_signal_during_the_start_stops() -> None:
@@ -564,7 +558,7 @@ async def test_body_over_the_limit_is_rejected_before_it_is_sent(
 ) -> None:
     async with running(**environ) as service:
         reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: %d\r\nA:" % (size + 1))
-        assert b" 413 " in await asyncio.wait_for(reader.readline(), 5)
+        assert b" 413 " in await within(reader.readline())
 
 
 @pytest.mark.parametrize(
@@ -586,7 +580,7 @@ async def test_connection_that_says_nothing_more_is_closed(
     async with running(**{name: "0.05"}) as service:
         reader, writer = await service.idle()
         writer.write(sent)
-        assert (await asyncio.wait_for(reader.read(), 5))[9:12] == answer
+        assert (await within(reader.read()))[9:12] == answer
         await until(lambda: not service.app.runtime.in_flight)
 
 
@@ -596,7 +590,7 @@ async def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.Monk
         reader, writer = await service.idle()
         await asyncio.sleep(0.01)  # It is looked at many times meanwhile.
         writer.write(REQUEST % b"/")
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        assert await answered(reader)
 
 
 async def test_connection_that_is_in_use_is_not_closed_as_idle() -> None:
@@ -605,9 +599,9 @@ async def test_connection_that_is_in_use_is_not_closed_as_idle() -> None:
         slow = await service.slow()
         idle, _ = await service.request(b"/")
         # This one is closed, though the others have said nothing for longer.
-        assert await asyncio.wait_for(idle.read(), 5)
+        assert await within(idle.read())
         Slow.release.set()
-        assert b" 200 " in await asyncio.wait_for(slow.readline(), 5)
+        assert await answered(slow)
         await client.write_message("still here")
         assert await client.read_message() == "still here"
         client.close()
@@ -652,18 +646,8 @@ async def test_connection_that_is_in_use_is_not_closed_as_idle() -> None:
 async def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
     trusted: str, forwarded: str, client: str
 ) -> None:
-    recorder = Recorder()
-    async with running(TRUSTED_PROXIES=trusted) as service:
-        recorder.record(service.app)
-        head = f"/ HTTP/1.1\r\nX-Forwarded-For: {forwarded}\r\nX-Forwarded-Proto: https\r\nA:"
-        reader, writer = await service.request(head.encode())
-        await reader.readuntil(b"}")
-        # On the same connection, of another client.
-        writer.write(REQUEST % b"/")
-        await reader.readuntil(b"}")
-    requests = [each.request for each in recorder.ended]
-    clients = [f"{each.protocol} {each.remote_ip}" for each in requests]
-    assert clients == [client, "http 127.0.0.1"]
+    # On the same connection, the second request is of another client.
+    assert await clients(trusted, forwarded, "https") == [client, "http 127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -672,20 +656,28 @@ async def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
 async def test_scheme_is_the_one_that_the_nearest_proxy_received(
     forwarded: str, scheme: str
 ) -> None:
+    assert (await clients("127.0.0.1", "", forwarded))[0] == f"{scheme} 127.0.0.1"
+
+
+async def clients(trusted: str, address: str, scheme: str) -> list[str]:
+    """Whose requests these are: one with such headers, and one without."""
     recorder = Recorder()
-    async with running(TRUSTED_PROXIES="127.0.0.1") as service:
+    async with running(TRUSTED_PROXIES=trusted) as service:
         recorder.record(service.app)
-        head = f"/ HTTP/1.1\r\nX-Forwarded-Proto: {forwarded}\r\nA:"
-        reader, _ = await service.request(head.encode())
+        head = f"/ HTTP/1.1\r\nX-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nA:"
+        reader, writer = await service.request(head.encode())
         await reader.readuntil(b"}")
-    assert [each.request.protocol for each in recorder.ended] == [scheme]
+        writer.write(REQUEST % b"/")
+        await reader.readuntil(b"}")
+    requests = [each.request for each in recorder.ended]
+    return [f"{each.protocol} {each.remote_ip}" for each in requests]
 
 
 async def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
     async with running(TRUSTED_PROXIES="127.0.0.1") as service:
         reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
         writer.write(b"body")
-        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        assert await answered(reader)
         _, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
         writer.write(b"bo")
         await until(lambda: service.app.runtime.in_flight == 1)
@@ -695,25 +687,21 @@ async def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_process_ends_with_status_0(number: signal.Signals) -> None:
-    with process() as service:
-        service.wait_until_listening()
+    with listening() as service:
         service.process.send_signal(number)
         assert service.wait() == 0, service.output()
 
 
 def test_stop_says_what_it_waits_for() -> None:
-    with process() as service:
-        service.wait_until_listening()
-        with service.get("/slow"):
-            service.process.send_signal(signal.SIGINT)
-            service.wait_for_output("Waiting up to 20 s for 1 request: GET /slow, 0 s old. Ctrl-C")
-            service.process.send_signal(signal.SIGINT)
-            assert service.wait() == 128 + signal.SIGINT
+    with listening() as service, service.get("/slow"):
+        service.process.send_signal(signal.SIGINT)
+        service.wait_for_output("Waiting up to 20 s for 1 request: GET /slow, 0 s old. Ctrl-C")
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait() == 128 + signal.SIGINT
 
 
 def test_stop_says_which_requests_are_the_oldest() -> None:
-    with process() as service, contextlib.ExitStack() as stack:
-        service.wait_until_listening()
+    with listening() as service, contextlib.ExitStack() as stack:
         for path in ("/slow", "/stubborn", "/thread", "/slow"):
             stack.enter_context(service.get(path))
             service.fetch("/")  # once it is answered, the one before has been received
@@ -724,24 +712,20 @@ def test_stop_says_which_requests_are_the_oldest() -> None:
 
 
 def test_second_signal_ends_a_process_whose_loop_is_stuck() -> None:
-    with process() as service:
-        service.wait_until_listening()
-        with service.get("/stuck"):
-            service.wait_for_output("Stuck")
+    with listening() as service, service.get("/stuck"):
+        service.wait_for_output("Stuck")
+        service.process.terminate()
+        while service.process.poll() is None:  # a signal may overtake another
             service.process.terminate()
-            while service.process.poll() is None:  # a signal may overtake another
-                service.process.terminate()
-                time.sleep(0.1)
-            assert service.wait() == 128 + signal.SIGTERM
+            time.sleep(0.1)
+        assert service.wait() == 128 + signal.SIGTERM
 
 
 def test_second_signal_ends_the_process_at_once() -> None:
-    with process(DRAIN_DELAY_SECONDS="60") as service:
-        service.wait_until_listening()
+    with listening(DRAIN_DELAY_SECONDS="60") as service:
         service.process.terminate()
         service.wait_for_output("Draining")
-        service.process.terminate()
-        assert service.wait() == 128 + signal.SIGTERM
+        assert service.stop() == 128 + signal.SIGTERM
 
 
 async def test_handler_that_others_set_for_a_signal_is_called_too() -> None:
@@ -787,41 +771,32 @@ def test_signal_before_there_is_anything_to_drain() -> None:
     assert done.returncode == 128 + signal.SIGTERM
 
 
+def cannot_listen(address: str, **environ: str) -> None:
+    with process(**environ) as service:
+        assert service.wait() == 69
+        assert f"Cannot listen on {address}: " in service.output()
+        assert "Traceback" not in service.output()
+
+
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "no.such.host.invalid"])
 def test_impossible_host_is_reported(host: str) -> None:
-    with process(HOST=host) as service:
-        assert service.wait() == 69
-        assert f"Cannot listen on {host} port 0: " in service.output()
-        assert "Traceback" not in service.output()
+    cannot_listen(f"{host} port 0", HOST=host)
 
 
 def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        with process(PORT=port) as service:
-            assert service.wait() == 69
-            assert f"Cannot listen on 127.0.0.1 port {port}: " in service.output()
-            assert "Traceback" not in service.output()
+        cannot_listen(f"127.0.0.1 port {port}", PORT=port)
 
 
-def test_processes_can_share_a_port() -> None:
-    with process(REUSE_PORT="true") as first:
-        first.wait_for_output("is running")
-        with process(REUSE_PORT="true", PORT=str(first.port)) as second:
-            second.wait_for_output("is running")
-            first.process.terminate()
-            assert first.wait() == 0
+def test_processes_can_share_a_port_but_not_the_admin_port() -> None:
+    with listening(REUSE_PORT="true") as first:
+        shared = {"PORT": str(first.port), "REUSE_PORT": "true"}
+        admin = str(first.ports[1])
+        cannot_listen(f"127.0.0.1 port {admin}", ADMIN_PORT=admin, **shared)
+        with listening(**shared) as second:
+            assert first.stop() == 0
             assert second.fetch("/hello/x") == b'{"hello":"x"}'
-
-
-def test_processes_that_share_a_port_do_not_share_the_admin_port() -> None:
-    with process(REUSE_PORT="true") as first:
-        first.wait_for_output("is running")
-        admin = first.ports[1]
-        shared = {"PORT": str(first.port), "ADMIN_PORT": str(admin), "REUSE_PORT": "true"}
-        with process(**shared) as second:
-            assert second.wait() == 69
-            assert f"Cannot listen on 127.0.0.1 port {admin}: " in second.output()
 
 
 def answers(host: str, port: int, path: str = "/") -> bool:
@@ -846,8 +821,7 @@ def answers(host: str, port: int, path: str = "/") -> bool:
     ],
 )
 def test_every_address_that_is_asked_for_is_served(host: str, ipv4: bool, ipv6: bool) -> None:
-    with process(HOST=host, ADMIN_HOST=host) as service:
-        service.wait_until_listening()
+    with listening(HOST=host, ADMIN_HOST=host) as service:
         main, admin = service.ports[0], service.ports[-1]
         assert (answers("127.0.0.1", main), answers("::1", main)) == (ipv4, ipv6)
         of_admin = [answers(each, admin, "/metrics") for each in ("127.0.0.1", "[::1]")]

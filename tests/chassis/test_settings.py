@@ -18,7 +18,7 @@ from tornado_chassis import settings
 from tornado_chassis.settings import parsing, read, resource, setting
 
 from .settings import Settings, SettingsOfZipkin
-from .testing import inherited, process
+from .testing import inherited, listening, process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,6 @@ def load(directory: Path, **environ: str) -> Settings:
         return settings.load(Settings)
 
 
-def test_defaults(tmp_path: Path) -> None:
-    assert load(tmp_path).port == 8000
-
-
 def test_environment_wins_over_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=9001\nHOST=127.0.0.9\nSOMETHING_ELSE=1\n")
     loaded = load(tmp_path, PORT="9002")
@@ -52,7 +48,7 @@ def test_environment_wins_over_dotenv(tmp_path: Path) -> None:
 
 
 def test_empty_is_unset(tmp_path: Path) -> None:
-    assert load(tmp_path, PORT="").port == 8000
+    assert load(tmp_path).port == load(tmp_path, PORT="").port == 8000
     (tmp_path / ".env").write_text("PORT=9001\n")
     assert load(tmp_path, PORT="").port == 9001
 
@@ -152,36 +148,26 @@ SPECIFIED = [
     ("OTEL_LOG_LEVEL", "debug", "ignored, because OpenTelemetry logs like everything else"),
     ("OTEL_PROPAGATORS", "b3,tracecontext,b3,BAGGAGE", ""),
     ("OTEL_PROPAGATORS", "none", ""),
-    (
-        "OTEL_PROPAGATORS",
-        "xray",
-        f"should be one or more of .*, not 'xray'. {IGNORED}",
-    ),
+    ("OTEL_PROPAGATORS", "xray", f"should be one or more of .*, not 'xray'. {IGNORED}"),
     ("OTEL_PROPAGATORS", "xray,b3", "not 'xray,b3'. Only the rest of it is used"),
     ("OTEL_TRACES_SAMPLER", "always_off", ""),
-    (
-        "OTEL_TRACES_SAMPLER",
-        "parentbased_jaeger_remote",
-        f"should be one of .*{IGNORED}",
-    ),
+    ("OTEL_TRACES_SAMPLER", "parentbased_jaeger_remote", f"should be one of .*{IGNORED}"),
     ("OTEL_TRACES_SAMPLER_ARG", "half", f"should be a number from 0 to 1, not 'half'. {IGNORED}"),
     ("OTEL_TRACES_SAMPLER_ARG", "0.5", "ignored, because OTEL_TRACES_SAMPLER is not"),
-    ("OTEL_BSP_SCHEDULE_DELAY", "1000", BATCHES),
-    ("OTEL_BSP_EXPORT_TIMEOUT", "1000", BATCHES),
-    ("OTEL_BSP_MAX_QUEUE_SIZE", "1000", BATCHES),
-    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1000", BATCHES),
-    ("OTEL_BLRP_SCHEDULE_DELAY", "1000", LOGS),
-    ("OTEL_BLRP_EXPORT_TIMEOUT", "1000", LOGS),
-    ("OTEL_BLRP_MAX_QUEUE_SIZE", "1000", LOGS),
-    ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "1000", LOGS),
+    *(
+        (f"OTEL_{batch}_{name}", "1000", reason)
+        for batch, reason in (("BSP", BATCHES), ("BLRP", LOGS))
+        for name in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+    ),
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "many", LIMITS),
-    ("OTEL_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
-    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "10", LIMITS),
-    ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
-    ("OTEL_SPAN_EVENT_COUNT_LIMIT", "10", LIMITS),
-    ("OTEL_SPAN_LINK_COUNT_LIMIT", "10", LIMITS),
-    ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
-    ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "10", LIMITS),
+    *(
+        (f"OTEL_{name}_LIMIT", "10", LIMITS)
+        for name in (
+            *("ATTRIBUTE_COUNT", "SPAN_ATTRIBUTE_VALUE_LENGTH", "SPAN_ATTRIBUTE_COUNT"),
+            *("SPAN_EVENT_COUNT", "SPAN_LINK_COUNT"),
+            *("EVENT_ATTRIBUTE_COUNT", "LINK_ATTRIBUTE_COUNT"),
+        )
+    ),
     ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "10", "because logs are not sent with OTLP"),
     ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "10", "because logs are not sent with OTLP"),
     ("OTEL_TRACES_EXPORTER", "otlp", ""),
@@ -315,8 +301,7 @@ def test_service_with_malformed_shared_variables_starts_and_logs_them() -> None:
         "SENTRY_DSN": "hidden",
         "HTTPS_PROXY": "hidden://",
     }
-    with process(FEATURES="logs jaeger sentry", LOG_FORMAT="json", **wrong) as service:
-        service.wait_until_listening()
+    with listening(FEATURES="logs jaeger sentry", LOG_FORMAT="json", **wrong) as service:
         lines = [json.loads(line) for line in service.output().splitlines()]
         logged = [line["message"] for line in lines if line["level"] == "WARNING"]
         assert sorted(message.partition(":")[0] for message in logged) == sorted(wrong)
@@ -333,15 +318,13 @@ def test_service_with_malformed_shared_variables_starts_and_logs_them() -> None:
     ids=lambda environ: next(iter(environ)),
 )
 def test_service_starts_whatever_libraries_read(environ: dict[str, str]) -> None:
-    with process(FEATURES="logs jaeger sentry probes", **environ) as service:
-        service.wait_until_listening()
+    with listening(FEATURES="logs jaeger sentry probes", **environ) as service:
         is_ready = False
         while not is_ready:
             assert service.process.poll() is None, service.output()
             with contextlib.suppress(HTTPError):
                 is_ready = bool(service.fetch("/readyz"))
-        service.process.terminate()
-        assert service.wait() == 0
+        assert service.stop() == 0
         assert "Traceback" not in service.output()
 
 

@@ -19,7 +19,7 @@ from tornado_chassis.feature import Incident
 from tornado_chassis.watch import Watch, is_own
 
 from . import routes
-from .testing import ChassisTest, Process, Recorder, process
+from .testing import ChassisTest, Process, Recorder, listening
 
 LIMIT = 0.05
 
@@ -79,13 +79,7 @@ class TestWatch(WatchTest):
         assert self.incident("/blocking/call/400").function == "_execute"
 
     def test_own_code_is_what_is_imported_from_its_package(self) -> None:
-        names = (
-            "tests.chassis",
-            "tests.chassis.routes",
-            "tests.chassis_too",
-            watch.__name__,
-            "json",
-        )
+        names = "tests.chassis", "tests.chassis.routes", "tests.chassis_too", watch.__name__, "json"
         own = [name for name in names if is_own(frame_of(name), "tests.chassis")]
         assert own == ["tests.chassis", "tests.chassis.routes"]
 
@@ -162,30 +156,25 @@ def incidents(running: Process) -> list[str]:
 
 
 def test_process_in_development_is_watched_by_default() -> None:
-    with process(LOOP_BLOCKED_SECONDS="") as running:
-        running.wait_until_listening()
+    with listening(LOOP_BLOCKED_SECONDS="") as running:
         running.fetch("/blocking/call/400")
         running.wait_for_output("The event loop was blocked for ")
-        running.process.terminate()
-        assert running.wait() == 0
+        assert running.stop() == 0
         assert [line for line in incidents(running) if "routes.py" in line and "in block" in line]
 
 
 def test_start_that_takes_long_is_no_blocked_loop() -> None:
-    with process(LOOP_BLOCKED_SECONDS=str(LIMIT), STUBBORN="blocking") as running:
-        running.wait_until_listening()
+    with listening(LOOP_BLOCKED_SECONDS=str(LIMIT), STUBBORN="blocking") as running:
         running.fetch("/blocking/call/400")
         running.wait_for_output("The event loop was blocked for ")
-        running.process.terminate()
-        assert running.wait() == 0
+        assert running.stop() == 0
         assert not [line for line in incidents(running) if "in start" in line]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can pin a process")
 def test_process_without_a_processor_has_blocked_nothing() -> None:
     hog = [sys.executable, "-c", "while True: pass"]
-    with process(LOOP_BLOCKED_SECONDS="0.02") as running, contextlib.ExitStack() as stack:
-        running.wait_until_listening()
+    with listening(LOOP_BLOCKED_SECONDS="0.02") as running, contextlib.ExitStack() as stack:
         running.fetch("/")
         for _ in range(4):
             hogging = stack.enter_context(subprocess.Popen(hog))
@@ -198,27 +187,23 @@ def test_process_without_a_processor_has_blocked_nothing() -> None:
 
 
 def test_process_elsewhere_may_block_for_longer() -> None:
-    with process(LOOP_BLOCKED_SECONDS="", ENVIRONMENT="production") as running:
-        running.wait_until_listening()
+    with listening(LOOP_BLOCKED_SECONDS="", ENVIRONMENT="production") as running:
         running.fetch("/blocking/call/300")
-        running.process.terminate()
-        assert running.wait() == 0
+        assert running.stop() == 0
         assert incidents(running) == []
 
 
 def test_process_that_was_stopped_has_blocked_nothing() -> None:
     if sys.platform == "win32":
         pytest.skip("Windows has no such signals")
-    with process(LOOP_BLOCKED_SECONDS=str(LIMIT), ENVIRONMENT="x") as running:
-        running.wait_until_listening()
+    with listening(LOOP_BLOCKED_SECONDS=str(LIMIT), ENVIRONMENT="x") as running:
         running.fetch("/")
         for _ in range(2):
             os.kill(running.pid, signal.SIGSTOP)
             time.sleep(20 * LIMIT)
             os.kill(running.pid, signal.SIGCONT)
             running.fetch("/")
-        running.process.terminate()
-        assert running.wait() == 0
+        assert running.stop() == 0
         # A busy machine may have held the loop, too, but not for as long as a stop.
         blocked = [
             float(re.findall(r"blocked for ([\d.]+) s", line)[0]) for line in incidents(running)

@@ -203,6 +203,11 @@ class Process:
         """The exit status."""
         return self.process.wait(timeout)
 
+    def stop(self) -> int:
+        """Stops it with SIGTERM, and returns the exit status."""
+        self.process.terminate()
+        return self.wait()
+
 
 @contextlib.contextmanager
 def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
@@ -223,6 +228,14 @@ def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator
         finally:
             child.kill()
             child.wait()
+
+
+@contextlib.contextmanager
+def listening(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
+    """A `process` that has said that it listens."""
+    with process(module, *arguments, **environ) as service:
+        service.wait_until_listening()
+        yield service
 
 
 def inherited() -> dict[str, str]:

@@ -18,7 +18,6 @@ ROWS = {
     "run": ["bare", "none", "all live, 1 % errors"],
     "instructions": ["bare", "all live"],
     "start": ["bare", "none", "all live", "by hand", "fastapi"],
-    "memory": ["bare", "all idle", "all live"],
     "processes": ["one", "two"],
     "generation": [
         "cookiecutter, empty template",

@@ -69,7 +69,10 @@ class TestWithoutToken(AccessTest):
         assert self.codes(*GUARDED) == {200}
         assert self.codes(*GUARDED, **OF_CHROMIUM) == {200}
 
-    def test_what_a_proxy_adds_closes_it(self) -> None:
+    def test_what_a_proxy_adds_closes_it_and_the_answer_says_so(self) -> None:
+        answer = self.ask(headers={"Via": "1.1 proxy"})
+        assert b"CONSOLE_TOKEN" in answer.body
+        assert b"has the header Via" in answer.body
         for header in OF_PROXIES:
             assert self.codes("/console/now.json", "/loglevel", **{header: "127.0.0.1"}) == {403}
 
@@ -94,24 +97,13 @@ class TestWithoutToken(AccessTest):
         for host in ("localhost", "LOCALHOST:8001", "127.0.0.1:8001", "[::1]:8001"):
             assert self.codes("/", "/loglevel", Host=host) == {200}, host
 
-    def test_others_learn_why_and_how_to_get_in(self) -> None:
-        answer = self.ask(headers={"Via": "1.1 proxy"})
-        assert b"CONSOLE_TOKEN" in answer.body
-        assert b"has the header Via" in answer.body
-
     def test_no_token_opens_it(self) -> None:
         for token in ("", "None", TOKEN):
-            sent = {
-                "Authorization": f"Bearer {token}",
-                "Cookie": f"console={token}",
-                "Via": "1.1 a",
-            }
-            assert self.codes(f"/?token={token}", "/loglevel", **sent) == {403}
+            sent = {"Authorization": f"Bearer {token}", "Cookie": f"console={token}"}
+            assert self.codes(f"/?token={token}", "/loglevel", **sent, Via="1.1 a") == {403}
 
-    def test_probes_and_metrics_are_outside_of_it(self) -> None:
+    def test_probes_and_metrics_are_outside_of_it_and_none_of_it_is_on_the_main_port(self) -> None:
         assert self.codes(*OPEN, Via="1.1 proxy") == {200}
-
-    def test_main_port_has_none_of_it(self) -> None:
         assert {self.fetch(path).code for path in GUARDED[1:]} == {404}
 
     def test_pages_of_others_change_nothing(self) -> None:
@@ -169,9 +161,10 @@ class TestNowhere(TestInProduction):
     environ = {"ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
 @pytest.mark.parametrize("token", ["", TOKEN])
 def test_on_a_terminal_nobody_has_to_say_that_it_is_development(token: str) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no pseudo-terminals")
     ours, its = os.openpty()
     environ = {"PORT": "0", "ADMIN_PORT": "0", "CONSOLE_TOKEN": token}
     command = [sys.executable, "-m", STAND_IN]
@@ -202,13 +195,11 @@ class TestWithToken(AccessTest):
         self.enterContext(pytest.MonkeyPatch.context()).setattr(admin, "WRONG_TOKEN_SECONDS", 0.01)
         super().setUp()
 
-    def test_everybody_needs_it_on_the_machine_too(self) -> None:
+    def test_everybody_needs_it_on_the_machine_too_and_passes_with_it_from_anywhere(self) -> None:
         assert self.codes(*GUARDED) == {401}
         assert self.ask("/loglevel", method="PUT", body='{"level": "DEBUG"}').code == 401
         assert logging.getLogger().level == logging.INFO
         assert self.codes(*OPEN) == {200}
-
-    def test_bearer_passes_from_anywhere(self) -> None:
         assert self.codes(*GUARDED, **BEARER) == {200}
         assert self.codes(*GUARDED, **BEARER, Via="1.1 proxy") == {200}
 
@@ -246,22 +237,18 @@ class TestWithToken(AccessTest):
         for each in tries:
             each.cancel()
 
-    def test_token_of_the_address_becomes_a_cookie(self) -> None:
+    def test_token_of_the_address_becomes_a_cookie_for_the_console_only(self) -> None:
         answer = self.ask(f"/?token={TOKEN}")
         assert answer.code == 303
         location = urlsplit(answer.headers["Location"])
         assert location.query == ""
         cookie = answer.headers["Set-Cookie"]
-        assert {"HttpOnly", "SameSite=Strict"} <= set(cookie.split("; "))
+        assert {"HttpOnly", "SameSite=Strict", "Path=/console/"} <= set(cookie.split("; "))
         assert TOKEN not in cookie
         cookie = cookie.partition(";")[0]
         assert self.codes(*GUARDED, Cookie=cookie) == {200}
         assert self.codes(*GUARDED, Cookie=cookie[:-1]) == {401}
-
-    def test_browser_sends_the_cookie_to_the_console_only(self) -> None:
-        """As browsers send cookies of one port to all others of its host."""
-        cookie = self.ask(f"/?token={TOKEN}").headers["Set-Cookie"]
-        assert "Path=/console/" in cookie.split("; ")
+        # Browsers send cookies of one port to all others of its host.
         assert self.fetch("/console/").code == 404
         # Without it, the root leads there, from which it comes.
         answer = self.ask("/", headers={"Accept": "text/html"})
@@ -321,8 +308,7 @@ class TestWhereNobodySaysSo(LinkTest):
 
 class TestLevels(AccessTest):
     def put(self, path: str, **body: object) -> None:
-        answer = self.ask(path, method="PUT", body=json.dumps(body), headers=JSON)
-        assert answer.code == 200
+        assert self.ask(path, method="PUT", body=json.dumps(body), headers=JSON).code == 200
 
     def level(self) -> str:
         return logging.getLevelName(logging.getLogger().level)

@@ -122,8 +122,15 @@ class ConsoleTest(ChassisTest):
         )
         return answer.code, json.loads(answer.body)
 
-    def latest(self) -> Any:
-        return self.ask("requests.json")["requests"][0]
+    def latest(self, **wanted: object) -> Any:
+        """The last request that has these, with all that is known of it."""
+        requests = self.ask("requests.json")["requests"]
+        found = next(each for each in requests if wanted.items() <= each.items())
+        return {**found, **self.ask(f"requests/{found['number']}.json"), "error": found["error"]}
+
+    async def asked(self, path: str) -> Any:
+        answer = await self.http_client.fetch(f"http://127.0.0.1:{self.admin_port}/console/{path}")
+        return json.loads(answer.body)
 
 
 class TestConsole(ConsoleTest):
@@ -151,22 +158,17 @@ class TestConsole(ConsoleTest):
     def test_request_shows_up(self) -> None:
         self.fetch("/hello/x?token=in-the-query", headers={"User-Agent": "curl"})
         latest = self.latest()
-        assert (latest["method"], latest["route"], latest["path"], latest["status"]) == (
-            "GET",
-            "/hello/{name}",
-            "/hello/x",
-            200,
-        )
+        shown = [latest[name] for name in ("method", "route", "path", "status")]
+        assert shown == ["GET", "/hello/{name}", "/hello/x", 200]
         assert (latest["client"], latest["user_agent"]) == ("127.0.0.1", "curl")
         assert 0 < latest["duration"] < 10
-        assert "in-the-query" not in json.dumps(self.ask(f"requests/{latest['number']}.json"))
+        assert "in-the-query" not in json.dumps(latest)
 
     def test_failing_request_leads_to_its_stack_and_lines(self) -> None:
         self.fetch("/hello/another")
         request_id = self.fetch("/boom").headers["X-Request-ID"]
-        latest = self.latest()
-        assert latest["error"] == "ValueError: boom"
-        found = self.ask(f"requests/{latest['number']}.json")
+        found = self.latest()
+        assert found["error"] == "ValueError: boom"
         assert found["ids"]["request_id"] == request_id
         [error] = found["errors"]
         assert 'raise ValueError("boom")' in error["stack"]
@@ -184,23 +186,19 @@ class TestConsole(ConsoleTest):
         ]
         assert groups[1]["first"] < groups[1]["last"]
         assert "routes.py" in groups[1]["place"]
-
-    def test_failed_background_work_is_an_error(self) -> None:
         self.app.runtime.notify(Feature.background_failed, "mail", ValueError("no route"))
-        [group] = self.ask("errors.json")["errors"]
+        group, *_ = self.ask("errors.json")["errors"]
         assert (group["where"], group["message"]) == ("background work mail", "no route")
 
     def test_request_in_flight_shows_where_it_stands(self) -> None:
         async def look() -> Any:
             request = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
             await Slow.entered.wait()
-            base = f"http://127.0.0.1:{self.admin_port}/console"
-            answer = await self.http_client.fetch(f"{base}/requests.json")
-            [slow] = json.loads(answer.body)["in_flight"]
-            answer = await self.http_client.fetch(f"{base}/requests/{slow['number']}.json")
+            [slow] = (await self.asked("requests.json"))["in_flight"]
+            found = await self.asked(f"requests/{slow['number']}.json")
             Slow.release.set()
             await request
-            return slow, json.loads(answer.body)
+            return slow, found
 
         slow, found = self.run_async(look)
         assert (slow["path"], slow["status"]) == ("/slow", 0)
@@ -228,19 +226,7 @@ class TestConsole(ConsoleTest):
     def test_requests_are_filtered(self) -> None:
         for path in ("/hello/x", "/boom", "/status/404", "/nowhere"):
             self.fetch(path)
-        paths = {
-            query: [each["path"] for each in self.ask(f"requests.json?{query}")["requests"]]
-            for query in (
-                "status=4xx",
-                "status=500",
-                "route=/hello/%7Bname%7D",
-                "route=unmatched",
-                "text=BOOM",
-                "slower=60",
-                "limit=1",
-            )
-        }
-        assert paths == {
+        paths: dict[str, list[str]] = {
             "status=4xx": ["/nowhere", "/status/404"],
             "status=500": ["/boom"],
             "route=/hello/%7Bname%7D": ["/hello/x"],
@@ -249,10 +235,11 @@ class TestConsole(ConsoleTest):
             "slower=60": [],
             "limit=1": ["/nowhere"],
         }
+        for query, found in paths.items():
+            shown = self.ask(f"requests.json?{query}")["requests"]
+            assert [each["path"] for each in shown] == found, query
         for query in ("limit=x", "limit=nan", "slower=1e999", "limit=-1", "status=%ff"):
             self.ask(f"requests.json?{query}")
-
-    def test_unknown_number_is_not_found(self) -> None:
         assert self.fetch_admin("/console/requests/12345.json").code == 404
 
     def test_timeline_has_the_spans_below_the_request(self) -> None:
@@ -261,17 +248,10 @@ class TestConsole(ConsoleTest):
         ids: dict[str, str] = entry[7]
         ids.update(trace_id="a" * 32, span_id="b" * 16)
         for number, (parent, trace) in enumerate((("b", "a"), ("0", "a"), ("c", "a"), ("b", "f"))):
-            self.console.span_ended(
-                SimpleNamespace(
-                    name=f"part {number}",
-                    kind="INTERNAL",
-                    trace_id=trace * 32,
-                    span_id=str(number) * 16,
-                    parent_id=parent * 16,
-                    started=10**18 + number,
-                    ended=10**18 + number + 10**6,
-                )
-            )
+            span = SimpleNamespace(name=f"part {number}", kind="INTERNAL", trace_id=trace * 32)
+            span.span_id, span.parent_id = str(number) * 16, parent * 16
+            span.started, span.ended = 10**18 + number, 10**18 + number + 10**6
+            self.console.span_ended(span)
         spans = self.ask(f"requests/{entry[0]}.json")["spans"]
         assert [each["name"] for each in spans] == ["part 0", "part 1"]
         assert spans[0]["duration"] == 0.001
@@ -292,26 +272,13 @@ class TestConsole(ConsoleTest):
     def test_call_is_in_the_timeline_of_its_request(self) -> None:
         self.app.add_handlers(".*", [(r"/calling", Calling)])
         self.fetch("/calling")
-        [number] = (
-            each["number"]
-            for each in self.ask("requests.json")["requests"]
-            if each["route"] == "/calling"
-        )
-        [span] = self.ask(f"requests/{number}.json")["spans"]
+        [span] = self.latest(route="/calling")["spans"]
         assert span["kind"] == "CLIENT"
         assert span["name"].startswith("GET")
 
     def test_now_has_what_blocked_the_loop_and_what_was_rejected(self) -> None:
-        incident = SimpleNamespace(
-            time=1.0,
-            duration=2.0,
-            file="orders.py",
-            line=7,
-            function="parse",
-            route="/orders",
-            request_id="",
-            stack="a" * 10_000,
-        )
+        incident = SimpleNamespace(time=1.0, duration=2.0, file="orders.py", line=7, request_id="")
+        incident.function, incident.route, incident.stack = "parse", "/orders", "a" * 10_000
         for _ in range(30):
             self.console.loop_blocked(incident)
             self.console.request_rejected("malformed")
@@ -368,19 +335,15 @@ class TestConsole(ConsoleTest):
 
     def test_lines_are_filtered(self) -> None:
         log.info("One")
+        token = correlation.set({"request_id": "abc"})
         log.error("Two")
+        correlation.reset(token)
         lines = self.ask("logs.json?level=WARNING")["lines"]
-        assert [line["message"] for line in lines] == ["Two"]
+        assert [(line["message"], line["request_id"]) for line in lines] == [("Two", "abc")]
         lines = self.ask("logs.json?text=ONE")["lines"]
         assert [(line["message"], line["level"]) for line in lines] == [("One", "INFO")]
 
-    def test_line_knows_its_request(self) -> None:
-        token = correlation.set({"request_id": "abc"})
-        log.error("One")
-        correlation.reset(token)
-        assert self.ask("logs.json")["lines"][0]["request_id"] == "abc"
-
-    def test_level_is_changed_and_changed_back(self) -> None:
+    def test_level_is_changed_and_changed_back_at_the_latest_by_a_stop(self) -> None:
         body = {"logger": "shop.orders", "level": "debug", "seconds": 60}
         assert self.send("levels.json", "PUT", body)[0] == 200
         assert log.getEffectiveLevel() == logging.DEBUG
@@ -391,26 +354,17 @@ class TestConsole(ConsoleTest):
         self.send("levels.json", "PUT", {**body, "level": "ERROR", "seconds": 0.01})
         self.run_async(lambda: self.until(lambda: log.level == logging.NOTSET))
         assert self.console.changed_levels == {}
-
-    def test_stop_changes_levels_back(self) -> None:
-        body = {"logger": "shop.orders", "level": "ERROR", "seconds": 60}
-        self.send("levels.json", "PUT", body)
+        self.send("levels.json", "PUT", {**body, "level": "ERROR"})
         self.run_async(self.console.shutdown)
         assert log.level == logging.NOTSET
 
     def test_nonsense_changes_nothing(self) -> None:
         good = {"logger": "root", "level": "INFO", "seconds": 60}
-        for wrong in (
-            {"logger": "never.heard.of"},
-            {"logger": 5},
-            {"level": "LOUD"},
-            {"level": None},
-            {"seconds": 0},
-            {"seconds": "60"},
-            {"seconds": True},
-            {"seconds": 1e99},
-        ):
-            assert self.send("levels.json", "PUT", {**good, **wrong})[0] == 400, wrong
+        wrong: dict[str, list[object]] = {"logger": ["never.heard.of", 5], "level": ["LOUD", None]}
+        wrong["seconds"] = [0, "60", True, 1e99]
+        for name, values in wrong.items():
+            for value in values:
+                assert self.send("levels.json", "PUT", {**good, name: value})[0] == 400, value
         assert self.send("levels.json", "PUT", [good])[0] == 400
         assert self.console.changed_levels == {}
 
@@ -458,9 +412,7 @@ class TestConsole(ConsoleTest):
 
     async def test_age_of_a_task_counts_from_when_it_was_first_seen(self) -> None:
         async def age() -> float:
-            base = f"http://127.0.0.1:{self.admin_port}/console"
-            answer = await self.http_client.fetch(f"{base}/work.json")
-            tasks = json.loads(answer.body)["tasks"]
+            tasks = (await self.asked("work.json"))["tasks"]
             [found] = [each for each in tasks if each["name"] == "forgotten"]
             return float(found["at_least_seconds"])
 
@@ -483,7 +435,7 @@ class TestConsole(ConsoleTest):
         gc.collect()
         assert all(not task.done() for task in self.console.tasks)
 
-    def test_exports_say_when_they_last_sent(self) -> None:
+    def test_exports_say_when_they_last_sent_beside_other_totals(self) -> None:
         def shown() -> dict[str, Any]:
             self.console._note_exports()
             return {each["backend"]: each for each in self.ask("exports.json")["exports"]}
@@ -496,8 +448,6 @@ class TestConsole(ConsoleTest):
         assert shown()["Post"]["last_sent"] > post["last_sent"]
         pigeon = shown()["Pigeon"]
         assert (pigeon["sent"], pigeon["last_sent"]) == (None, None)
-
-    def test_other_totals(self) -> None:
         totals = {each["name"]: each["total"] for each in self.ask("exports.json")["totals"]}
         assert (totals["parcels_sent"], totals["parcels_lost rain"]) == (7, 1)
 
@@ -602,12 +552,7 @@ class TestParts(ConsoleTest):
         for flags in self.flags:
             parent = f"00-{'a' * 32}-{'b' * 16}-{flags}"
             self.fetch("/calling?fails=1", headers={"traceparent": parent})
-            [number, *_] = [
-                each["number"]
-                for each in self.ask("requests.json")["requests"]
-                if each["route"] == "/calling"
-            ]
-            charge, call = self.ask(f"requests/{number}.json")["spans"]
+            charge, call = self.latest(route="/calling")["spans"]
             assert charge["error"] == "ValueError: declined"
             assert charge["attributes"] == "items=3 card=<Card whose text fails: KeyError>"
             assert (call["kind"], call["error"]) == ("CLIENT", "404")
@@ -630,16 +575,8 @@ class TestBlocked(ConsoleTest):
         [blocked] = (each for each in self.ask("now.json")["blocked"] if each["route"])
         assert (blocked["function"], blocked["request_id"]) == ("block", "abc")
         assert blocked["file"].endswith("tests/chassis/routes.py")
-        [number] = (
-            each["number"]
-            for each in self.ask("requests.json")["requests"]
-            if each["ids"]["request_id"] == "abc"
-        )
-        [line] = (
-            each
-            for each in self.ask(f"requests/{number}.json")["logs"]
-            if each["logger"].endswith(".watch")
-        )
+        logs = self.latest(route=blocked["route"])["logs"]
+        [line] = (each for each in logs if each["logger"].endswith(".watch"))
         assert line["message"].startswith("The event loop was blocked for 0.")
         assert "in block" in line["stack"]
 
@@ -685,7 +622,6 @@ class TestSettings(ConsoleTest):
 
     def test_source_and_meaning(self) -> None:
         port = self.shown["PORT"]
-        assert (port["value"], port["source"]) == ("8000", "default")
         assert port["meaning"] == "Port to listen on, or 0 for any free port."
         assert self.shown["MAX_CONNECTIONS"]["source"] == "environment"
 
@@ -698,6 +634,7 @@ class TestSettings(ConsoleTest):
         assert found == {"HOST": ("127.0.0.1", "default"), "PORT": ("8000", "default")}
 
     def test_value_in_force_is_shown(self) -> None:
+        assert self.shown["PLAN"]["value"].startswith("<Unprintable")
         names = "LOOP_BLOCKED_SECONDS", "STATSD_PREFIX", "OTEL_SERVICE_NAME", "NOTHING"
         values = [self.shown[name]["value"] for name in names]
         assert values == ["0.1", "my-service", "my-service", "0"]
@@ -715,9 +652,6 @@ class TestSettings(ConsoleTest):
         assert self.shown["PASSENGERS"]["value"] == "4"
         assert self.shown["SMTP_PASS"]["value"] == HIDDEN
         assert self.shown["LIBPQ"]["value"] == f"host=db user=app password={HIDDEN} dbname=orders"
-
-    def test_value_that_has_no_text_costs_only_itself(self) -> None:
-        assert self.shown["PLAN"]["value"].startswith("<Unprintable")
 
 
 def test_secret_is_in_no_error_message() -> None:

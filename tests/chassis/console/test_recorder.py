@@ -9,7 +9,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado_chassis import counts
 from tornado_chassis.console import recorder
 from tornado_chassis.exchange import Exchange
 
@@ -91,34 +93,32 @@ def test_last_lines_are_kept() -> None:
     assert (len(tail.lines), tail.lines[0].message) == (recorder.LINES, "10")
 
 
-def test_lines_that_do_not_fit_their_arguments_are_kept() -> None:
-    tail = recorder.Tail(None)
-    record = line("%d orders")
-    record.args = ("no number",)
-    tail.handle(record)
-    assert tail.lines[0].message == "%d orders ('no number',)"
-
-
 class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError
 
 
-def test_lines_that_cannot_be_printed_are_kept() -> None:
-    tail = recorder.Tail(None)
+def test_what_cannot_be_printed_is_kept() -> None:
+    tail, memory = recorder.Tail(None), recorder.Recorder(PACKAGE)
     tail.handle(line(Mute()))
-    fields = line("paid")
-    fields.order, fields.mute = 5, Mute()
+    record, fields = line("%d orders"), line("paid")
+    record.args, fields.order, fields.mute = ("no number",), 5, Mute()
+    tail.handle(record)
     tail.handle(fields)
     mute = "<Mute whose text fails: RuntimeError>"
-    assert [each.message for each in tail.lines] == [mute, "paid"]
-    assert tail.lines[1].fields == f"order=5 mute={mute}"
-
-
-def test_errors_that_cannot_be_printed_are_kept() -> None:
-    memory = recorder.Recorder(PACKAGE)
+    assert [each.message for each in tail.lines] == [mute, "%d orders ('no number',)", "paid"]
+    assert tail.lines[2].fields == f"order=5 mute={mute}"
     memory.failed(Mute(), "GET /", 1, "")
     assert memory.failures[0].type.endswith("Mute")
+
+
+def test_memory_that_the_system_does_not_report_is_not_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counts, "_MEMORY", "/nowhere")  # as on macOS and Windows
+    memory = recorder.Recorder(PACKAGE)
+    memory.end_second(0.0)
+    assert memory.seconds[-1].memory is None
 
 
 def test_request_that_is_kept_keeps_nothing_else_alive() -> None:

@@ -7,18 +7,18 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import RequestHandler
+from tornado.web import HTTPError
 
 from .application import Application, Endpoint
 from .exchange import Exchange, Rejection, is_address
 from .feature import Feature
-from .handlers import NotFound
+from .handlers import JsonHandler, NotFound
 
 COOKIE = "console"
 COOKIE_SECONDS = 12 * 60 * 60
@@ -37,19 +37,18 @@ _CLIENTS_OWN = frozenset(
     "upgrade-insecure-requests user-agent x-requested-with".split()
 )
 
-HOW_TO_GET_IN = """\
-This is only for whoever has the token that CONSOLE_TOKEN is set to. It is not set. Without it, this
-is open in development, to the machine that the service runs on; but {why}.
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-- Set CONSOLE_TOKEN, and send the header "Authorization: Bearer ...". In a browser, open the console
-  once with ?token=... appended to its address.
-- Or set ENVIRONMENT=development, and ask from the same machine without a proxy; from another one
-  through a tunnel such as `ssh -L 8001:127.0.0.1:8001 HOST`.
-"""
 HOW_TO_LOG_IN = """\
 This is only for whoever has the token that CONSOLE_TOKEN is set to: send the header
 "Authorization: Bearer ...". In a browser, open the console once with ?token=... appended to its
 address.
+"""
+HOW_TO_GET_IN = f"""\
+{HOW_TO_LOG_IN}
+It is not set. Without it, this is open in development, to the machine that the service runs on; but
+{{why}}. Set it, or set ENVIRONMENT=development and ask from the same machine without a proxy; from
+another one through a tunnel such as `ssh -L 8001:127.0.0.1:8001 HOST`.
 """
 
 _PROBES = ("/livez", "/readyz", "/health")
@@ -73,20 +72,18 @@ class AllowedHosts(Feature):
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self.hosts = {"localhost", *(host.lower() for host in hosts)}
 
     def reject(self, exchange: Exchange) -> Rejection | None:
         host = exchange.request.host_name
-        if host in self._hosts or is_address(_unbracketed(host)):
-            return None
-        return _OTHER_HOST
+        return None if host in self.hosts or is_address(_unbracketed(host)) else _OTHER_HOST
 
 
 class Door:
     """Decides who may pass.
 
     Once a token is set, everybody needs it. Without one, the door is open in development only, to
-    clients on this machine, as far as nothing speaks for a proxy between them and the service.
+    clients on this machine, as far as nothing indicates a proxy between them and the service.
     `report` is called with the reason whenever a token was wrong.
     """
 
@@ -94,19 +91,19 @@ class Door:
         self,
         token: str | None,
         is_development: bool,
-        hosts: Sequence[str],
+        hosts: Set[str],
         report: Callable[[str], None],
     ) -> None:
-        self._token = token.encode() if token else None
+        self.has_token = bool(token)
+        self._token = (token or "").encode()
         self._is_development = is_development
-        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        self._hosts = hosts
         self._report = report
-        #: Answers to wrong tokens that are due.
-        self._wrong = 0
+        self._wrong = 0  # answers to wrong tokens that are due
 
     async def denial(self, request: HTTPServerRequest) -> Denial | None:
         """None if the client may pass."""
-        if self._token is None:
+        if not self.has_token:
             why = self._why_closed(request)
             return (HTTPStatus.FORBIDDEN, HOW_TO_GET_IN.format(why=why)) if why else None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -122,7 +119,7 @@ class Door:
         client can try, without anything being kept about clients."""
         if self._wrong >= MAX_WRONG_TOKENS:
             return HTTPStatus.TOO_MANY_REQUESTS, "Too many wrong tokens. Try again in a second."
-        if self._token and hmac.compare_digest(token.encode(), self._token):
+        if self.has_token and hmac.compare_digest(token.encode(), self._token):
             return None
         log.warning("Wrong token from %s", request.remote_ip)
         self._report("wrong_token")
@@ -132,10 +129,6 @@ class Door:
         finally:
             self._wrong -= 1
         return HTTPStatus.UNAUTHORIZED, HOW_TO_LOG_IN
-
-    @property
-    def has_token(self) -> bool:
-        return self._token is not None
 
     def cookie(self) -> str:
         """Lets a browser pass until it ends. The token, which does not end, is not in it."""
@@ -148,7 +141,6 @@ class Door:
         return is_ours and time.time() < int(end)
 
     def _signature(self, end: str) -> str:
-        assert self._token
         return hmac.digest(self._token, f"console until {end}".encode(), "sha256").hex()
 
     def _why_closed(self, request: HTTPServerRequest) -> str:
@@ -170,7 +162,7 @@ class Door:
         return ""
 
 
-class Guarded(RequestHandler):
+class Guarded(JsonHandler):
     """A handler behind the door."""
 
     async def prepare(self) -> None:
@@ -189,6 +181,15 @@ class Guarded(RequestHandler):
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.finish(text.rstrip("\n") + "\n")
+
+
+def level_of(body: object) -> int:
+    """The level of a logger that the body of a request names; raises `HTTPError` if it is none."""
+    level = str(body.get("level")).upper() if isinstance(body, dict) else ""
+    if level not in LEVELS:
+        reason = f"level must be one of {', '.join(LEVELS)}"
+        raise HTTPError(HTTPStatus.BAD_REQUEST, reason=reason)
+    return logging.getLevelNamesMapping()[level]
 
 
 def change_level(logger: logging.Logger, level: int, who: str) -> None:
@@ -231,12 +232,10 @@ def endpoints(
             each.request_rejected(reason)
 
     routes = [route for each in features for route in each.admin_routes()]
-    notified = [
-        AllowedHosts(allowed_hosts),
-        MeasuredProbes(features),
-        *(each for each in features if each.logs_requests),
-    ]
-    door = Door(token, is_development, allowed_hosts, report)
+    allowed = AllowedHosts(allowed_hosts)
+    logs = [each for each in features if each.logs_requests]
+    notified = [allowed, MeasuredProbes(features), *logs]
+    door = Door(token, is_development, allowed.hosts, report)
     app = Application(routes, notified, default_handler_class=NotFound, door=door)
     return [Endpoint(app, host, port)] if routes else []
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from .exchange import is_cancelled
+
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 60.0
 
@@ -59,11 +61,9 @@ class Background:
         tasks = {work.task for work in self.works if work.task}
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
-        for work in self.works:
-            if work.task and not work.task.done():
-                log.error("Background work %s did not stop within %g s", work.name, seconds)
+        _, late = await asyncio.wait(tasks, timeout=seconds) if tasks else (tasks, set())
+        for task in late:
+            log.error("Background work %s did not stop within %g s", task.get_name(), seconds)
 
     def _start(self, work: Work) -> None:
         # In a new context: work that a handler starts is not part of the handler's request.
@@ -76,14 +76,16 @@ class Background:
             work.started = monotonic()
             try:
                 await work.function()
-            except Exception as error:
+                work.state = "ended"
+                return
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 work.state = "failed"
                 work.failures += 1
                 log.exception("Background work %s failed", work.name)
                 self._report(work.name, error)
-            else:
-                work.state = "ended"
-            if work.state == "ended" or not work.restart:
+            if not work.restart:
                 return
             work.state = "restarting"
             if monotonic() - work.started > MAX_DELAY_SECONDS:

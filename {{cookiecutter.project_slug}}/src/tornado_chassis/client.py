@@ -20,7 +20,6 @@ OTHER = "_OTHER"
 
 _PORTS = {"http": 80, "https": 443}
 
-
 Callback = Callable[[HTTPResponse], None]
 
 
@@ -83,11 +82,10 @@ def _describe(request: HTTPRequest, response: HTTPResponse, duration: float) -> 
         error = str(status)
     method = request.method if request.method in METHODS else OTHER
     scheme, address, port = _server(request.url)
-    if (address, port) not in Calls.servers:
-        if len(Calls.servers) < MAX_SERVERS:
-            Calls.servers.add((address, port))
-        else:
-            address, port = OTHER, 0
+    if len(Calls.servers) < MAX_SERVERS:
+        Calls.servers.add((address, port))
+    elif (address, port) not in Calls.servers:
+        address, port = OTHER, 0
     return Call(method, address, port, scheme, status, error, duration)
 
 

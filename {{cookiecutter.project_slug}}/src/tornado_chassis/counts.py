@@ -1,6 +1,7 @@
 """What features that show counts need besides those of requests."""
 
 import gc
+import mmap
 from collections import Counter
 from collections.abc import Iterable
 from time import perf_counter
@@ -11,6 +12,17 @@ REASONS = "malformed", "overload", "timeout", "too_large"
 
 MAX_NAMES = 100
 """How many names of background work are told apart; the others are `_OTHER`."""
+
+_MEMORY = "/proc/self/statm"
+
+
+def resident_memory() -> int | None:
+    """In bytes; None if the system does not report it, as only Linux does."""
+    try:
+        with open(_MEMORY, "rb") as pages:
+            return int(pages.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return None
 
 
 class Rejections(Feature):

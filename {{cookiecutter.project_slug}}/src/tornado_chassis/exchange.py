@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
 from tornado.web import HTTPError, RequestHandler
 
-from .values import name_of
+from .text import name_of
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 

@@ -10,14 +10,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout, suppress
-from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 from . import reload, settings, signals
+from .settings import AnySettings
 from .settings.server import ServerSettings
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ Runs the service until SIGTERM or Ctrl-C, or prints its OpenAPI document. With -
 development, it starts again when its source changes. It takes no other arguments: settings are read
 from the environment and, in development, from a file .env. docs/settings.md lists them."""
 
-AnySettings = TypeVar("AnySettings", bound=ServerSettings)
-
 log = logging.getLogger(__name__)
 
 _status: int | None = None
@@ -64,8 +62,11 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
         # What is logged meanwhile must not get into the document.
         with redirect_stdout(sys.stderr):
             loaded.start_logging()
-            service = import_module(app).make_service(loaded)
-        _print_openapi(service)
+            routes = import_module(app).make_service(loaded).app.runtime.routes()
+        from .openapi import document
+
+        described = document(loaded.service_name, loaded.service_version, routes)
+        print(json.dumps(described, indent=2, default=str))
         return
     loaded.start_logging()
     if arguments == ["--reload"]:
@@ -74,17 +75,10 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
         run(import_module(app).make_service(loaded))
 
 
-def _print_openapi(service: "Service") -> None:
-    from .openapi import document
-
-    settings, routes = service.settings, service.app.runtime.routes()
-    described = document(settings.service_name, settings.service_version, routes)
-    print(json.dumps(described, indent=2, default=str))
-
-
 def _run_and_reload(loaded: ServerSettings, app: str) -> None:
     drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
-    loaded = replace(loaded, drain_delay_seconds=0.0, drain_timeout_seconds=drain)
+    # In place: a copy would lack what is beside the fields.
+    vars(loaded).update(drain_delay_seconds=0.0, drain_timeout_seconds=drain)
     spec = find_spec(app)
     folder = Path(spec.origin if spec and spec.origin else ".").parent
     try:
@@ -98,24 +92,33 @@ def _run_and_reload(loaded: ServerSettings, app: str) -> None:
 
 
 def _restart_after_change(loop: asyncio.AbstractEventLoop) -> NoReturn:
-    log.info("Waiting for a change of the source")
-    signals.exit_at_once()
-    with suppress(SystemExit):
-        loop.run_forever()
+    if _status != reload.CHANGED:
+        log.info("Waiting for a change of the source")
+        signals.exit_at_once()
+        with suppress(SystemExit):
+            loop.run_forever()
     _leave()
-    reload.restart()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def configure(arguments: list[str], kind: type[AnySettings]) -> AnySettings:
     """Loads the settings and prepares the process for them, before anything imports Tornado.
 
-    Raises SystemExit with status 78 for settings that are invalid or missing; with 0 for `--help`
-    and `--version`, and 64 for any other argument.
+    Raises SystemExit as `main` does, and with status 0 for `--help` and `--version`.
     """
     signals.exit_at_once()  # until the service can drain
     # Registered before anything that libraries register, so it is called after all of that.
     atexit.register(_exit_despite_daemon_threads)
-    _read_arguments(arguments, kind)
+    usage = USAGE.format(name=kind.service_name)
+    if arguments in (["-h"], ["--help"]):
+        print(usage)
+        raise SystemExit
+    if arguments == ["--version"]:
+        print(kind.service_name, kind.service_version)
+        raise SystemExit
+    if arguments not in ([], ["--reload"], ["openapi"]):
+        print(usage, file=sys.stderr)
+        raise SystemExit(EX_USAGE)
     loaded = settings.load(kind)
     if arguments == ["--reload"] and loaded.environment != "development":
         print(f"--reload is for development: ENVIRONMENT is {loaded.environment}", file=sys.stderr)
@@ -145,9 +148,6 @@ def run(service: "Service", watched: Path | None = None) -> None:
     _status = _run_until_done(loop, loop.create_task(serve(service, stop)), stop)
     executor.shutdown(wait=False, cancel_futures=True)
     has_ended = _end(loop)
-    if watched and _status == reload.CHANGED:
-        _leave()
-        reload.restart()
     if watched and _status:
         _restart_after_change(loop)
     if not has_ended:
@@ -231,31 +231,19 @@ def _exit_despite_daemon_threads() -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    _leave()
-    os._exit(status)
+    try:
+        _leave()
+    finally:
+        os._exit(status)
 
 
 def _leave() -> None:
     for child in _children():
         child.kill()
     logging.shutdown()
-    sys.stdout.flush()
+    if sys.stdout:  # None if it was closed before the start
+        sys.stdout.flush()
 
 
 _watchdog = threading.Timer(EXIT_SECONDS, lambda: _exit(_status or 0))
 _watchdog.daemon = True
-
-
-def _read_arguments(arguments: list[str], kind: type[ServerSettings]) -> None:
-    usage = USAGE.format(name=kind.service_name)
-    match arguments:
-        case [] | ["--reload"] | ["openapi"]:
-            return
-        case ["-h" | "--help"]:
-            print(usage)
-        case ["--version"]:
-            print(kind.service_name, kind.service_version)
-        case _:
-            print(usage, file=sys.stderr)
-            raise SystemExit(EX_USAGE)
-    raise SystemExit

@@ -1,9 +1,7 @@
 """Starts the service again when its source changes, while one develops."""
 
-import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 CHANGED = 75
 """Exit status, which only `run` sees, after a change."""
@@ -20,7 +18,3 @@ def watch(folder: Path) -> None:
     # What Tornado does next would cut off the requests in flight.
     autoreload.add_reload_hook(lambda: sys.exit(CHANGED))
     autoreload.start()
-
-
-def restart() -> NoReturn:
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -5,20 +5,20 @@ import gc
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from . import signals
 from .application import Endpoint
 from .connections import Server, limits
-from .exchange import contain
+from .exchange import contain, is_cancelled
 from .feature import Runtime
 from .service import Service
-from .settings.server import ServerSettings, admin_connections, available_connections
+from .settings.server import ServerSettings, available_connections
 
 EX_UNAVAILABLE = 69
 """Exit status if it cannot listen on an address, after sysexits.h."""
@@ -48,20 +48,21 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     _stop_when_signalled(stop)
     main, *others = service.endpoints
     settings = service.settings
+    wanted, (available, of_admin) = settings.max_connections, available_connections()
+    if wanted > available:
+        log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
+        wanted = available
     # Only the first: a request for the metrics of one process must not reach another.
-    servers = [
-        listen(main, settings, settings.reuse_port, max_connections=_max_connections(settings))
-    ]
-    servers += [
-        listen(each, settings, max_connections=admin_connections(), **ADMIN_LIMITS)
-        for each in others
-    ]
-    running = settings.service_name, settings.service_version, settings.environment
-    log.info("%s %s is running in %s", *running)
+    servers = [listen(main, settings, settings.reuse_port, max_connections=wanted)]
+    limits_of_admin = {**ADMIN_LIMITS, "max_connections": of_admin}
+    servers += [listen(each, settings, **limits_of_admin) for each in others]
+    name, version = settings.service_name, settings.service_version
+    log.info("%s %s is running in %s", name, version, settings.environment)
     starting = asyncio.create_task(start(service))
     either: set[asyncio.Future[Any]] = {starting, stop}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if starting.done() and not starting.exception():
+    has_ended = starting.done()
+    if has_ended and not starting.cancelled() and not starting.exception():
         # What exists now, stays. Going through it again and again would cost a busy service a tenth
         # of its time in garbage collection, and the slowest requests most of theirs.
         gc.freeze()
@@ -76,7 +77,7 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
         # The interpreter may crash at exit if threads are still running.
         gc.unfreeze()
     log.info("Stopped")
-    if starting.done() and not starting.cancelled():
+    if has_ended or (starting.done() and not starting.cancelled()):
         starting.result()
 
 
@@ -125,21 +126,18 @@ async def _let_requests_end(
     A client may be sending on a connection that looks idle; it gets one more response.
     """
     loop = asyncio.get_running_loop()
-    started = silent_since = loop.time()
-    report_at = started + SHORT_GRACE_SECONDS
+    silent_since = loop.time()
+    report_at = silent_since + SHORT_GRACE_SECONDS
     while (now := loop.time()) < deadline:
         # A connection may close a moment before its request is known to have ended.
-        if runtime.in_flight or server.is_writing(besides=_websocket_streams(runtime)):
+        websockets = [each.ws_connection for each in runtime.websockets]
+        if runtime.in_flight or server.is_writing([each.stream for each in websockets if each]):
             silent_since = now
         elif not server.is_open() or now - silent_since >= grace:
             return
         if runtime.in_flight and now >= report_at:
-            log.info(
-                "Waiting up to %.0f s for %s%s",
-                deadline - now,
-                _in_flight(runtime),
-                second_signal_hint,
-            )
+            remaining, requests = deadline - now, _in_flight(runtime)
+            log.info("Waiting up to %.0f s for %s%s", remaining, requests, second_signal_hint)
             report_at = now + REPORT_SECONDS
         await asyncio.sleep(0.01)
     if runtime.in_flight:
@@ -155,10 +153,6 @@ def _in_flight(runtime: Runtime) -> str:
     return f"{len(oldest)} request{'s' if len(oldest) > 1 else ''}: {shown}{more}"
 
 
-def _websocket_streams(runtime: Runtime) -> list[IOStream | None]:
-    return [each.ws_connection.stream for each in runtime.websockets if each.ws_connection]
-
-
 async def _close(server: Server, runtime: Runtime) -> None:
     for websocket in list(runtime.websockets):
         try:
@@ -166,11 +160,10 @@ async def _close(server: Server, runtime: Runtime) -> None:
         except BaseException as error:  # from the team's own method
             contain(error)
             log.exception("%s.close failed while stopping", type(websocket).__qualname__)
-    deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
-    while any(each.ws_connection for each in runtime.websockets):
-        if asyncio.get_running_loop().time() > deadline:
-            break
-        await asyncio.sleep(0.01)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            while any(each.ws_connection for each in runtime.websockets):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
     await _bounded(server.close_all_connections, CLOSE_SECONDS)
 
 
@@ -179,24 +172,11 @@ async def finish(service: Service, deadline: float) -> None:
 
     Each callback has until `deadline`, in the loop's time, or a quarter of a second longer.
     """
-    loop = asyncio.get_running_loop()
-
-    def seconds() -> float:
-        return max(deadline - loop.time(), CLOSE_SECONDS)
-
-    await service.app.runtime.background.stop(seconds())
+    loop, runtime = asyncio.get_running_loop(), service.app.runtime
+    await runtime.background.stop(max(deadline - loop.time(), CLOSE_SECONDS))
     for callback in reversed(service.on_shutdown):
-        await _bounded(callback, seconds())
-    flushes = (_bounded(each.shutdown, FLUSH_SECONDS) for each in service.app.runtime.features)
-    await asyncio.gather(*flushes)
-
-
-def _max_connections(settings: ServerSettings) -> int:
-    """MAX_CONNECTIONS, but never so many that none is left for the admin port."""
-    wanted, available = settings.max_connections, available_connections()
-    if wanted > available:
-        log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
-    return min(wanted, available)
+        await _bounded(callback, max(deadline - loop.time(), CLOSE_SECONDS))
+    await asyncio.gather(*(_bounded(each.shutdown, FLUSH_SECONDS) for each in runtime.features))
 
 
 def listen(
@@ -245,7 +225,9 @@ async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:
     async def run() -> None:
         try:
             await work()
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if is_cancelled():
+                raise
             log.exception("%r failed while stopping", work)
 
     task = asyncio.create_task(run())

@@ -1,71 +1,28 @@
-"""The team's values, as text and as JSON: one that cannot be written costs only itself.
-
-What a value does when it is asked for its text may raise, not end, or log the value again. Nothing
-of it reaches whoever logs, traces or reports the value.
-"""
+"""The team's values as JSON and in what is logged: one that cannot be written costs only itself."""
 
 import json
 import logging
 import re
-import threading
 import traceback
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice, takewhile
 from math import isfinite
 from typing import Any
 
-TEXT_CHARACTERS = 32 * 1024
-"""Maximum length of a text; a longer one is cut in the middle."""
+from .text import TEXT_CHARACTERS as TEXT_CHARACTERS
+from .text import cut as cut
+from .text import encodable as encodable
+from .text import name_of as name_of
+from .text import text as text
 
 _DEPTH = 16
 """How deep `plain` follows values within values."""
 
-_NESTED = 2
-"""How many texts may be made within each other: that of a value may log the value itself."""
-
 _encode = json.JSONEncoder(
     default=lambda value: text(value), allow_nan=False, separators=(",", ":")
 ).encode
-# The name that `class` gave, whatever a metaclass shows.
-_name_of_class = type.__dict__["__qualname__"].__get__
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 _SURROGATE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|(ud[89a-f]..)|.)")
-
-
-class _Local(threading.local):
-    texts = 0
-
-
-_local = _Local()
-
-
-def text(value: object, convert: Callable[[Any], str] = str) -> str:
-    """What `convert` makes of a value; if that fails, a placeholder which says so."""
-    if type(value) is str and convert is str:
-        return value
-    outer = _local.texts
-    try:
-        if outer == _NESTED:
-            raise RecursionError
-        _local.texts = outer + 1
-        # Exactly a `str`, as a class that extends it may do anything.
-        return str.__str__(convert(value))
-    except BaseException as error:  # It may raise what usually ends a process.
-        return f"<{name_of(value)} whose text fails: {name_of(error)}>"
-    finally:
-        _local.texts = outer
-
-
-def name_of(value: object) -> str:
-    """The name of a value's class."""
-    return str(_name_of_class(type(value)))
-
-
-def cut(text: str, limit: int = TEXT_CHARACTERS) -> str:
-    if len(text) <= limit:
-        return text
-    kept = max(limit // 2 - 32, 0)
-    end = text[len(text) - kept :]
-    return f"{text[:kept]} ... {len(text) - 2 * kept} characters cut ... {end}"
 
 
 def message(record: logging.LogRecord) -> str:
@@ -107,6 +64,22 @@ class _Shown:
 
     def __repr__(self) -> str:
         return text(self._value, repr)
+
+
+def extra(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """The names and values that a log record was given as `extra`."""
+    return ((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+
+
+def raised(record: logging.LogRecord) -> BaseException | None:
+    """The exception that a log record is about."""
+    return record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+
+
+def trace(record: logging.LogRecord) -> str:
+    """The traceback of what was raised; of a record from another process, only its text is left."""
+    error = raised(record)
+    return stack(error) if error else record.exc_text or ""
 
 
 def stack(error: BaseException) -> str:
@@ -170,26 +143,19 @@ def plain(value: object, room: int = TEXT_CHARACTERS) -> Any:
             return "..."
         # With the methods of the base class: those of the value's own may do anything.
         if issubclass(kind, dict) and depth:
-            pairs = {}
-            for key, each in list(islice(dict.items(value), room)):
-                pairs[shown(key)] = copy(each, depth - 1)
-                if room <= 0:
-                    break
-            return pairs
-        if issubclass(kind, list | tuple) and depth:
-            items = []
-            for each in (list if issubclass(kind, list) else tuple).__iter__(value):
-                items.append(copy(each, depth - 1))
-                if room <= 0:
-                    break
-            return items
+            pairs = list(islice(dict.items(value), room))
+            return {shown(key): copy(each, depth - 1) for key, each in takewhile(has_room, pairs)}
+        for base in (list, tuple) if depth else ():
+            if issubclass(kind, base):
+                return [copy(each, depth - 1) for each in takewhile(has_room, base.__iter__(value))]
         return shown(value)
+
+    def has_room(each: object) -> bool:
+        return room > 0
 
     def shown(value: object) -> str:
         nonlocal room
-        kept = text(value)
-        if len(kept) > room:
-            kept = cut(kept, max(room, 0))
+        kept = cut(text(value), max(room, 0))
         room -= len(kept)
         return kept
 
@@ -218,8 +184,3 @@ def well_formed(encoded: str) -> str:
     if "\\ud" not in encoded:
         return encoded
     return _SURROGATE.sub(lambda match: "\\ufffd" if match[1] else match[0], encoded)
-
-
-def encodable(text: str) -> str:
-    """The text, with `?` for what UTF-8 cannot hold."""
-    return text.encode(errors="replace").decode()

@@ -39,9 +39,9 @@ class Watch(Feature):
     """Watches the event loop from a thread, and logs what blocked it."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._limit = limit = float(in_force(settings, "loop_blocked_seconds"))
+        self._limit = float(in_force(settings, "loop_blocked_seconds"))
         self._package = settings.service_package
-        self._interval = limit / 4
+        self._interval = self._limit / 4
         self._blocked_seconds = 0.0
         self._runtime: Runtime
         self._loop: asyncio.AbstractEventLoop
@@ -104,7 +104,7 @@ class Watch(Feature):
         sleep until `wake_at`.
         """
         began = time.time() - (time.monotonic() - since)
-        samples: dict[tuple[str, int], _Sample] = {}
+        samples: dict[tuple[str, int | None], _Sample] = {}
         is_logged = False
         now, idle = since, since - due
         while self._due == due:
@@ -120,13 +120,15 @@ class Watch(Feature):
                     seconds = min(seconds, used - used_before)
                 if seconds:
                     sample = _Sample(frame, self._package)
-                    samples.setdefault(sample.key, sample).seconds += seconds
+                    place = sample.place.filename, sample.place.lineno
+                    samples.setdefault(place, sample).seconds += seconds
                 del frame  # which would keep everything that it refers to
             idle += now - before - seconds
             late = now - due - idle
             if late > HANGS_SECONDS and samples and not is_logged:
                 is_logged = True
-                _log(_incident(began, late, samples), "has been blocked so far", logging.WARNING)
+                most = max(samples.values(), key=lambda each: each.seconds)
+                _log(most.incident(began, late), "has been blocked so far", logging.WARNING)
             # Less often, the longer it takes.
             wait = max(self._limit / 10, late / 20)
             wake_at = time.monotonic() + wait
@@ -135,7 +137,8 @@ class Watch(Feature):
         duration = self._due - self._interval - due - idle
         if samples and duration > self._limit:
             self._blocked_seconds += duration
-            incident = _incident(began, duration, samples)
+            most = max(samples.values(), key=lambda each: each.seconds)
+            incident = most.incident(began, duration)
             _log(incident, "was blocked", logging.INFO if is_logged else logging.WARNING)
             notify = self._runtime.notify
             self._loop.call_soon_threadsafe(notify, Feature.loop_blocked, incident)
@@ -161,20 +164,24 @@ class _Sample:
     route = ""
     request_id = ""
 
-    def __init__(self, frame: FrameType | None, package: str) -> None:
+    def __init__(self, frame: FrameType, package: str) -> None:
         self.seconds = 0.0
         frames = list(islice(traceback.walk_stack(frame), MAX_FRAMES))
         # Without the source lines, which would have to be read from disk.
         self.stack = traceback.StackSummary.extract(reversed(frames), lookup_lines=False)
         own = (index for index, (each, _) in enumerate(frames) if is_own(each, package))
         self.place = self.stack[-1 - next(own, 0)]
-        while frame and not self.request_id:
-            self._recognise(frame)
-            frame = frame.f_back
+        for each, _ in traceback.walk_stack(frame):
+            self._recognise(each)
+            if self.request_id:
+                break
 
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.place.filename, self.place.lineno or 0
+    def incident(self, began: float, duration: float) -> Incident:
+        """What blocked the loop, if it was here for most of the time."""
+        file, line, function = self.place.filename, self.place.lineno or 0, self.place.name
+        stack = "".join(self.stack.format())
+        ids = self.route, self.request_id
+        return Incident(began, duration, file, line, function, *ids, stack)
 
     def _recognise(self, frame: FrameType) -> None:
         """Learns from a frame which exchange it runs for, if the frame has one."""
@@ -198,34 +205,14 @@ def is_own(frame: FrameType, package: str) -> bool:
     return is_within and module != f"{package}.__main__"
 
 
-def _incident(began: float, duration: float, samples: dict[tuple[str, int], _Sample]) -> Incident:
-    most = max(samples.values(), key=lambda sample: sample.seconds)
-    file, line = most.key
-    return Incident(
-        began,
-        duration,
-        file,
-        line,
-        most.place.name,
-        most.route,
-        most.request_id,
-        "".join(most.stack.format()),
-    )
-
-
 def _log(incident: Incident, did: str, level: int) -> None:
     if log.isEnabledFor(level):
+        message = "The event loop %s for %.3f s by %s"
+        arguments = did, incident.duration, incident.place
         ids = {"http.route": incident.route, "request_id": incident.request_id}
+        extra = {name: value for name, value in ids.items() if value}
+        where, stack = (incident.file, incident.line), incident.stack.rstrip()
         record = log.makeRecord(
-            log.name,
-            level,
-            incident.file,
-            incident.line,
-            "The event loop %s for %.3f s by %s",
-            (did, incident.duration, incident.place),
-            None,
-            incident.function,
-            {name: value for name, value in ids.items() if value},
-            incident.stack.rstrip(),
+            log.name, level, *where, message, arguments, None, incident.function, extra, stack
         )
         log.handle(record)

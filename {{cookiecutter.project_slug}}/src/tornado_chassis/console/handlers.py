@@ -1,28 +1,26 @@
 """The console's page, and everything on it as JSON."""
 
-import json
-import logging
 from collections.abc import Awaitable
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from tornado.escape import json_encode
 from tornado.web import HTTPError
 
 from .. import admin
+from ..bodies import is_json
 from ..openapi import document
 from ..values import to_json
 from . import views
 from .profile import MAX_SECONDS, Profile
 from .state import State
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_LEVEL_SECONDS = 24 * 60 * 60
 BODY_CHARACTERS = 16 * 1024 * 1024
 
 TYPES = {
+    "text": "text/plain; charset=utf-8",
     "page.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
@@ -39,7 +37,6 @@ HEADERS = {
 }
 
 PATH = "/console/"
-
 CONTENTS = """\
 A browser shows this as a page.
 
@@ -68,16 +65,14 @@ def routes(console: State) -> list[Any]:
         (r"/(?:console/)?", Index, given),
         (r"/openapi\.json", OpenApi, given),
         (r"/console/(page\.css|page\.js)", File, given),
-        (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
         (r"/console/requests/(\d{1,18})\.json", OneRequest, given),
-        (r"/console/levels\.json", Levels, given),
+        (r"/console/(levels)\.json", Levels, given),
         (r"/console/profile\.json", Profiles, given),
+        (rf"/console/({'|'.join(views.VIEWS)})\.json", View, given),
     ]
 
 
 class Guarded(admin.Guarded):
-    """Answers only clients that may see the console."""
-
     #: The page polls every second, which would drown out everything else in the log.
     is_probe = True
 
@@ -94,7 +89,6 @@ class Guarded(admin.Guarded):
     async def prepare(self) -> None:
         door: admin.Door = self.settings["door"]
         is_read = self.request.method in ("GET", "HEAD")
-        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         token = self.get_query_argument("token", "")
         if token and is_read and door.has_token:
             if denial := await door.denial_of(token, self.request):
@@ -103,7 +97,8 @@ class Guarded(admin.Guarded):
                 self.log_in(door)
             return
         await super().prepare()
-        if not self._finished and not is_read and kind != "application/json":
+        # A page of another site can send it only if the browser asks first, whatever else it sends.
+        if not (self._finished or is_read or is_json(self.request.headers.get("Content-Type", ""))):
             self.deny(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
 
     def log_in(self, door: admin.Door) -> None:
@@ -126,25 +121,14 @@ class Guarded(admin.Guarded):
         self.set_header("Content-Type", "application/json")
         self.finish(to_json(body, room=BODY_CHARACTERS))
 
-    def body(self) -> dict[str, Any]:
-        try:
-            body = json.loads(self.request.body)
-        except (ValueError, RecursionError):
-            body = None
+    def seconds(self, body: object, default: float, most: float) -> float:
         if not isinstance(body, dict):
             raise HTTPError(HTTPStatus.BAD_REQUEST, reason="The body must be a JSON object")
-        return body
-
-    def seconds(self, body: dict[str, Any], default: float, most: float) -> float:
         seconds = body.get("seconds", default)
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not is_number or not 0 < seconds <= most:
             raise HTTPError(HTTPStatus.BAD_REQUEST, reason=f"seconds must be up to {most:g}")
         return float(seconds)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        self.set_header("Content-Type", "application/problem+json")
-        self.finish(json_encode({"title": self._reason, "status": status_code}))
 
 
 class Index(Guarded):
@@ -157,16 +141,12 @@ class Index(Guarded):
             super().deny(status, text)
 
     def get(self) -> None:
+        settings = self.console.settings
+        head = f"{settings.service_name} {settings.service_version}: the console\n\n"
+        is_page = "text/html" in self.request.headers.get("Accept", "")
         self.set_header("Vary", "Accept")
-        if "text/html" in self.request.headers.get("Accept", ""):
-            self.set_header("Content-Type", TYPES["page.html"])
-            self.finish(_file("page.html"))
-        else:
-            self.set_header("Content-Type", "text/plain; charset=utf-8")
-            settings = self.console.settings
-            self.finish(
-                f"{settings.service_name} {settings.service_version}: the console\n\n{CONTENTS}"
-            )
+        self.set_header("Content-Type", TYPES["page.html" if is_page else "text"])
+        self.finish(_file("page.html") if is_page else head + CONTENTS)
 
     head = get
 
@@ -201,24 +181,17 @@ class OneRequest(Guarded):
         self.respond(found)
 
 
-class Levels(Guarded):
+class Levels(View):
     """Changes the level of a logger for a time."""
 
-    def get(self) -> None:
-        self.respond(views.levels(self.console))
-
-    def put(self) -> None:
-        body = self.body()
-        name, level = body.get("logger"), str(body.get("level")).upper()
-        if not isinstance(name, str) or name not in views.loggers():
-            raise HTTPError(HTTPStatus.BAD_REQUEST, reason="logger must be one that is listed")
-        if level not in LEVELS:
-            reason = f"level must be one of {', '.join(LEVELS)}"
-            raise HTTPError(HTTPStatus.BAD_REQUEST, reason=reason)
+    async def put(self, name: str) -> None:
+        body = self.read_json()
         seconds = self.seconds(body, 600, MAX_LEVEL_SECONDS)
-        logger, who = "" if name == "root" else name, str(self.request.remote_ip)
-        self.console.set_level(logger, getattr(logging, level), seconds, who)
-        self.get()
+        if body.get("logger") not in views.loggers():
+            raise HTTPError(HTTPStatus.BAD_REQUEST, reason="logger must be one that is listed")
+        level, who = admin.level_of(body), str(self.request.remote_ip)
+        self.console.set_level(body["logger"], level, seconds, who)
+        await self.get(name)
 
 
 class Profiles(Guarded):
@@ -231,7 +204,7 @@ class Profiles(Guarded):
         self.respond(profile.speedscope())
 
     async def post(self) -> None:
-        seconds = self.seconds(self.body(), 10, MAX_SECONDS)
+        seconds = self.seconds(self.read_json(), 10, MAX_SECONDS)
         latest = self.console.profile
         if latest and not latest.is_done:
             raise HTTPError(HTTPStatus.CONFLICT, reason="Another one is being sampled")

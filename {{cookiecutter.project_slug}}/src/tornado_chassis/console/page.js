@@ -203,7 +203,7 @@ const VIEWS = {
     const total = recent.reduce((sum, each) => sum + each.requests, 0);
     const errors = total ? recent.reduce((sum, each) => sum + each.errors, 0) / total : 0;
     const measured = recent.filter((each) => each.p99 !== null).at(-1) || {};
-    const last = seconds.at(-1) || { lag: 0, memory: 0 };
+    const last = seconds.at(-1) || { lag: 0, memory: null };
     const perSecond = (value) => `${value.toFixed(value < 10 ? 1 : 0)}/s`;
     return [
       h("h2", {}, "Now"),
@@ -215,7 +215,7 @@ const VIEWS = {
           [["p50", (each) => each.p50], ["p95", (each) => each.p95], ["p99", (each) => each.p99]], duration),
         chart("In flight", count(latest.in_flight), [["in flight", (each) => each.in_flight]], count),
         chart("Event loop lag", duration(last.lag), [["lag", (each) => each.lag]], duration, { scale: 0.01 }),
-        chart("Memory", mebibytes(last.memory), [["memory", (each) => each.memory]], mebibytes)),
+        last.memory === null ? null : chart("Memory", mebibytes(last.memory), [["memory", (each) => each.memory]], mebibytes)),
       h("h3", {}, "Process"),
       facts([["Service", `${latest.service} ${latest.version}`], ["Commit", latest.commit && mono(latest.commit)],
         ["Built", latest.built && at(latest.built)], ["Environment", latest.environment],

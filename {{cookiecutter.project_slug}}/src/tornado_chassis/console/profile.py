@@ -72,14 +72,7 @@ class Profile:
 
     def tree(self) -> dict[str, Any]:
         """The data of a flame graph; `value` is in samples."""
-        root: dict[str, Any] = {"name": "all threads", "value": 0, "children": {}}
-        for stack, count in self.stacks.items():
-            node = root
-            node["value"] += count
-            for name in stack:
-                node = node["children"].setdefault(name, {"name": name, "value": 0, "children": {}})
-                node["value"] += count
-        return _listed(root)
+        return _node("all threads", list(self.stacks.items()), 0)
 
     def speedscope(self) -> dict[str, Any]:
         """The file format of https://www.speedscope.app, a profile for each thread."""
@@ -123,6 +116,11 @@ def _name(code: CodeType) -> str:
     return f"{code.co_qualname} ({short(code.co_filename)}:{code.co_firstlineno})"
 
 
-def _listed(node: dict[str, Any]) -> dict[str, Any]:
-    children = [_listed(each) for each in node["children"].values()]
-    return {**node, "children": sorted(children, key=lambda each: -int(each["value"]))}
+def _node(name: str, stacks: list[tuple[Stack, int]], depth: int) -> dict[str, Any]:
+    below: dict[str, list[tuple[Stack, int]]] = {}
+    for stack, count in stacks:
+        if len(stack) > depth:
+            below.setdefault(stack[depth], []).append((stack, count))
+    children = [_node(*each, depth + 1) for each in below.items()]
+    children.sort(key=lambda each: -int(each["value"]))
+    return {"name": name, "value": sum(count for _, count in stacks), "children": children}

@@ -5,7 +5,6 @@ looks.
 """
 
 import logging
-import sys
 import traceback
 from collections import deque
 from math import exp, log
@@ -13,13 +12,10 @@ from time import time
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..counts import resident_memory
 from ..exchange import Exchange, correlation
-from ..values import message, name_of, stack, text
+from ..values import extra, message, name_of, stack, text, trace
 from ..watch import is_own
-
-if sys.platform != "win32":
-    # Here: there may be no descriptor left to import it later.
-    import resource
 
 REQUESTS = 500
 FAILURES = 100
@@ -35,8 +31,6 @@ PATH, MESSAGE, STACK = 256, 1000, 4000
 _FIRST, _WIDTH, _BUCKETS = 1e-5, 1.15, 124
 _SCALE = 1 / log(_WIDTH)
 _SHIFT = -log(_FIRST) * _SCALE
-
-_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 
 class Request(NamedTuple):
@@ -103,7 +97,7 @@ class Second(NamedTuple):
     p99: float | None
     in_flight: int
     lag: float
-    memory: int
+    memory: int | None
 
 
 class Histogram:
@@ -132,8 +126,8 @@ class Recorder:
         self.in_flight: dict[Exchange, int] = {}
         self.requests: deque[tuple[Any, ...]] = deque(maxlen=REQUESTS)
         self.failures: deque[Failure] = deque(maxlen=FAILURES)
-        #: How often, first and last time, and the latest, by type, route and place.
-        self.errors: dict[tuple[str, str, str], list[Any]] = {}
+        #: How often, when first, and the latest, by type, route and place.
+        self.errors: dict[tuple[str, str, str], tuple[int, float, Failure]] = {}
         self.spans: deque[Span] = deque(maxlen=SPANS)
         self.seconds: deque[Second] = deque(maxlen=SECONDS)
         self.routes: dict[tuple[str, str], Histogram] = {}
@@ -176,37 +170,24 @@ class Recorder:
 
     def failed(self, error: BaseException, where: str, number: int, request_id: str) -> None:
         kind, place = name_of(error), place_of(error.__traceback__, self._package)
-        failure = Failure(
-            number,
-            time(),
-            kind,
-            _bounded(text(error), MESSAGE),
-            where,
-            place,
-            stack_of(error),
-            request_id,
-        )
+        said, trace = _bounded(text(error), MESSAGE), _bounded(stack(error), -STACK)
+        failure = Failure(number, time(), kind, said, where, place, trace, request_id)
         self.failures.append(failure)
         key = kind, where, place
-        known = self.errors.pop(key, None) or [0, failure.time, failure]
-        # Moved to the end: the group with the oldest latest error makes room for a new one.
-        self.errors[key] = [known[0] + 1, known[1], failure]
-        if len(self.errors) > FAILURES:
-            del self.errors[next(iter(self.errors))]
+        count, first, _ = self.errors.get(key, (0, failure.time, failure))
+        keep_latest(self.errors, key, (count + 1, first, failure))
 
     def span_ended(self, span: Any) -> None:
-        ids = span.trace_id, span.span_id, span.parent_id
-        name = _bounded(text(span.name), PATH)
-        ended = span.ended or int(time() * 1e9)
+        ids, times = (span.trace_id, span.span_id, span.parent_id), (span.started, span.ended)
         error, attributes = "", getattr(span, "attributes", {})
         if getattr(span, "status", "") == "ERROR":
             error = span.status_message or text(attributes.get("error.type", "failed"))
             error = _bounded(error, PATH // 2)
-        room = PATH - len(error) * (1 if error.isascii() else 4)
         shown = " ".join([f"{key}={text(value)[:PATH]}" for key, value in attributes.items()])
-        times = span.started, ended
-        shown = _bounded(shown, room)
-        self.spans.append(Span(*ids, name, span.kind, *times, error, shown))
+        shown = _bounded(shown, PATH - _bytes(error))
+        self.spans.append(
+            Span(*ids, _bounded(text(span.name), PATH), span.kind, *times, error, shown)
+        )
 
     def call_ended(self, call: Any, request_id: str) -> None:
         """An outgoing call, in a request that has no trace."""
@@ -218,19 +199,10 @@ class Recorder:
     def end_second(self, lag: float) -> None:
         """Sums up the counts since the last call."""
         second, self._second = self._second, Histogram()
-        self.seconds.append(
-            Second(
-                time(),
-                second.count,
-                second.errors,
-                second.quantile(0.5),
-                second.quantile(0.95),
-                second.quantile(0.99),
-                len(self.in_flight),
-                lag,
-                _resident_memory(),
-            )
-        )
+        counts = second.count, second.errors
+        quantiles = second.quantile(0.5), second.quantile(0.95), second.quantile(0.99)
+        state = len(self.in_flight), lag
+        self.seconds.append(Second(time(), *counts, *quantiles, *state, resident_memory()))
 
     def spans_of(self, ids: dict[str, str]) -> list[Span]:
         """The spans below that of a request, in the order in which they started."""
@@ -261,10 +233,7 @@ class Tail(logging.Handler):
         said = message(record)
         if self._secret:
             said = said.replace(self._secret, "…")
-        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        extra = (
-            f"{key}={text(value)}" for key, value in vars(record).items() if key not in _STANDARD
-        )
+        fields = " ".join([f"{name}={text(value)}" for name, value in extra(record)])
         self._count += 1
         line = Line(
             self._count,
@@ -274,10 +243,8 @@ class Tail(logging.Handler):
             _bounded(said, MESSAGE),
             # The watching thread names the request that it has seen; it does not run in one.
             getattr(record, "request_id", "") or correlation.get().get("request_id", ""),
-            _bounded(" ".join(extra), MESSAGE),
-            stack_of(error)
-            if error
-            else _bounded(record.exc_text or record.stack_info or "", -STACK),
+            _bounded(fields, MESSAGE),
+            _bounded(trace(record) or record.stack_info or "", -STACK),
         )
         if len(self.lines) == LINES:
             self._size -= _size(self.lines[0])
@@ -285,11 +252,6 @@ class Tail(logging.Handler):
         self._size += _size(line)
         while self._size > LINE_CHARACTERS:
             self._size -= _size(self.lines.popleft())
-
-
-def stack_of(error: BaseException) -> str:
-    """The traceback, or its end if it is long."""
-    return _bounded(stack(error), -STACK)
 
 
 def place_of(trace: TracebackType | None, package: str) -> str:
@@ -309,9 +271,21 @@ def short(file: str) -> str:
     return file
 
 
+def keep_latest(kept: dict[Any, Any], key: object, value: object) -> None:
+    """Adds an entry at the end, for which the one that was set the longest ago makes room."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > FAILURES:
+        del kept[next(iter(kept))]
+
+
 def _size(line: Line) -> int:
-    texts = line.message, line.fields, line.stack
-    return sum(len(text) * (1 if text.isascii() else 4) for text in texts)
+    return sum(map(_bytes, (line.message, line.fields, line.stack)))
+
+
+def _bytes(text: str) -> int:
+    """At most as many as a text takes."""
+    return len(text) * (1 if text.isascii() else 4)
 
 
 def _bounded(text: str, length: int) -> str:
@@ -321,15 +295,3 @@ def _bounded(text: str, length: int) -> str:
     if len(text) <= abs(length):
         return text
     return f"{text[:length]}…" if length > 0 else f"…{text[length:]}"
-
-
-def _resident_memory() -> int:
-    """In bytes; if the system does not report the current value, the maximum so far, or 0."""
-    if sys.platform != "win32":
-        try:
-            with open("/proc/self/statm", "rb") as statm:
-                return int(statm.read().split()[1]) * resource.getpagesize()
-        except OSError:
-            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return most if sys.platform == "darwin" else most * 1024
-    return 0

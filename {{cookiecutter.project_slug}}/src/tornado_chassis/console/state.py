@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from time import monotonic, time
 from typing import Any
@@ -17,7 +17,7 @@ from ..health import checks
 from ..settings import source
 from ..settings.console import ConsoleSettings
 from .profile import Profile
-from .recorder import FAILURES, STACK, Recorder, Tail, short
+from .recorder import STACK, Recorder, Tail, keep_latest, short
 
 TICKS = 10
 """How many times per second the lag of the event loop is measured."""
@@ -56,7 +56,7 @@ class State(Feature):
         self.sent: dict[str, tuple[int, float]] = {}
         #: When each task was first seen, by `time.monotonic()`.
         self.tasks: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
-        self.rejected: dict[str, int] = {}
+        self.rejected: Counter[str] = Counter()
         self.blocked: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._ticks = 0
         self._lag = 0.0
@@ -108,14 +108,11 @@ class State(Feature):
     def background_failed(self, name: str, error: BaseException) -> None:
         self.recorder.failed(error, f"background work {name}", 0, "")
         failure = self.recorder.failures[-1]
-        # Moved to the end: the one that failed the longest ago makes room for a new one.
-        self.failed_work.pop(name, None)
-        self.failed_work[name] = failure.time, f"{failure.type}: {failure.message}"
-        if len(self.failed_work) > FAILURES:
-            del self.failed_work[next(iter(self.failed_work))]
+        said = f"{failure.type}: {failure.message}"
+        keep_latest(self.failed_work, name, (failure.time, said))
 
     def request_rejected(self, reason: str) -> None:
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        self.rejected[reason] += 1
 
     def loop_blocked(self, incident: Any) -> None:
         names = "time", "duration", "line", "function", "route", "request_id"

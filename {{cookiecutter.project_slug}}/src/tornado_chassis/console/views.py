@@ -18,6 +18,7 @@ from ..exchange import Exchange, correlation
 from ..settings import source
 from ..settings.server import ServerSettings
 from ..settings.setting import HIDDEN, in_force, is_secret, masked
+from ..values import text
 from .recorder import Histogram, Line, Request, Span, short
 from .state import State
 
@@ -61,11 +62,11 @@ def now(console: State, arguments: Arguments) -> dict[str, Any]:
 def requests(console: State, arguments: Arguments) -> dict[str, Any]:
     limit = int(_number(arguments.get("limit")) or 500)
     in_flight = [_in_flight(*each) for each in console.recorder.in_flight.items()]
-    ended = [_ended(Request._make(each)) for each in reversed(console.recorder.requests)]
+    ended = [_request(Request._make(each)) for each in reversed(console.recorder.requests)]
     failed = {each.number: each for each in console.recorder.failures if each.number}
     for each in ended:
-        failure = failed.get(each["number"])
-        each["error"] = f"{failure.type}: {failure.message}"[:200] if failure else ""
+        if failure := failed.get(each["number"]):
+            each["error"] = f"{failure.type}: {failure.message}"[:200]
     return {
         "time": time.time(),
         "in_flight": [each for each in in_flight if _matches(each, arguments)],
@@ -82,7 +83,7 @@ def request(console: State, number: int) -> dict[str, Any] | None:
         found = _in_flight(in_flight[number], number)
         found["stack"] = _stack_of_exchange(in_flight[number])
     elif number in ended:
-        found = _ended(Request._make(ended[number]))
+        found = _request(Request._make(ended[number]))
     else:
         return None
     request_id, begun = found["ids"]["request_id"], found["started"]
@@ -120,11 +121,11 @@ def routes(console: State, arguments: Arguments) -> dict[str, Any]:
             "p50": histogram.quantile(0.5),
             "p99": histogram.quantile(0.99),
         }
-        for (method, route), histogram in sorted(
-            measured.items(), key=lambda each: (-each[1].count, each[0])
-        )
+        for (method, route), histogram in measured.items()
     ]
-    return {"routes": rows}
+    return {
+        "routes": sorted(rows, key=lambda each: (-each["count"], each["method"], each["route"]))
+    }
 
 
 def _named(target: Any) -> str:
@@ -145,13 +146,13 @@ async def checks(console: State, arguments: Arguments) -> dict[str, Any]:
 def settings(console: State, arguments: Arguments) -> dict[str, Any]:
     known = console.settings
     meanings = _docstrings(type(known))  # type: ignore[arg-type]
-    groups = [
-        vars(kind)["__dataclass_fields__"].values()
+    # By identity: a field that the team has declared again is its own.
+    chassis = {
+        id(field)
         for kind in type(known).__mro__
         if kind.__module__.startswith(f"{_CHASSIS}.")
-    ]
-    # By identity: a field that the team has declared again is its own.
-    chassis = {id(field) for group in groups for field in group}
+        for field in vars(kind)["__dataclass_fields__"].values()
+    }
     rows = []
     for field in sorted(fields(known), key=lambda each: id(each) in chassis):
         value = getattr(known, field.name)
@@ -171,22 +172,22 @@ def settings(console: State, arguments: Arguments) -> dict[str, Any]:
 
 def logs(console: State, arguments: Arguments) -> dict[str, Any]:
     least = logging.getLevelNamesMapping().get(arguments.get("level", "").upper(), 0)
-    text, limit = arguments.get("text", "").lower(), int(_number(arguments.get("limit")) or 200)
+    limit, sought = int(_number(arguments.get("limit")) or 200), arguments.get("text", "").lower()
     lines = [
         _line(each)
         for each in reversed(console.tail.lines)
         if each.level >= least
-        and text in f"{each.message} {each.fields} {each.logger} {each.request_id}".lower()
+        and sought in f"{each.message} {each.fields} {each.logger} {each.request_id}".lower()
     ]
     return {"lines": lines[:limit]}
 
 
-def levels(console: State) -> dict[str, Any]:
+def levels(console: State, arguments: Arguments) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     rows = []
     for name in loggers():
-        logger = logging.getLogger("" if name == "root" else name)
-        changed = console.changed_levels.get("" if name == "root" else name)
+        logger = logging.getLogger(name)
+        changed = console.changed_levels.get(name)
         rows.append(
             {
                 "logger": name,
@@ -199,11 +200,8 @@ def levels(console: State) -> dict[str, Any]:
 
 
 def loggers() -> list[str]:
-    known = logging.root.manager.loggerDict
-    return [
-        "root",
-        *sorted(name for name, each in known.items() if isinstance(each, logging.Logger)),
-    ]
+    known = logging.root.manager.loggerDict.items()
+    return ["root", *sorted(name for name, each in known if isinstance(each, logging.Logger))]
 
 
 def work(console: State, arguments: Arguments) -> dict[str, Any]:
@@ -252,7 +250,7 @@ def exports(console: State, arguments: Arguments) -> dict[str, Any]:
 
 VIEWS: dict[str, Callable[[State, Arguments], Any]] = {
     view.__name__: view
-    for view in (now, requests, errors, routes, checks, settings, logs, work, exports)
+    for view in (now, requests, errors, routes, checks, settings, logs, levels, work, exports)
 }
 
 
@@ -308,59 +306,34 @@ def _ids_of(task: "asyncio.Task[Any]") -> Mapping[str, str]:
 
 
 def _in_flight(exchange: Exchange, number: int) -> dict[str, Any]:
-    age = perf_counter() - exchange.started
-    request = exchange.request
-    agent = request.headers.get("User-Agent", "")
-    return {
-        "number": number,
-        "started": time.time() - age,
-        "method": exchange.method,
-        "route": exchange.route,
-        "path": request.path[:1000],
-        "status": 0,
-        "duration": age,
-        "ids": exchange.ids,
-        "has_latency_objective": exchange.has_latency_objective,
-        "client": request.remote_ip,
-        "user_agent": agent[:1000],
-        "error": "",
-    }
+    request, age = exchange.request, perf_counter() - exchange.started
+    path, agent = request.path[:1000], request.headers.get("User-Agent", "")[:1000]
+    described = exchange.method, exchange.route, path, 0, age, exchange.ids
+    shown = _request(Request(number, time.time(), *described, str(request.remote_ip), agent))
+    return {**shown, "has_latency_objective": exchange.has_latency_objective}
 
 
-def _ended(request: Request) -> dict[str, Any]:
-    shown = request._asdict()
+def _request(request: Request) -> dict[str, Any]:
+    shown = {**request._asdict(), "error": ""}
     shown["started"] = shown.pop("time") - request.duration
     return shown
 
 
 def _matches(request: dict[str, Any], arguments: Arguments) -> bool:
-    status, text = arguments.get("status", ""), arguments.get("text", "").lower()
-    slower, trace = _number(arguments.get("slower")), arguments.get("trace", "")
+    names = "method", "path", "route", "client", "user_agent", "error"
+    searched = " ".join([*(str(request[name]) for name in names), *request["ids"].values()])
     return (
         arguments.get("route", "") in ("", request["route"] or "unmatched")
-        and str(request["status"]).startswith(status.rstrip("xX"))
-        and (slower is None or request["duration"] >= slower)
-        and request["ids"].get("trace_id", "").startswith(trace)
-        and text in _searched(request)
+        and str(request["status"]).startswith(arguments.get("status", "").rstrip("xX"))
+        and request["duration"] >= (_number(arguments.get("slower")) or 0)
+        and request["ids"].get("trace_id", "").startswith(arguments.get("trace", ""))
+        and arguments.get("text", "").lower() in searched.lower()
     )
 
 
-def _searched(request: dict[str, Any]) -> str:
-    names = "method", "path", "route", "client", "user_agent", "error"
-    return " ".join([*(str(request[name]) for name in names), *request["ids"].values()]).lower()
-
-
 def _span(span: Span, begun: float) -> dict[str, Any]:
-    return {
-        "name": span.name,
-        "kind": span.kind,
-        "span_id": span.span_id,
-        "parent_id": span.parent_id,
-        "offset": span.started / 1e9 - begun,
-        "duration": (span.ended - span.started) / 1e9,
-        "error": span.error,
-        "attributes": span.attributes,
-    }
+    offset, duration = span.started / 1e9 - begun, (span.ended - span.started) / 1e9
+    return {**span._asdict(), "offset": offset, "duration": duration}
 
 
 def _line(line: Line) -> dict[str, Any]:
@@ -370,12 +343,9 @@ def _line(line: Line) -> dict[str, Any]:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    try:
-        if isinstance(value, tuple):
-            return ",".join(map(str, value))
-        return "" if value is None else str(value)
-    except Exception as error:  # from the value's own method
-        return f"<{type(value).__qualname__} whose text fails: {type(error).__qualname__}>"
+    if isinstance(value, tuple):
+        return ",".join(map(text, value))
+    return "" if value is None else text(value)
 
 
 @cache
@@ -390,8 +360,8 @@ def _docstrings(kind: type[Any]) -> dict[str, str]:
         assert isinstance(definition, ast.ClassDef)
         for field, docstring in pairwise(definition.body):
             if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
-                text = ast.literal_eval(docstring.value)
-                found.setdefault(ast.unparse(field.target), " ".join(str(text).split()))
+                meaning = " ".join(str(ast.literal_eval(docstring.value)).split())
+                found.setdefault(ast.unparse(field.target), meaning)
     return found
 
 

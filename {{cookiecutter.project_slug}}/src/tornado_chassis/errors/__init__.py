@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 
+from ..values import raised
+
 LOGGERS = "asyncio", "tornado.application"
 
 
@@ -22,7 +24,7 @@ class LoggedErrors(logging.Handler):
             logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and (error := record.exc_info[1]):
+        if error := raised(record):
             try:
                 self._report(error)
             except Exception:  # Whoever logs must not learn of it.

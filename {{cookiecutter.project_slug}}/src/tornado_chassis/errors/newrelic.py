@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import SimpleNamespace, TracebackType
+from functools import partial
+from traceback import walk_tb
+from types import SimpleNamespace
 from typing import Any
 
 from tornado.web import HTTPError
@@ -61,10 +63,8 @@ class NewRelic(Feature):
             self._application.activate(timeout=0)
 
     def exports(self) -> Iterable[Export]:
-        if self._application:
-            yield Export("New Relic", "errors given to the agent", self._reported, self._dropped)
-        else:
-            yield Export("New Relic", "errors given to the agent")
+        counts = (self._reported, self._dropped) if self._application else ()
+        yield Export("New Relic", "errors given to the agent", *counts)
 
     def request_started(self, exchange: Exchange) -> None:
         if self._application is None or exchange.is_probe:
@@ -82,15 +82,11 @@ class NewRelic(Feature):
         _transaction.set(transaction)
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
-        attributes = {
-            "http.request.method": exchange.method,
-            "http.route": exchange.route or "unmatched",
-        }
-        self.report(error, attributes)
+        route = exchange.route or "unmatched"
+        self.report(error, {"http.request.method": exchange.method, "http.route": route})
 
     def request_ended(self, exchange: Exchange) -> None:
-        transaction = _transaction.get()
-        if transaction:
+        if transaction := _transaction.get():
             transaction.process_response(exchange.status, None)
             transaction.__exit__(None, None, None)
         self._report_waiting()
@@ -110,14 +106,13 @@ class NewRelic(Feature):
             self._dropped += len(self._waiting) == MAX_WAITING
             attributes["occurred"] = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._waiting.append((_slim(error), attributes))
-        elif transaction and transaction.enabled:
+            return
+        notice = self._application.notice_error
+        if transaction and transaction.enabled:
             status = error.status_code if isinstance(error, HTTPError) else None
-            span = transaction.root_span
-            reported(lambda each: span.notice_error(each, attributes, status_code=status), error)
-            self._reported += 1
-        else:
-            reported(lambda each: self._application.notice_error(each, attributes), error)
-            self._reported += 1
+            notice = partial(transaction.root_span.notice_error, status_code=status)
+        reported(lambda each: notice(each, attributes), error)
+        self._reported += 1
 
     async def shutdown(self) -> None:
         if self._application is None:
@@ -147,24 +142,17 @@ class _Slim(Exception):
 
 def _slim(error: BaseException) -> tuple[type, _Slim, Any]:
     """What stands for `sys.exc_info()`, without the frames and with what they hold."""
-    kept: deque[TracebackType] = deque(maxlen=MAX_FRAMES)
-    each = error.__traceback__
-    while each:
-        kept.append(each)
-        each = each.tb_next
     slim: Any = None
-    for each in reversed(kept):
-        frame = SimpleNamespace(f_code=each.tb_frame.f_code, f_back=None)
-        slim = SimpleNamespace(tb_frame=frame, tb_lineno=each.tb_lineno, tb_next=slim)
+    for frame, line in reversed(deque(walk_tb(error.__traceback__), MAX_FRAMES)):
+        code = SimpleNamespace(f_code=frame.f_code, f_back=None)
+        slim = SimpleNamespace(tb_frame=code, tb_lineno=line, tb_next=slim)
     return type(error), _Slim(error), slim
 
 
 def _trace_headers(exchange: Exchange) -> dict[str, str]:
     """W3C Trace Context headers that put the transaction into the trace of the request."""
-    headers = exchange.request.headers
-    names = ("traceparent", "tracestate")
-    found = {name: headers[name] for name in names if name in headers}
-    ids = correlation.get()
+    headers, ids = exchange.request.headers, correlation.get()
+    found = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
     if "trace_id" in ids:
         found["traceparent"] = f"00-{ids['trace_id']}-{ids['span_id']}-{ids['trace_flags']}"
     return found

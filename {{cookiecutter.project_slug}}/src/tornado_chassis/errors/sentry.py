@@ -37,11 +37,10 @@ class Sentry(Feature):
             await asyncio.to_thread(self._start)
 
     def _start(self) -> None:
-        from .sentry_sdk import isolate, keep_scopes
+        from .sentry_sdk import isolation
 
         self._load()
-        keep_scopes()
-        self._isolate = isolate
+        self._isolate = isolation()
 
     def request_started(self, exchange: Exchange) -> None:
         if self._isolate:
@@ -49,22 +48,20 @@ class Sentry(Feature):
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if reporter := self._load():
-            reporter.report(exchange, error)
+            reporter.report(error, exchange)
 
     def background_failed(self, name: str, error: BaseException) -> None:
         if reporter := self._load():
-            reporter.report_background(error, name)
+            reporter.report(error, name)
 
     async def shutdown(self) -> None:
         if self._reporter:
             await self._reporter.close()
 
     def exports(self) -> Iterable[Export]:
-        if self._reporter:
-            transport = self._reporter.transport
-            yield Export("Sentry", "errors", transport.sent, transport.dropped)
-        else:
-            yield Export("Sentry", "errors")
+        transport = self._reporter and self._reporter.transport
+        counts = (transport.sent, transport.dropped) if transport else ()
+        yield Export("Sentry", "errors", *counts)
 
     def _load(self) -> "Reporter | None":
         with self._lock:

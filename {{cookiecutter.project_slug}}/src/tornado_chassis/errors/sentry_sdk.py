@@ -9,10 +9,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import sentry_sdk
-from sentry_sdk.envelope import PayloadRef
 from sentry_sdk.integrations.atexit import AtexitIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.excepthook import ExcepthookIntegration
@@ -21,7 +20,7 @@ from sentry_sdk.scope import _current_scope, _isolation_scope
 from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
-from ..values import reported, to_json
+from ..values import cut, reported, to_json
 from . import LoggedErrors
 
 if TYPE_CHECKING:
@@ -29,14 +28,10 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 FLUSH_SECONDS = 1.4
-EVENT_CHARACTERS = 1024 * 1024
 RETRIES_SECONDS = 60.0
 
 REPORT_BYTES = 1_000_000
 """Sentry drops what is larger than 1 MiB, with all that comes with it."""
-
-
-_new: Callable[[type], Any] = object.__new__
 
 
 class Reporter:
@@ -64,45 +59,29 @@ class Reporter:
             max_request_body_size="never",
             auto_session_tracking=False,
             shutdown_timeout=FLUSH_SECONDS,
-            # A lone surrogate would cost the whole event.
-            before_send=lambda event, hint: json.loads(to_json(event, room=EVENT_CHARACTERS)),
+            before_send=_sendable,
         )
         transport = sentry_sdk.get_client().transport
         assert isinstance(transport, _Transport)
         self.transport = transport
-        self._logged_errors = LoggedErrors(self.report_background)
+        self._logged_errors = LoggedErrors(self.report)
         self._logged_errors.attach()
         logger = logging.getLogger("urllib3.connectionpool")
         if not any(isinstance(each, _Retries) for each in logger.filters):
             logger.addFilter(_Retries())
 
-    def report(self, exchange: Exchange, error: BaseException) -> None:
-        """Reports an exception that was raised in a request."""
-        request = exchange.request
-        described: dict[str, object] = {
-            "method": exchange.method,
-            "url": f"{request.protocol}://{request.host}{request.path}",
-        }
-
-        def describe(event: "Event", hint: "Hint") -> "Event":
-            event["request"] = described
-            return event
-
+    def report(self, error: BaseException, where: Exchange | str = "") -> None:
+        """Reports an exception that was raised in a request, or by background work of this name."""
         with sentry_sdk.new_scope() as scope:
-            route = exchange.route or "unmatched"
-            scope.set_transaction_name(f"{exchange.method} {route}", source="route")
-            scope.set_tag("http.route", route)
-            scope.add_event_processor(describe)
-            _correlate(scope)
-            reported(scope.capture_exception, error)
-
-    def report_background(self, error: BaseException, name: str = "") -> None:
-        """Reports an exception that was raised outside of requests, by background work of this
-        name if it has one."""
-        with sentry_sdk.new_scope() as scope:
-            if name:
-                scope.set_transaction_name(name, source="task")
-            _correlate(scope)
+            if isinstance(where, Exchange):
+                _describe(scope, where)
+            elif where:
+                scope.set_transaction_name(where, source="task")
+            ids = dict(correlation.get())
+            scope.set_tags(ids)
+            ids.pop("request_id", None)
+            if ids:
+                scope.set_context("trace", ids)
             reported(scope.capture_exception, error)
 
     async def close(self) -> None:
@@ -112,11 +91,24 @@ class Reporter:
         self._logged_errors.detach()
 
 
+def _describe(scope: sentry_sdk.Scope, exchange: Exchange) -> None:
+    request, route = exchange.request, exchange.route or "unmatched"
+    url = f"{request.protocol}://{request.host}{request.path}"
+
+    def describe(event: "Event", hint: "Hint") -> "Event":
+        event["request"] = {"method": exchange.method, "url": url}
+        return event
+
+    scope.set_transaction_name(f"{exchange.method} {route}", source="route")
+    scope.set_tag("http.route", route)
+    scope.add_event_processor(describe)
+
+
 class _Fork(sentry_sdk.Scope):
     """A copy of a scope, made when something first uses it: most requests report nothing."""
 
-    __slots__ = ()
-    original: ClassVar[sentry_sdk.Scope]
+    __slots__ = ("original",)
+    original: sentry_sdk.Scope
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there yet."""
@@ -131,24 +123,26 @@ class _Fork(sentry_sdk.Scope):
         return object.__getattribute__(self, name)
 
 
-class _Isolation(_Fork):
-    __slots__ = ()
+def isolation() -> Callable[[], None]:
+    """Keeps what has been set until now, such as tags, for the reports of all requests.
 
+    After a call of the function, what its context sets is in no other request's reports.
+    """
+    isolated, current = (
+        sentry_sdk.get_isolation_scope().fork(),
+        sentry_sdk.get_current_scope().fork(),
+    )
+    new: Callable[[type], Any] = object.__new__
 
-class _Current(_Fork):
-    __slots__ = ()
+    def isolate() -> None:
+        isolation = new(_Fork)
+        isolation.original = isolated
+        _isolation_scope.set(isolation)
+        scope = new(_Fork)
+        scope.original = current
+        _current_scope.set(scope)
 
-
-def keep_scopes() -> None:
-    """What has been set until now, such as tags, is in the reports of all requests."""
-    _Isolation.original = sentry_sdk.get_isolation_scope().fork()
-    _Current.original = sentry_sdk.get_current_scope().fork()
-
-
-def isolate() -> None:
-    """What is set from here on, in this context, is in no other request's reports."""
-    _isolation_scope.set(_new(_Isolation))
-    _current_scope.set(_new(_Current))
+    return isolate
 
 
 class _Retries(logging.Filter):
@@ -182,7 +176,6 @@ class _Transport(HttpTransport):
 
     def _send_envelope(self, envelope: "Envelope") -> None:
         self._is_lost = False
-        _shrink(envelope)
         try:
             super()._send_envelope(envelope)
         finally:
@@ -192,30 +185,24 @@ class _Transport(HttpTransport):
                 self.dropped += self._is_lost
 
 
-def _shrink(envelope: "Envelope") -> None:
-    """Cuts long texts and lists of an event, as much as is needed."""
-    for item in envelope.items:
-        event = item.get_event()
-        for length in (8192, 1024, 128, 32) if event else ():
-            if len(item.get_bytes()) <= REPORT_BYTES:
-                break
-            item.payload = PayloadRef(json=_cut(event, length))
+def _sendable(event: "Event", hint: "Hint") -> "Event":
+    """The event without lone surrogates, any of which would cost all of it, and with long texts
+    and lists cut as much as is needed."""
+    encoded = to_json(event, room=REPORT_BYTES)
+    for length in (8192, 1024, 128, 32):
+        if len(encoded) <= REPORT_BYTES:
+            break
+        encoded = to_json(_cut(event, length), room=REPORT_BYTES)
+    sendable: Event = json.loads(encoded)
+    return sendable
 
 
 def _cut(value: Any, length: int) -> Any:
-    if isinstance(value, str) and len(value) > length:
-        return f"{value[: length // 2]} ... {value[-length // 2 :]}"
+    if isinstance(value, str):
+        return cut(value, length)
     if isinstance(value, list):
         # The last frames are where it happened, and the last breadcrumbs led there.
         return [_cut(each, length) for each in value[-max(length // 8, 8) :]]
     if isinstance(value, dict):
         return {name: _cut(each, length) for name, each in [*value.items()][: max(length // 8, 32)]}
     return value
-
-
-def _correlate(scope: sentry_sdk.Scope) -> None:
-    ids = dict(correlation.get())
-    scope.set_tags(ids)
-    ids.pop("request_id", None)
-    if ids:
-        scope.set_context("trace", ids)

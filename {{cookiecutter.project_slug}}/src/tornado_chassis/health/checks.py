@@ -8,7 +8,7 @@ from time import monotonic, perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..values import encodable, text
+from ..text import encodable, text
 from . import Check, Degraded, Health
 
 OUTPUT_CHARACTERS = 1000

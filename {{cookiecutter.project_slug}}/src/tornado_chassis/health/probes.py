@@ -34,28 +34,23 @@ class Probes(Feature):
 
     def routes(self) -> list[Any]:
         """For the main port: these reveal no internals."""
-        probes = [
-            (r"/livez", Livez),
-            (r"/readyz", Readyz, {"probes": self}),
-            (r"/health", HealthReport, {"probes": self}),
-        ]
         # One pattern for all three, because every other request is matched against it first.
-        return [(r"/(?:livez|readyz|health)", probes)]
+        return [(r"/(?:livez|readyz|health)", self.admin_routes(detail=False))]
 
-    def admin_routes(self) -> list[Any]:
+    def admin_routes(self, detail: bool = True) -> list[Any]:
         """For the admin port: the same for whoever must not share the limits of the main port, and
         each check with its value, and the reason if it does not pass."""
-        return [
-            (r"/livez", Livez),
-            (r"/readyz", Readyz, {"probes": self}),
-            (r"/health", HealthReport, {"probes": self, "detail": True}),
-        ]
+        kinds = ("/livez", Livez), ("/readyz", Readyz), ("/health", HealthReport)
+        return [(path, kind, {"probes": self, "detail": detail}) for path, kind in kinds]
 
 
 class Probe(RequestHandler):
     """Answers probe traffic, which is never cached and is too frequent to be logged or traced."""
 
     is_probe = True
+
+    def initialize(self, probes: Probes, detail: bool) -> None:
+        self.probes, self.detail = probes, detail
 
     def set_default_headers(self) -> None:
         self.set_header("Cache-Control", "no-store")
@@ -82,9 +77,6 @@ class Livez(Probe):
 class Readyz(Probe):
     """Ready once started, while not draining, no check fails and there is room for a connection."""
 
-    def initialize(self, probes: Probes) -> None:
-        self.probes = probes
-
     async def get(self) -> None:
         if output := self.probes.not_ready():
             self.respond({"status": "fail", "output": output})
@@ -97,16 +89,11 @@ class Readyz(Probe):
 class HealthReport(Probe):
     """The state of the service and of each check."""
 
-    def initialize(self, probes: Probes, detail: bool = False) -> None:
-        self.probes = probes
-        self.detail = detail
-
     async def get(self) -> None:
         checks = await results(self.probes.runtime.health)
-        status = _worst(checks)
         output = self.probes.not_ready()
         body: dict[str, Any] = {
-            "status": "fail" if output else status,
+            "status": "fail" if output else _worst(checks),
             "version": self.probes.version.partition(".")[0],
             "releaseId": self.probes.version,
             "serviceId": self.probes.name,
@@ -123,5 +110,5 @@ class HealthReport(Probe):
 
 
 def _worst(checks: dict[str, Result]) -> str:
-    statuses = {result["status"] for result in checks.values()}
-    return next((status for status in ("fail", "warn") if status in statuses), "pass")
+    order = ["fail", "warn", "pass"]
+    return min((result["status"] for result in checks.values()), key=order.index, default="pass")

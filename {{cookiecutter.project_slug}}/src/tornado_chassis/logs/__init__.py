@@ -15,25 +15,17 @@ import time
 from collections.abc import Iterable
 from contextvars import Context
 from functools import cache, lru_cache
-from http import HTTPStatus
 from json.encoder import encode_basestring_ascii as _quote
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
-from tornado.web import HTTPError
-
-from ..admin import Guarded, change_level
+from ..admin import LEVELS, Guarded, change_level, level_of
 from ..exchange import Exchange, correlation
 from ..feature import Feature
-from ..handlers import JsonHandler
 from ..settings.logs import LogSettings
-from ..values import cut, message, name_of, plain, stack, text, to_json
+from ..values import cut, extra, message, name_of, plain, raised, text, to_json, trace
 from . import root
 from .output import Output
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-_standard = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 
 class Logs(Feature):
@@ -47,17 +39,19 @@ class Logs(Feature):
         # None if it was closed before the start.
         access = logging.getLogger(f"{settings.service_package}.access")
         stream = stream or sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (kept)
-        formatter: _Formatter
+        formatter: _Json | _Console
         if settings.log_format == "json":
             formatter = _Json(settings, access.name)
         else:
-            formatter = _Console(
-                access.name, colour=stream.isatty() and "NO_COLOR" not in os.environ
-            )
-        self._output = Output(stream, lambda lines: _loss(formatter, lines))
-        handler = _Handler(formatter, self._output)
+            has_colour = stream.isatty() and "NO_COLOR" not in os.environ
+            formatter = _Console(access.name, has_colour)
+        # Outside of the request that is running now.
+        self._output = Output(stream, lambda lines: Context().run(formatter.record, _loss(lines)))
         _keep_records()
-        _setup(handler, settings.log_level, logging.getLogger(settings.service_package))
+        root.install(_Handler(formatter, self._output), settings.log_level, access.name)
+        # A `WSGIContainer` logs each of its requests there, with the query string.
+        logging.getLogger("tornado.access").disabled = True
+        _log_what_is_printed(logging.getLogger(settings.service_package))
         self._is_enabled = access.isEnabledFor
         self._format = formatter.exchange
         self._write = self._output.write
@@ -87,10 +81,8 @@ class Logs(Feature):
         return [(r"/loglevel", LogLevel)]
 
 
-def _setup(handler: "_Handler", level: str, own: logging.Logger) -> None:
-    root.install(handler, level, own.name)
-    # A `WSGIContainer` logs each of its requests there, with the query string.
-    logging.getLogger("tornado.access").disabled = True
+def _log_what_is_printed(own: logging.Logger) -> None:
+    """Logs warnings, and exceptions that nobody catches."""
     logging.captureWarnings(True)
 
     def log_uncaught(
@@ -128,7 +120,7 @@ def _keep_records() -> None:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, formatter: "_Formatter", output: Output) -> None:
+    def __init__(self, formatter: "_Json | _Console", output: Output) -> None:
         super().__init__()
         self._format = formatter.record
         self._output = output
@@ -145,24 +137,9 @@ class _Handler(logging.Handler):
         self._output.flush()
 
 
-def _loss(formatter: "_Formatter", lines: int) -> str:
-    record = logging.makeLogRecord(
-        {
-            "name": __name__,
-            "levelno": logging.WARNING,
-            "levelname": "WARNING",
-            "msg": "%d lines were dropped: standard output was not read",
-            "args": (lines,),
-        }
-    )
-    # Outside of the request that is running now.
-    return Context().run(formatter.record, record)
-
-
-class _Formatter(Protocol):
-    def record(self, record: logging.LogRecord) -> str: ...
-
-    def exchange(self, exchange: Exchange, level: int) -> str: ...
+def _loss(lines: int) -> logging.LogRecord:
+    message = "%d lines were dropped: standard output was not read"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, (lines,), None)
 
 
 class _Json:
@@ -186,11 +163,11 @@ class _Json:
             **self._names,
         }
         if record.exc_info or record.exc_text:
-            if error := _error(record):
+            if error := raised(record):
                 fields["exception.type"] = name_of(error)
                 fields["exception.message"] = cut(text(error))
-            if trace := _trace(record):
-                fields["exception.stacktrace"] = trace
+            if stack := trace(record):
+                fields["exception.stacktrace"] = cut(stack)
         if record.stack_info:
             fields["stacktrace"] = cut(record.stack_info)
         return to_json(_with_extra(fields, record)) + "\n"
@@ -215,16 +192,14 @@ class _Json:
 @cache
 def _access_fields(logger: str, level: int, method: str, route: str, status: int) -> str:
     """The fields that recur in access lines. Clients cannot choose them, so there are few."""
-    fields: dict[str, Any] = {
+    fields = {
         "level": logging.getLevelName(level),
         "logger": logger,
         "message": f"{method} {route or 'unmatched'} {status}",
         "http.request.method": method,
-        "http.route": route,
+        **({"http.route": route} if route else {}),
         "http.response.status_code": status,
     }
-    if not route:
-        del fields["http.route"]
     return to_json(fields)[1:-1] + ","
 
 
@@ -238,10 +213,9 @@ class _Console:
     def record(self, record: logging.LogRecord) -> str:
         fields = _with_extra({**correlation.get()}, record)
         lines = [self._line(record.levelname, record.name, message(record), fields)]
-        if record.exc_info or record.exc_text or record.stack_info:
-            for trace in (_trace(record), record.stack_info or ""):
-                # Indented, so that a line of a message cannot be taken for a line of the log.
-                lines += [f"    {_printable(line)}" for line in cut(trace).splitlines()]
+        for stack in (trace(record), record.stack_info or ""):
+            # Indented, so that a line of a message cannot be taken for a line of the log.
+            lines += [f"    {_printable(line)}" for line in cut(stack).splitlines()]
         return "\n".join(lines) + "\n"
 
     def exchange(self, exchange: Exchange, level: int) -> str:
@@ -262,7 +236,7 @@ class _Console:
         )
 
 
-class LogLevel(Guarded, JsonHandler):
+class LogLevel(Guarded):
     """Shows the log level of the process, and changes it until the next start."""
 
     def get(self) -> None:
@@ -270,32 +244,17 @@ class LogLevel(Guarded, JsonHandler):
         self.finish({"level": logging.getLevelName(level)})
 
     def put(self) -> None:
-        body = self.read_json()
-        level = str(body.get("level")).upper() if isinstance(body, dict) else ""
-        if level not in LEVELS:
-            reason = f"level must be one of {', '.join(LEVELS)}"
-            raise HTTPError(HTTPStatus.BAD_REQUEST, reason=reason)
-        change_level(logging.getLogger(), getattr(logging, level), str(self.request.remote_ip))
+        level = level_of(self.read_json())
+        change_level(logging.getLogger(), level, str(self.request.remote_ip))
         self.get()
-
-
-def _error(record: logging.LogRecord) -> BaseException | None:
-    return record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-
-
-def _trace(record: logging.LogRecord) -> str:
-    """The traceback of what was raised; of a record from another process, only its text is left."""
-    error = _error(record)
-    return cut(stack(error) if error else record.exc_text or "")
 
 
 def _with_extra(fields: dict[str, Any], record: logging.LogRecord) -> dict[str, Any]:
     """The fields with those of `extra`, which cannot replace any."""
-    for name, value in vars(record).items():
-        if name not in _standard:
-            while name in fields:
-                name = f"extra.{name}"
-            fields[name] = plain(value)
+    for name, value in extra(record):
+        while name in fields:
+            name = f"extra.{name}"
+        fields[name] = plain(value)
     return fields
 
 

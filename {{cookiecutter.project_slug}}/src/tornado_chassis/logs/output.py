@@ -41,7 +41,6 @@ class Output:
         self._loss = loss
         self._descriptor, self._poll = _polled(stream)
         self._encoding = stream.encoding or "utf-8"
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._forget()
         _outputs.add(self)
 
@@ -57,7 +56,7 @@ class Output:
         self._is_stalled = False
         self._is_scheduled = False
         self._is_retrying = False
-        self._loop = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
         """From here on, lines may wait for the end of the running loop's turn."""
@@ -99,10 +98,9 @@ class Output:
             lines = self._lines[:]
             del self._lines[: len(lines)]
             if self._poll is None:
-                if lines:
-                    self._write_all(lines)
+                self._write_all(lines)
             elif lines or self._waiting:
-                self._write_pieces(lines, self._poll)
+                self._write_pieces(lines)
 
     def _write_all(self, lines: list[str]) -> None:
         try:
@@ -111,21 +109,16 @@ class Output:
         except (OSError, ValueError):
             self.dropped += len(lines)  # The reader is gone.
 
-    def _write_pieces(self, lines: list[str], poll: Any) -> None:
+    def _write_pieces(self, lines: list[str]) -> None:
         data = "".join(lines).encode(self._encoding, "backslashreplace")
-        if self._waiting:
-            self._drain(poll)
+        self._drain()
         if not (self._waiting or self._lost):
-            written = self._write_now(data, poll)
-            if written == len(data):
-                return
-            data = data[written:]
+            data = self._write_some(data)
         for line in data.splitlines(keepends=True):
             self._accept(line)
-        self._drain(poll)
         if self._lost and not self._waiting:
             self._report_loss()
-            self._drain(poll)
+        self._drain()
         if self._waiting and self._loop and not self._is_retrying:
             self._is_retrying = True
             try:
@@ -134,18 +127,9 @@ class Output:
             except RuntimeError:  # closed
                 self._is_retrying = False
 
-    def _write_now(self, data: bytes, poll: Any) -> int:
-        """Writes whole lines in each piece, since others may write to the same pipe."""
-        start = 0
-        while start < len(data) and self._has_room(poll):
-            end = start + _PIECE_BYTES
-            if end < len(data):
-                end = data.rfind(b"\n", start, end) + 1 or end
-            written = self._write(data[start:end])
-            if not written:
-                break
-            start += written
-        return start
+    def _retry(self) -> None:
+        self._is_retrying = False
+        self.flush()
 
     def _accept(self, line: bytes) -> None:
         # Once full, only when half of it is free again, instead of a line now and then.
@@ -165,27 +149,36 @@ class Output:
         self._waiting.append(line)
         self._size += len(line)
 
-    def _drain(self, poll: Any) -> None:
-        waiting = self._waiting
-        while waiting and self._has_room(poll):
-            lines = [waiting.popleft()]
-            size = len(lines[0])
-            while waiting and size + len(waiting[0]) <= _PIECE_BYTES:
-                size += len(waiting[0])
-                lines.append(waiting.popleft())
-            piece = b"".join(lines)
-            written = self._write(piece[:_PIECE_BYTES])
-            self._size -= written
-            if written < size:
-                waiting.appendleft(piece[written:])
-            if not written:
+    def _drain(self) -> None:
+        while self._waiting:
+            line = self._waiting.popleft()
+            left = self._write_some(line)
+            self._size -= len(line) - len(left)
+            if left:
+                self._waiting.appendleft(left)
                 break
 
-    def _has_room(self, poll: Any) -> bool:
+    def _write_some(self, data: bytes) -> bytes:
+        """Returns what there is no room for.
+
+        Writes whole lines in each piece, since others may write to the same pipe.
+        """
+        start = 0
+        while start < len(data) and self._has_room():
+            end = start + _PIECE_BYTES
+            if end < len(data):
+                end = data.rfind(b"\n", start, end) + 1 or end
+            written = self._write(data[start:end])
+            if not written:
+                break
+            start += written
+        return data[start:]
+
+    def _has_room(self) -> bool:
         # Without a serving loop there is nothing to hold up, but there is also nothing that would
         # try again: a reader that is only slow must not cost lines.
         patient = not (self._loop or self._is_stalled)
-        has_room = bool(poll.poll(1000 * LAST_CHANCE_SECONDS if patient else 0))
+        has_room = bool(self._poll.poll(1000 * LAST_CHANCE_SECONDS if patient else 0))
         self._is_stalled = not has_room
         return has_room
 
@@ -199,10 +192,6 @@ class Output:
         except (OSError, ValueError):  # The reader is gone, or the disk is full.
             self.dropped += piece.count(b"\n")
             return len(piece)
-
-    def _retry(self) -> None:
-        self._is_retrying = False
-        self.flush()
 
 
 _outputs: WeakSet[Output] = WeakSet()
@@ -218,8 +207,7 @@ if sys.platform != "win32":
 
 
 def _polled(stream: TextIO) -> tuple[int, Any]:
-    """The stream's descriptor, and an object that polls it; -1 and None if it cannot be
-    polled."""
+    """The stream's descriptor, and what polls it, or None if it cannot be polled."""
     if sys.platform == "win32" or not hasattr(select, "poll") or stream.isatty():
         return -1, None
     try:

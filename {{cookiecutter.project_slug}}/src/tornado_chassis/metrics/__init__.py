@@ -21,7 +21,7 @@ from threading import RLock
 from time import perf_counter, time
 from typing import Self, TypeVar
 
-from ..values import cut, encodable, text
+from ..text import cut, encodable, text
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Upper bounds of a histogram's buckets, in seconds. The last bucket has none."""

@@ -4,15 +4,12 @@ import asyncio
 import gc
 import os
 import socket
-import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
 from time import monotonic, process_time, time
 
 from ..client import Calls
-from ..counts import COUNTS
+from ..counts import COUNTS, resident_memory
 from ..exchange import Exchange
 from ..feature import Call, Feature, Runtime
 from ..settings.server import ServerSettings
@@ -151,11 +148,8 @@ def process_totals() -> Values:
 
 
 def process_gauges() -> Values:
-    if sys.platform != "win32":
-        with suppress(OSError):  # only Linux has this file
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            size = pages * os.sysconf("SC_PAGE_SIZE")
-            yield "process_memory_usage_bytes", "Resident memory of the process.", size, {}
+    if (size := resident_memory()) is not None:
+        yield "process_memory_usage_bytes", "Resident memory of the process.", size, {}
 
 
 def instance_of(settings: ServerSettings) -> str:

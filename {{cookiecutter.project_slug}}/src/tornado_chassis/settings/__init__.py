@@ -14,16 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from types import MappingProxyType
+from typing import Any, TypeVar, get_type_hints
 
 from . import parsing
 from .server import ServerSettings
+from .setting import SHARED, is_secret, is_shared, masked
 from .setting import group as group
-from .setting import is_secret, masked
 from .setting import setting as setting
-
-SHARED = "OTEL_", "SENTRY_", "NEW_RELIC_"
-"""What the names of shared variables start with."""
 
 # What Kubernetes adds to the environment for a service called, for example, `otel-collector`.
 _LINK = re.compile(r"[A-Z0-9_]+_(SERVICE_(HOST|PORT)\b.*|PORT_\d+_(TCP|UDP).*|PORT=(tcp|udp)://.*)")
@@ -33,23 +31,20 @@ EX_CONFIG = 78
 
 AnySettings = TypeVar("AnySettings", bound=ServerSettings)
 
-_NOTHING: Mapping[str, str] = {}
-_file = _NOTHING
-"""What `.env` said when it was read, once: it may be a pipe, or change."""
-
 
 def load(kind: type[AnySettings]) -> AnySettings:
     """Reads settings of this class; exits with status 78 and every problem on standard error."""
-    global _file
     try:
-        _file = dotenv()
-        return read(kind, os.environ, _file)
+        return read(kind, os.environ, _dotenv())
     except ValueError as error:
-        fail(str(error))
+        print("Invalid settings:", error, sep="\n", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
 
 
 def read(
-    kind: type[AnySettings], environ: Mapping[str, str], file: Mapping[str, str] = _NOTHING
+    kind: type[AnySettings],
+    environ: Mapping[str, str],
+    file: Mapping[str, str] = MappingProxyType({}),
 ) -> AnySettings:
     """Reads settings of this class from variables and, where these are unset, from what a file
     sets. An empty variable counts as unset.
@@ -61,18 +56,19 @@ def read(
     values: dict[str, Any] = {}
     problems, warnings, sources = [], [], {}
     for each in fields(kind):
-        name, is_shared = each.name.upper(), each.metadata.get("shared")
+        name = each.name.upper()
         # Those of proxies may be in lower case.
-        text = (environ.get(name) or (is_shared and environ.get(each.name)) or "").strip()
+        text = (environ.get(name) or (is_shared(each) and environ.get(each.name)) or "").strip()
         sources[each.name] = "environment" if text else ".env"
         if text := text or file.get(name, "").strip():
             parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
             try:
                 values[each.name] = parse(text)
             except ValueError as error:
-                shown = "" if is_secret(each) else f", not {parsing.quoted(masked(text))}"
-                problem = f"{name}: {error}{shown}"
-                if not is_shared:
+                shown = masked(text)
+                shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+                problem = f"{name}: {error}" + ("" if is_secret(each) else f", not {shown!r}")
+                if not is_shared(each):
                     problems.append(f"  {problem}")
                 elif isinstance(error, parsing.PartlyInvalid):
                     values[each.name] = error.value
@@ -85,16 +81,13 @@ def read(
         raise ValueError("\n".join(problems))
     loaded = kind(**values)
     warnings += [*loaded.conflicts(), *_unread(kind, {**file, **environ})]
-    # Beside the fields, and past what keeps these from being changed.
-    object.__setattr__(loaded, "warnings", warnings)
-    object.__setattr__(loaded, "_sources", {name: sources[name] for name in values})
+    vars(loaded).update(warnings=warnings, _sources={name: sources[name] for name in values})
     return loaded
 
 
 def source(loaded: ServerSettings, name: str) -> str:
     """Where a field was read from: `environment` or `.env`; empty if from neither."""
-    found: str = getattr(loaded, "_sources", _NOTHING).get(name, "")
-    return found
+    return str(vars(loaded).get("_sources", {}).get(name, ""))
 
 
 def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[str]:
@@ -106,22 +99,19 @@ def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[
         if name in known:
             continue
         variable = f"{name}={text}"
-        is_shared = name.startswith(SHARED) and not _LINK.fullmatch(variable)
-        matching = (why for pattern, why in reasons if _matches(variable, pattern))
-        reason = next(matching, None) if is_shared else None
-        if reason is not None:
-            unread.setdefault(reason, []).append(name)
-        elif near := [each for each in known if _is_typo(name, each)]:
+        is_telemetry_s = name.startswith(SHARED) and not _LINK.fullmatch(variable)
+        matching = (
+            why
+            for pattern, why in reasons
+            if fnmatchcase(variable, pattern if "=" in pattern else f"{pattern}=*")
+        )
+        reason = next(matching, None) if is_telemetry_s else None
+        if reason is None and (near := [each for each in known if _is_typo(name, each)]):
             yield f"{name} is not a setting; did you mean {near[0]}?"
-        elif is_shared:
-            unread.setdefault("nothing in this service reads it", []).append(name)
+        elif is_telemetry_s and reason != "":
+            unread.setdefault(reason or "nothing in this service reads it", []).append(name)
     for reason, names in unread.items():
-        if reason:
-            yield f"{', '.join(names)}: ignored, because {reason}"
-
-
-def _matches(variable: str, pattern: str) -> bool:
-    return fnmatchcase(variable, pattern if "=" in pattern else f"{pattern}=*")
+        yield f"{', '.join(names)}: ignored, because {reason}"
 
 
 def _is_typo(name: str, known: str) -> bool:
@@ -134,22 +124,15 @@ def _is_typo(name: str, known: str) -> bool:
     )
 
 
-def fail(problems: str) -> NoReturn:
-    """Ends the process with status 78 and one line per problem on standard error."""
-    print("Invalid settings:", problems, sep="\n", file=sys.stderr)
-    raise SystemExit(EX_CONFIG)
-
-
-def dotenv() -> dict[str, str]:
+def _dotenv() -> dict[str, str]:
     """What the file `.env` sets, if there is one. Raises ValueError if it cannot be read."""
-    path = Path(".env")
-    if not path.exists():
+    if not Path(".env").exists():
         return {}
     # Imported only if it is needed.
     from dotenv import dotenv_values
 
     try:
-        values = dotenv_values(path)
+        values = dotenv_values(".env")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"  .env: {error}") from None
     return {name: value for name, value in values.items() if value}

@@ -23,13 +23,11 @@ def _license_key(text: str) -> str:
 class NewRelicSettings(ProxySettings):
     unread = {"NEW_RELIC_*": ""}  # noqa: RUF012 (the agent reads them)
 
-    new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True, shared=True)
+    new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
     """Without it, nothing is sent to New Relic. The agent's other settings are read from the
     environment, but not from `.env`."""
 
-    new_relic_app_name: str | None = setting(
-        None, shared=True, instead=lambda given: given.service_name
-    )
+    new_relic_app_name: str | None = setting(None, instead=lambda given: given.service_name)
     """The service's name in New Relic. Default: its own name."""
 
     def prepare(self) -> None:
@@ -48,7 +46,7 @@ class NewRelicSettings(ProxySettings):
                 os.environ.setdefault(name, value)
             app_name = in_force(self, "new_relic_app_name")
             warnings = _initialize(self.new_relic_license_key, app_name)
-            object.__setattr__(self, "warnings", [*self.warnings, *warnings])
+            vars(self).update(warnings=[*self.warnings, *warnings])
         # Last, because it may load what the agent instruments.
         super().prepare()
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from . import parsing
-from .resource import ResourceSettings, key_values
+from .resource import ResourceSettings, endpoint, key_values, milliseconds
 from .setting import group, setting
 
 if TYPE_CHECKING:
@@ -22,39 +21,39 @@ def headers(text: str) -> dict[str, str]:
 
 
 def certificate_file(text: str) -> str:
-    tls_context(text, None, None)
+    _tls_context(text)
     return text
 
 
-def tls_context(
-    certificate: str | None, client_certificate: str | None, client_key: str | None
+def _tls_context(
+    ca: str | None, certificate: str | None = None, key: str | None = None
 ) -> "SSLContext | None":
-    """How TLS connections are secured with these files; None for the usual way.
+    """How connections are secured with these files; None for the usual way.
 
     Raises ValueError if they cannot be used.
     """
-    if not (certificate or client_certificate):
+    if not (ca or certificate):
         return None
     # Imported only if it is needed.
     import ssl
 
     try:
-        context = ssl.create_default_context(cafile=certificate)
+        context = ssl.create_default_context(cafile=ca)
     except OSError as error:  # ssl.SSLError is one
         raise ValueError(f"should be a file with certificates in PEM format ({error})") from None
-    if client_certificate:
+    if certificate:
         try:
             # Without a password, it would be asked for on the terminal.
-            context.load_cert_chain(client_certificate, client_key, password="")
+            context.load_cert_chain(certificate, key, password="")
         except OSError as error:
             raise ValueError(f"should have its key, not encrypted ({error})") from None
     return context
 
 
 def conflicts_of(
-    prefix: str, endpoint: str | None, certificate: str | None, key: str | None
+    prefix: str, url: str | None, certificate: str | None, key: str | None
 ) -> Iterable[str]:
-    if endpoint and urlsplit(endpoint).port == 4317:
+    if url and urlsplit(url).port == 4317:
         yield (
             f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over HTTP: "
             "send to port 4318"
@@ -62,7 +61,7 @@ def conflicts_of(
     if key and not certificate:
         yield f"{prefix}_CLIENT_KEY: ignored, because {prefix}_CLIENT_CERTIFICATE is not set"
     try:
-        tls_context(None, certificate, key)
+        _tls_context(None, certificate, key)
     except ValueError as error:
         yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
 
@@ -80,32 +79,29 @@ class OtlpExporterSettings(ResourceSettings):
         "OTEL_EXPORTER_OTLP_*INSECURE": "the endpoint decides, with http:// or https://",
     }
 
-    # These URLs may contain a password by mistake, or a key in their query.
-    otel_exporter_otlp_endpoint: str | None = setting(
-        None, parse=parsing.http_url, secret=True, shared=True
-    )
+    otel_exporter_otlp_endpoint: str | None = endpoint()
     """Where telemetry is sent with OTLP over HTTP, such as `http://collector:4318`. Without it,
     none is sent."""
 
     otel_exporter_otlp_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=headers, secret=True, shared=True
+        default_factory=dict, parse=headers, secret=True
     )
     """Headers to send with it, such as a key: `name=value,name=value`."""
 
-    otel_exporter_otlp_timeout: int = setting(10_000, parse=parsing.timeout, shared=True)
+    otel_exporter_otlp_timeout: int = setting(10_000, parse=milliseconds)
     """How long to wait for a response, in milliseconds; 0 means no limit."""
 
-    otel_exporter_otlp_compression: Literal["none", "gzip"] = setting("none", shared=True)
+    otel_exporter_otlp_compression: Literal["none", "gzip"] = "none"
     """`none` or, for a distant backend, `gzip`."""
 
-    otel_exporter_otlp_certificate: str | None = setting(None, parse=certificate_file, shared=True)
+    otel_exporter_otlp_certificate: str | None = setting(None, parse=certificate_file)
     """File with the certificates, in PEM format, that the backend's is checked against. Default:
     those of the system."""
 
-    otel_exporter_otlp_client_certificate: str | None = setting(None, shared=True)
+    otel_exporter_otlp_client_certificate: str | None = None
     """File with the certificate, in PEM format, that the service shows to the backend."""
 
-    otel_exporter_otlp_client_key: str | None = setting(None, shared=True)
+    otel_exporter_otlp_client_key: str | None = None
     """File with the key of that certificate, in PEM format and unencrypted."""
 
     def conflicts(self) -> Iterable[str]:
@@ -120,15 +116,16 @@ class OtlpExporterSettings(ResourceSettings):
     def tls_with(
         self, ca: str | None, certificate: str | None, key: str | None
     ) -> "SSLContext | None":
-        """How connections are secured, with these files in place of those for all telemetry."""
+        """How connections are secured, with these files in place of those for all telemetry; None
+        for the usual way."""
         ca = ca or self.otel_exporter_otlp_certificate
         if not certificate:
             certificate = self.otel_exporter_otlp_client_certificate
             key = self.otel_exporter_otlp_client_key
         try:
-            return tls_context(ca, certificate, key)
+            return _tls_context(ca, certificate, key)
         except ValueError:  # which `conflicts` reports
-            return tls_context(ca, None, None)
+            return _tls_context(ca)
 
 
 @group
@@ -137,35 +134,27 @@ class OtlpSettings(OtlpExporterSettings):
         "OTEL_EXPORTER_JAEGER_*": "Jaeger takes OTLP: set OTEL_EXPORTER_OTLP_ENDPOINT",
     }
 
-    otel_exporter_otlp_traces_endpoint: str | None = setting(
-        None, parse=parsing.http_url, secret=True, shared=True
-    )
+    otel_exporter_otlp_traces_endpoint: str | None = endpoint()
     """The complete URL to send spans to, if it is another one or its path is not `/v1/traces`."""
 
     otel_exporter_otlp_traces_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=headers, secret=True, shared=True
+        default_factory=dict, parse=headers, secret=True
     )
     """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
 
-    otel_exporter_otlp_traces_timeout: int | None = setting(
-        None, parse=parsing.timeout, shared=True
-    )
+    otel_exporter_otlp_traces_timeout: int | None = setting(None, parse=milliseconds)
     """Like `OTEL_EXPORTER_OTLP_TIMEOUT`."""
 
-    otel_exporter_otlp_traces_compression: Literal["none", "gzip"] | None = setting(
-        None, shared=True
-    )
+    otel_exporter_otlp_traces_compression: Literal["none", "gzip"] | None = None
     """Like `OTEL_EXPORTER_OTLP_COMPRESSION`."""
 
-    otel_exporter_otlp_traces_certificate: str | None = setting(
-        None, parse=certificate_file, shared=True
-    )
+    otel_exporter_otlp_traces_certificate: str | None = setting(None, parse=certificate_file)
     """Like `OTEL_EXPORTER_OTLP_CERTIFICATE`."""
 
-    otel_exporter_otlp_traces_client_certificate: str | None = setting(None, shared=True)
+    otel_exporter_otlp_traces_client_certificate: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`."""
 
-    otel_exporter_otlp_traces_client_key: str | None = setting(None, shared=True)
+    otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
 
     def conflicts(self) -> Iterable[str]:
@@ -178,7 +167,6 @@ class OtlpSettings(OtlpExporterSettings):
         )
 
     def traces_tls(self) -> "SSLContext | None":
-        """How connections are secured on which spans are sent; None for the usual way."""
         return self.tls_with(
             self.otel_exporter_otlp_traces_certificate,
             self.otel_exporter_otlp_traces_client_certificate,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from . import parsing
 from .otlp import OtlpExporterSettings, certificate_file, conflicts_of, headers
-from .resource import exporters
+from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
 
 if TYPE_CHECKING:
@@ -21,55 +21,43 @@ class OtlpMetricsSettings(OtlpExporterSettings):
         ),
     }
 
-    otel_metrics_exporter: str = setting("otlp", parse=exporters("otlp"), shared=True)
+    otel_metrics_exporter: str = setting("otlp", parse=exporters("otlp"))
     """`otlp`, or `none` to send no metrics."""
 
-    otel_exporter_otlp_metrics_endpoint: str | None = setting(
-        None, parse=parsing.http_url, secret=True, shared=True
-    )
+    otel_exporter_otlp_metrics_endpoint: str | None = endpoint()
     """The complete URL to send metrics to, if it is another one or its path is not `/v1/metrics`.
     Prometheus's own is `http://prometheus:9090/api/v1/otlp/v1/metrics`."""
 
     otel_exporter_otlp_metrics_headers: Mapping[str, str] = setting(
-        default_factory=dict, parse=headers, secret=True, shared=True
+        default_factory=dict, parse=headers, secret=True
     )
     """Takes precedence over `OTEL_EXPORTER_OTLP_HEADERS`, as do those below over theirs."""
 
-    otel_exporter_otlp_metrics_timeout: int | None = setting(
-        None, parse=parsing.timeout, shared=True
-    )
+    otel_exporter_otlp_metrics_timeout: int | None = setting(None, parse=milliseconds)
     """Like `OTEL_EXPORTER_OTLP_TIMEOUT`."""
 
-    otel_exporter_otlp_metrics_compression: Literal["none", "gzip"] | None = setting(
-        None, shared=True
-    )
+    otel_exporter_otlp_metrics_compression: Literal["none", "gzip"] | None = None
     """Like `OTEL_EXPORTER_OTLP_COMPRESSION`."""
 
-    otel_exporter_otlp_metrics_certificate: str | None = setting(
-        None, parse=certificate_file, shared=True
-    )
+    otel_exporter_otlp_metrics_certificate: str | None = setting(None, parse=certificate_file)
     """Like `OTEL_EXPORTER_OTLP_CERTIFICATE`."""
 
-    otel_exporter_otlp_metrics_client_certificate: str | None = setting(None, shared=True)
+    otel_exporter_otlp_metrics_client_certificate: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`."""
 
-    otel_exporter_otlp_metrics_client_key: str | None = setting(None, shared=True)
+    otel_exporter_otlp_metrics_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
 
     otel_exporter_otlp_metrics_temporality_preference: Literal[
         "cumulative", "delta", "lowmemory"
-    ] = setting("cumulative", shared=True)
+    ] = "cumulative"
     """`cumulative`, or `delta` for a backend that wants to be sent only what was added. With
     `lowmemory`, counts that the service keeps anyway stay cumulative."""
 
-    otel_metric_export_interval: int = setting(
-        60_000, parse=parsing.integer(1, 2**31 - 1), shared=True
-    )
+    otel_metric_export_interval: int = setting(60_000, parse=parsing.integer(1, 2**31 - 1))
     """How often metrics are sent, in milliseconds."""
 
-    otel_metrics_exemplar_filter: Literal["trace_based", "always_on", "always_off"] = setting(
-        "trace_based", shared=True
-    )
+    otel_metrics_exemplar_filter: Literal["trace_based", "always_on", "always_off"] = "trace_based"
     """`always_off` sends no ids of traces with durations."""
 
     def conflicts(self) -> Iterable[str]:
@@ -82,7 +70,6 @@ class OtlpMetricsSettings(OtlpExporterSettings):
         )
 
     def metrics_tls(self) -> "SSLContext | None":
-        """How connections are secured on which metrics are sent; None for the usual way."""
         return self.tls_with(
             self.otel_exporter_otlp_metrics_certificate,
             self.otel_exporter_otlp_metrics_client_certificate,

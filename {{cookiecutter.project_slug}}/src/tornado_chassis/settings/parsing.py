@@ -51,11 +51,6 @@ seconds = number(0, 3600)
 """A duration of up to an hour."""
 
 
-def timeout(text: str) -> int:
-    """A number of milliseconds, where 0 stands for the largest: OpenTelemetry's kind of timeout."""
-    return integer(0, 2**31 - 1)(text) or 2**31 - 1
-
-
 def boolean(text: str) -> bool:
     """`true` or `false`, `1` or `0`."""
     try:
@@ -64,21 +59,14 @@ def boolean(text: str) -> bool:
         raise ValueError("should be true or false") from None
 
 
-def flag(text: str) -> bool:
-    """`true` or `false`, and nothing else, as OpenTelemetry demands."""
-    if text.lower() not in ("true", "false"):
-        raise ValueError("should be true or false")
-    return text.lower() == "true"
-
-
 def choice(*choices: str) -> Callable[[str], str]:
     """One of these, in upper or lower case."""
-    known = {each.lower(): each for each in choices}
 
     def parse(text: str) -> str:
-        if text.lower() not in known:
-            raise ValueError(f"should be one of {', '.join(choices)}")
-        return known[text.lower()]
+        for each in choices:
+            if each.lower() == text.lower():
+                return each
+        raise ValueError(f"should be one of {', '.join(choices)}")
 
     return parse
 
@@ -105,22 +93,13 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 def http_url(text: str) -> str:
     """An HTTP or HTTPS URL without a user name or password."""
-    url = split_http_url(text) if re.fullmatch("[!-~]+", text) else None
+    url = split_http_url(text)
     if url is None:
         raise ValueError("should look like https://host:port/path")
     if "@" in url.netloc:
         raise ValueError("should not contain a user name or password")
     # With the scheme in lower case, for comparisons.
     return url.geturl()
-
-
-def proxy_url(text: str) -> str:
-    """The URL of an HTTP proxy, with or without a scheme, and a user name and password."""
-    text = text if "://" in text else f"http://{text}"
-    url = split_http_url(text) if re.fullmatch("[!-~]+", text) else None
-    if url is None or url.scheme != "http":
-        raise ValueError("should look like http://host:port")
-    return text
 
 
 def split_http_url(text: str) -> SplitResult | None:
@@ -130,12 +109,7 @@ def split_http_url(text: str) -> SplitResult | None:
         is_http = url.scheme in ("http", "https") and url.hostname and url.port != 0
     except ValueError:  # which may quote a secret
         return None
-    return url if is_http else None
-
-
-def quoted(text: str) -> str:
-    """A text for an error message, on one line and shortened if it is long."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return url if is_http and re.fullmatch("[!-~]+", text) else None
 
 
 def parser_of(hint: Any) -> Parser:
@@ -143,9 +117,8 @@ def parser_of(hint: Any) -> Parser:
 
     Raises TypeError for any other type: its field has to name a parser.
     """
-    if get_origin(hint) in (Union, UnionType):
-        kinds = [each for each in get_args(hint) if each is not NoneType]
-        hint = kinds[0] if len(kinds) == 1 else hint
+    if get_origin(hint) in (Union, UnionType) and get_args(hint)[1:] == (NoneType,):
+        hint = get_args(hint)[0]
     if get_origin(hint) is Literal:
         return choice(*get_args(hint))
     if hint not in _PARSERS:

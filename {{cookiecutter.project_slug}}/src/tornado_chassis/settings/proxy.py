@@ -7,13 +7,22 @@ from .server import ServerSettings
 from .setting import group, setting
 
 
+def _proxy_url(text: str) -> str:
+    """The URL of an HTTP proxy, with or without a scheme, and a user name and password."""
+    text = text if "://" in text else f"http://{text}"
+    url = parsing.split_http_url(text)
+    if url is None or url.scheme != "http":
+        raise ValueError("should look like http://host:port")
+    return text
+
+
 @group
 class ProxySettings(ServerSettings):
-    http_proxy: str | None = setting(None, parse=parsing.proxy_url, secret=True, shared=True)
+    http_proxy: str | None = setting(None, parse=_proxy_url, secret=True, shared=True)
     """The proxy that telemetry is sent through to an address with `http://`, such as
     `http://proxy:3128`."""
 
-    https_proxy: str | None = setting(None, parse=parsing.proxy_url, secret=True, shared=True)
+    https_proxy: str | None = setting(None, parse=_proxy_url, secret=True, shared=True)
     """The same for `https://`."""
 
     no_proxy: str = setting("", shared=True)

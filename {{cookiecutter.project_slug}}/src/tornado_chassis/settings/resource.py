@@ -1,6 +1,7 @@
 """How a service is described in whatever it exports, and what is common to all exporters."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from . import parsing
@@ -14,6 +15,22 @@ def key_values(text: str) -> dict[str, str]:
     if not all(key.strip() and equals for key, equals, _ in pairs):
         raise ValueError("should look like key=value,key=value")
     return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
+
+
+def milliseconds(text: str) -> int:
+    """How long to wait, where 0 stands for the longest: OpenTelemetry's kind of timeout."""
+    return parsing.integer(0, 2**31 - 1)(text) or 2**31 - 1
+
+
+def _flag(text: str) -> bool:
+    """`true` or `false`, and not `1` or `0`, as OpenTelemetry demands."""
+    return parsing.boolean(text if text not in ("1", "0") else "")
+
+
+def endpoint() -> Any:
+    """A URL to send to, unless it is None. It may contain a password by mistake, or a key in its
+    query."""
+    return setting(None, parse=parsing.http_url, secret=True)
 
 
 def exporters(own: str) -> Callable[[str], str]:
@@ -47,15 +64,11 @@ class ResourceSettings(ProxySettings):
         "OTEL_SEMCONV_*": "",
     }
 
-    otel_service_name: str | None = setting(
-        None, shared=True, instead=lambda given: given.service_name
-    )
+    otel_service_name: str | None = setting(None, instead=lambda given: given.service_name)
     """The service's name in what is exported. Default: its own name."""
 
-    otel_resource_attributes: Mapping[str, str] = setting(
-        default_factory=dict, parse=key_values, shared=True
-    )
+    otel_resource_attributes: Mapping[str, str] = setting(default_factory=dict, parse=key_values)
     """Additional attributes of the service in what is exported: `key=value,key=value`."""
 
-    otel_sdk_disabled: bool = setting(False, parse=parsing.flag, shared=True)
+    otel_sdk_disabled: bool = setting(False, parse=_flag)
     """Turns off the export that other `OTEL_` variables configure."""

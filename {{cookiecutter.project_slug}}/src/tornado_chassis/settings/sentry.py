@@ -21,12 +21,12 @@ class SentrySettings(ProxySettings):
         **dict.fromkeys(("SENTRY_TRACE", "SENTRY_BAGGAGE", "SENTRY_USE_ENVIRONMENT"), ""),
     }
 
-    sentry_dsn: str | None = setting(None, parse=_dsn, secret=True, shared=True)
+    sentry_dsn: str | None = setting(None, parse=_dsn, secret=True)
     """The Sentry project to report errors to. Without it, none are reported."""
 
-    sentry_environment: str | None = setting(None, shared=True)
+    sentry_environment: str | None = None
     """Where the service runs, for Sentry. Default: `ENVIRONMENT`."""
 
-    sentry_release: str | None = setting(None, shared=True)
+    sentry_release: str | None = None
     """The release that Sentry shows. Default: the service's name and version, such as
     `shop@1.2.3`."""

@@ -12,36 +12,20 @@ if TYPE_CHECKING:
     from ..application import Endpoint
     from ..feature import Feature
 
-MAX_CONNECTIONS = 1000
-RESERVED_DESCRIPTORS = 100
-"""For the admin port, files, and outgoing connections."""
 
-
-def _max_connections() -> int:
-    return min(MAX_CONNECTIONS, available_connections())
-
-
-def available_connections() -> int:
-    """How many connections the main port can have open, with what is reserved left to others."""
-    descriptors = _descriptors()
-    return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 2))
-
-
-def admin_connections() -> int:
-    """How many connections the admin port may have open: half of what is reserved."""
-    return max(1, min(RESERVED_DESCRIPTORS, _descriptors() // 2) // 2)
-
-
-def _descriptors() -> int:
-    """How many files and sockets the process may open."""
+def available_connections() -> tuple[int, int]:
+    """How many connections the main port and the admin port can have open, with descriptors left
+    for files and outgoing connections."""
+    descriptors = sys.maxsize
     if sys.platform != "win32":
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Which is negative before Python 3.15.
         if limit >= 0 and limit != resource.RLIM_INFINITY:
-            return limit
-    return sys.maxsize
+            descriptors = limit
+    reserved = min(100, descriptors // 2)
+    return max(1, descriptors - reserved), max(1, reserved // 2)
 
 
 @group
@@ -88,7 +72,8 @@ class ServerSettings:
     """How many requests may be in flight at once. Further requests get 503."""
 
     max_connections: int = setting(
-        default_factory=_max_connections, parse=parsing.integer(1, 1_000_000)
+        default_factory=lambda: min(1000, available_connections()[0]),
+        parse=parsing.integer(1, 1_000_000),
     )
     """How many connections may be open at once. For another one, the one that has been idle the
     longest is closed; if none is idle, it waits. Default: 1000, or less if the process may not open
@@ -137,10 +122,7 @@ class ServerSettings:
     0.1 if `ENVIRONMENT` is `development`, otherwise 1."""
 
     def prepare(self) -> None:
-        """Prepares the process for these settings, before anything imports Tornado.
-
-        Raises SystemExit with status 78 if a setting turns out to be invalid only now.
-        """
+        """Prepares the process for these settings, before anything imports Tornado."""
 
     def conflicts(self) -> "Iterable[str]":
         """What to log about settings that don't go together."""

@@ -9,6 +9,9 @@ T = TypeVar("T")
 
 HIDDEN = "••••••"
 
+SHARED = "OTEL_", "SENTRY_", "NEW_RELIC_"
+"""What the names of shared variables start with."""
+
 # Parts of names, and whole words of them.
 _SECRET = (
     r"(?:(?<!by)(?<!com)pass(?![a-z0-9])|passw|passphrase|passcode|pwd|secret|token|credential|creds|"
@@ -43,9 +46,9 @@ def setting(
     never shown, neither in a repr nor in an error message. `instead` returns, given all settings,
     what is in force where this one is None: see `in_force`.
 
-    A shared variable is also set for other programs, such as by a platform for all that it runs. It
-    never keeps a service from starting: a problem with it is logged, and the default takes its
-    place.
+    A shared variable is also set for other programs, such as by a platform for all that it runs;
+    all whose names start as in `SHARED` are. It never keeps a service from starting: a problem with
+    it is logged, and the default takes its place.
     """
     return field(
         default=default,
@@ -57,8 +60,13 @@ def setting(
 
 def in_force(settings: Any, name: str) -> Any:
     """The value of the setting of this name, or what is in force where that is None."""
-    value, instead = getattr(settings, name), type(settings).__dataclass_fields__[name].metadata
-    return instead["instead"](settings) if value is None and instead.get("instead") else value
+    value = getattr(settings, name)
+    instead = type(settings).__dataclass_fields__[name].metadata.get("instead")
+    return instead(settings) if value is None and instead else value
+
+
+def is_shared(setting: "Field[Any]") -> bool:
+    return setting.name.upper().startswith(SHARED) or bool(setting.metadata.get("shared"))
 
 
 def is_secret(setting: "Field[Any]") -> bool:

@@ -32,7 +32,7 @@ class TracingSettings(ResourceSettings):
         "OTEL_METRICS_EXPORTER=none": "",
     }
 
-    otel_traces_exporter: str = setting("otlp", parse=exporters("otlp"), shared=True)
+    otel_traces_exporter: str = setting("otlp", parse=exporters("otlp"))
     """`otlp`, or `none` to send no spans."""
 
     otel_traces_sampler: Literal[
@@ -42,13 +42,13 @@ class TracingSettings(ResourceSettings):
         "parentbased_always_on",
         "parentbased_always_off",
         "parentbased_traceidratio",
-    ] = setting("parentbased_always_on", shared=True)
+    ] = "parentbased_always_on"
     """Which traces are recorded. With `parentbased_`, the caller's decision takes precedence."""
 
-    otel_traces_sampler_arg: float = setting(1.0, parse=parsing.number(0, 1), shared=True)
+    otel_traces_sampler_arg: float = setting(1.0, parse=parsing.number(0, 1))
     """Ratio of traces that `traceidratio` records, from 0 to 1."""
 
-    otel_propagators: tuple[str, ...] = setting(("tracecontext",), parse=propagators, shared=True)
+    otel_propagators: tuple[str, ...] = setting(("tracecontext",), parse=propagators)
     """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,
     comma-separated, or `none`. With `baggage`, what a caller sends reaches every service that is
     called."""

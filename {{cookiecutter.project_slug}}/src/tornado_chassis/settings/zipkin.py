@@ -1,7 +1,6 @@
 """Where spans are sent in Zipkin's format."""
 
-from . import parsing
-from .resource import exporters
+from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
 from .tracing import TracingSettings, propagators
 
@@ -13,25 +12,20 @@ class ZipkinSettings(TracingSettings):
         "OTEL_EXPORTER_ZIPKIN_PROTOCOL": "spans are sent in version 2 of Zipkin's JSON format",
     }
 
-    # It may contain a password by mistake, or a key in its query.
-    zipkin_endpoint: str | None = setting(None, parse=parsing.http_url, secret=True)
+    zipkin_endpoint: str | None = endpoint()
     """Where spans are sent, such as `http://zipkin:9411/api/v2/spans`. Without it, none are
     sent."""
 
-    otel_exporter_zipkin_endpoint: str | None = setting(
-        None, parse=parsing.http_url, secret=True, shared=True
-    )
+    otel_exporter_zipkin_endpoint: str | None = endpoint()
     """OpenTelemetry's name for the same. `ZIPKIN_ENDPOINT` takes precedence."""
 
-    otel_exporter_zipkin_timeout: int = setting(10_000, parse=parsing.timeout, shared=True)
+    otel_exporter_zipkin_timeout: int = setting(10_000, parse=milliseconds)
     """How long to wait for a response, in milliseconds; 0 means no limit."""
 
-    otel_traces_exporter: str = setting("zipkin", parse=exporters("zipkin"), shared=True)
+    otel_traces_exporter: str = setting("zipkin", parse=exporters("zipkin"))
     """`zipkin`, or `none` to send no spans."""
 
-    otel_propagators: tuple[str, ...] = setting(
-        ("tracecontext", "b3"), parse=propagators, shared=True
-    )
+    otel_propagators: tuple[str, ...] = setting(("tracecontext", "b3"), parse=propagators)
     """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,
     comma-separated, or `none`. With `baggage`, what a caller sends reaches every service that is
     called."""
