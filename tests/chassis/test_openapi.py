@@ -119,7 +119,7 @@ def test_operation_is_described_by_its_annotations_docstring_and_problems() -> N
         "201": "Created",
         "400": "Not on Sundays",
         "409": "Sold out",
-        "415": "The body is not said to be application/json",
+        "415": "The body is not declared as application/json",
         "422": "The body does not have the expected content",
     }
     assert [*post["responses"]["409"]["content"]] == ["application/problem+json"]

@@ -110,6 +110,27 @@ def test_suite_passes_after_each_change_of_mind(
         commit(path, "Updated")
 
 
+def test_dependency_of_the_team_outlives_a_change_without_a_commit_of_what_was_generated(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that commit, git has nothing to merge with: each change has to apply as it is."""
+    answers = {"metrics": "prometheus", "tracing": "jaeger", "error_tracking": "sentry"}
+    project = created(repository, tmp_path, monkeypatch, reference(**answers))
+    shutil.rmtree(project / ".git")
+    path = project / "pyproject.toml"
+    text = path.read_text(encoding="utf-8")
+    # Where `uv add` puts it.
+    path.write_text(
+        text.replace("]\n\n[project.scripts]", '    "pyyaml>=6",\n]\n\n[project.scripts]')
+    )
+    git(project, "init", "--quiet")
+    commit(project, "Our first week")
+    for change in ({"metrics": "none"}, {"error_tracking": "newrelic"}, {"tracing": "stub"}):
+        update(project, change)
+        commit(project, "Updated")
+    assert '"pyyaml>=6",' in path.read_text(encoding="utf-8")
+
+
 @pytest.mark.full
 def test_chassis_becomes_a_package_and_a_copy_again(
     tmp_path: Path,

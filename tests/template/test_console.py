@@ -293,7 +293,7 @@ def test_charts_have_data(project: Project) -> None:
         for number in range(10):
             service.get(f"/orders/{number}")
         chart = page.get_by_role("img", name=re.compile("^Requests: now"))
-        expect(chart).to_have_attribute("aria-label", re.compile("at most [1-9]"), timeout=10_000)
+        expect(chart).to_have_attribute("aria-label", re.compile("up to [1-9]"), timeout=10_000)
         for name in ("Requests", "Errors", "Duration", "In flight", "Event loop", "Memory"):
             chart = page.get_by_role("img", name=re.compile(f"^{name}.*: now"))
             assert chart.locator("polyline").count() >= 1, name
@@ -363,6 +363,19 @@ def test_what_stays_is_not_made_anew(project: Project) -> None:
         assert_no_problem(page)
 
 
+def test_failing_check_is_shown_as_not_ready(project: Project) -> None:
+    app = project.path / "src" / project.package / "app.py"
+    check = '    service.health.add("database:connections", handlers.ping)\n'
+    text = app.read_text(encoding="utf-8")
+    app.write_text(text.replace("    return service\n", f"{check}    return service\n"))
+    with (app.parent / "handlers.py").open("a", encoding="utf-8") as handlers:
+        handlers.write('\n\nasync def ping() -> None:\n    raise OSError("no route")\n')
+    with looked_at(project) as (_, page):
+        expect(page.get_by_role("status")).to_have_text("not ready", timeout=10_000)
+        expect(page.locator(".notes .bad")).to_contain_text("OSError: no route")
+        assert_no_problem(page)
+
+
 def test_failing_background_work_is_named(project: Project) -> None:
     app = project.path / "src" / project.package / "app.py"
     work = '    service.background("mail", handlers.deliver, restart=True)\n'
@@ -376,7 +389,9 @@ def test_failing_background_work_is_named(project: Project) -> None:
         expect(note).to_contain_text("OSError: no route")
         expect(page.get_by_text("Nothing calls for attention")).to_have_count(0)
         note.get_by_role("link").click()
-        expect(page.locator("tbody tr").first).to_contain_text("restarting")
+        row = page.locator("tbody tr").first
+        expect(row).to_contain_text("restarting")
+        expect(row).to_contain_text("OSError: no route")
         assert_no_problem(page)
 
 

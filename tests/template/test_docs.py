@@ -2,10 +2,12 @@
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruff import find_ruff_bin
 
 from . import combinations
 from .conftest import Generate
@@ -86,6 +88,29 @@ def test_links_lead_somewhere(generate: Generate, answers: combinations.Answers)
     assert set(docs) - linked == set(), "not in the list of pages"
 
 
+@pytest.mark.parametrize("page", pages())
+def test_samples_pass_the_linter(generate: Generate, page: str) -> None:
+    """With the project's own settings of ruff, as they do once they are pasted."""
+    project = generate(**answers_for(page))
+    take_for_granted(project)
+    for section in sections_of(project, generated_name(page)):
+        for path, code in samples(section):
+            if not path.endswith(".py"):
+                continue
+            name = path if path.startswith("tests/") else f"src/{project.package}/{path}"
+            # Names of the file that a sample is added to are not its own.
+            check = ["check", "--no-cache", "--quiet", "--ignore=F821"]
+            done = subprocess.run(
+                [find_ruff_bin(), *check, f"--stdin-filename={name}", "-"],
+                cwd=project.path,
+                input=code,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert not done.returncode, f"{section.partition(chr(10))[0]}:\n{done.stdout}"
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("page", pages())
 def test_samples_work(generate: Generate, page: str) -> None:
@@ -93,9 +118,7 @@ def test_samples_work(generate: Generate, page: str) -> None:
     project = generate(**answers_for(page))
     project.sync()
     take_for_granted(project)
-    if match := VARIANT.fullmatch(page):
-        page = f"{match[1]}.md"
-    sections = sections_of(project, page)
+    sections = sections_of(project, generated_name(page))
     assert sections
     for section in sections:
         for dependency in re.findall(r"`uv add (\S+)`", section):
@@ -115,6 +138,11 @@ def answers_for(page: str) -> combinations.Answers:
     """The defaults, and the choice that the page is about."""
     match = VARIANT.fullmatch(page)
     return {FEATURES[match[1]]: match[2].split("_or_")[0]} if match else {}
+
+
+def generated_name(page: str) -> str:
+    match = VARIANT.fullmatch(page)
+    return f"{match[1]}.md" if match else page
 
 
 def anchors(page: Path) -> set[str]:

@@ -202,10 +202,26 @@ class TestConsole(ConsoleTest):
 
         slow, found = self.run_async(look)
         assert (slow["path"], slow["status"]) == ("/slow", 0)
+        assert slow["has_latency_objective"] is True
         assert found["duration"] >= slow["duration"] > 0
         if sys.version_info >= (3, 12):  # with which a task's context can be read
             assert any("in Slow.get" in line for line in found["stack"])
         assert self.ask("requests.json")["in_flight"] == []
+
+    def test_response_that_is_long_by_design_says_so(self) -> None:
+        with mock.patch.object(Slow, "has_latency_objective", False, create=True):
+
+            async def look() -> Any:
+                request = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
+                await Slow.entered.wait()
+                url = f"http://127.0.0.1:{self.admin_port}/console/requests.json"
+                answer = await self.http_client.fetch(url)
+                Slow.release.set()
+                await request
+                return json.loads(answer.body)["in_flight"]
+
+            [slow] = self.run_async(look)
+        assert slow["has_latency_objective"] is False
 
     def test_requests_are_filtered(self) -> None:
         for path in ("/hello/x", "/boom", "/status/404", "/nowhere"):
@@ -307,6 +323,16 @@ class TestConsole(ConsoleTest):
         assert everything["state"] == "ready"
         assert self.ask(f"now.json?since={second['time'] + 60}")["seconds"] == []
 
+    def test_check_that_fails_makes_the_service_not_ready(self) -> None:
+        async def ping() -> None:
+            raise ConnectionError("no database")
+
+        assert self.ask("now.json")["is_ready"] is True
+        self.app.runtime.health.add("database:connections", ping)
+        self.ask("checks.json")
+        now = self.ask("now.json")
+        assert (now["state"], now["is_ready"]) == ("ready", False)
+
     def test_lines_are_filtered(self) -> None:
         log.info("One")
         token = correlation.set({"request_id": "abc"})
@@ -354,6 +380,7 @@ class TestConsole(ConsoleTest):
         shown = self.ask("work.json")
         [mail] = shown["work"]
         assert (mail["name"], mail["state"]) == ("mail", "running")
+        assert (mail["last_failed"], mail["error"]) == (None, "")
         assert any("wait" in line for line in mail["stack"])
         assert 0 < mail["seconds"] < 10
         [task] = [task for task in shown["tasks"] if task["name"] == "mail"]
@@ -372,6 +399,8 @@ class TestConsole(ConsoleTest):
         mail, post = self.ask("work.json")["work"]
         assert (mail["state"], mail["seconds"]) == ("failed", None)
         assert (post["state"], post["seconds"]) == ("restarting", None)
+        assert post["error"] == "ValueError: no route"
+        assert post["last_failed"] > self.console.started
         mail, post = self.ask("now.json")["failed_work"]
         assert (mail["name"], mail["failures"], mail["state"]) == ("mail", 1, "failed")
         assert (post["error"], post["state"]) == ("ValueError: no route", "restarting")

@@ -23,7 +23,7 @@ from .handlers import Operation
 # What reading a body may answer; see `JsonHandler.read_json`.
 OF_BODIES = {
     400: "The body is not valid JSON",
-    415: "The body is not said to be application/json",
+    415: "The body is not declared as application/json",
     422: "The body does not have the expected content",
 }
 _PARAMETER = re.compile(r"{([^{}]*)}")

@@ -10,7 +10,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class TestConsole(ContractTest):
-    environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (never changed)
+    environ = {"CONSOLE_TOKEN": TOKEN}
 
     def shown(self, name: str) -> list[dict[str, Any]]:
         response = self.fetch_admin(f"/console/{name}.json", headers=BEARER)
@@ -45,7 +45,7 @@ class TestConsole(ContractTest):
 
 
 class TestWithoutToken(ContractTest):
-    environ = {"ENVIRONMENT": "production"}  # noqa: RUF012 (never changed)
+    environ = {"ENVIRONMENT": "production"}
 
     def test_nobody_sees_it_outside_of_development(self) -> None:
         assert self.fetch_admin("/").code == 403

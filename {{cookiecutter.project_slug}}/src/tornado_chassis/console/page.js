@@ -91,8 +91,11 @@ function at(value) {
   return h("time", { datetime: date.toISOString(), title: date.toString() }, day + clock);
 }
 
+// A stream or a long poll is long by design.
+const hangs = (request) => request.has_latency_objective && request.duration > LONG;
+
 function statusBadge(request) {
-  if (!request.status) return badge("running", request.duration > LONG ? "bad" : "warn");
+  if (!request.status) return badge("running", hangs(request) ? "bad" : request.has_latency_objective ? "warn" : "");
   const kind = request.status >= 500 ? "bad" : request.status >= 400 ? "warn" : "good";
   return badge(String(request.status), kind);
 }
@@ -129,7 +132,7 @@ function chart(title, now, lines, format, { scale, over } = {}) {
   const begin = `${Math.round(span / 60)} min ago`;
   const x = (time) => width - (end - time) * (width / span);
   const y = (value) => height - (most ? value / most : 0) * (height - 4);
-  const label = `${title}: now ${now}, at most ${format(most)} since ${begin}`;
+  const label = `${title}: now ${now}, up to ${format(most)} since ${begin}`;
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label });
   svg.append(s("line", { class: "chart-base", x1: 0, x2: width, y1: height, y2: height }));
   lines.forEach(([, value], index) => {
@@ -159,13 +162,13 @@ function chart(title, now, lines, format, { scale, over } = {}) {
   };
   return h("section", { class: "card" }, h("h3", {}, title, " ", names || null),
     h("p", { class: lines.length > 1 ? "value small" : "value" }, h("span", { class: "figure" }, now), over ? quiet(` over ${RECENT} s`) : null), svg,
-    h("div", { class: "axis" }, h("span", {}, begin), h("span", {}, `at most ${format(most)}`), h("span", {}, "now")));
+    h("div", { class: "axis" }, h("span", {}, begin), h("span", {}, `up to ${format(most)}`), h("span", {}, "now")));
 }
 
 function notes(requests) {
   const found = [];
   if (latest.state !== "ready") found.push(["warn", `The service is ${latest.state}.`]);
-  for (const each of requests.in_flight.filter((each) => each.duration > LONG).slice(0, 5))
+  for (const each of requests.in_flight.filter(hangs).slice(0, 5))
     found.push(["bad", [link(`requests/${each.number}`, `${each.method} ${each.path}`), ` has been running for ${duration(each.duration)}.`]]);
   for (const each of checks.filter((each) => each.status !== "pass"))
     found.push([each.status === "fail" ? "bad" : "warn", [link("checks", each.name), `: ${each.output || each.status}`]]);
@@ -177,8 +180,9 @@ function notes(requests) {
     found.push(["warn", ["At ", at(each.time), ` the event loop was blocked for ${duration(each.duration)} by `, mono(`${each.file}:${each.line} in ${each.function}`),
       each.route ? ` (${each.route})` : "", h("details", { "data-key": `blocked ${each.time}` }, h("summary", {}, "Stack"), h("pre", {}, each.stack))]]);
   for (const each of latest.failed_work) {
-    const state = { failed: "and does not run", restarting: "and waits to be restarted" }[each.state] || "lately";
-    found.push(["bad", [link("work", `Background work ${each.name}`), ` failed ${count(each.failures)} ×, ${state}. At `, at(each.last), `: ${each.error}`]]);
+    const state = { failed: "It does not run", restarting: "It will be restarted" }[each.state] || "It runs again";
+    const times = each.failures === 1 ? "once" : `${count(each.failures)} times`;
+    found.push(["bad", [link("work", `Background work ${each.name}`), ` failed ${times}, most recently at `, at(each.last), `: ${each.error}. ${state}.`]]);
   }
   const refused = Object.entries(latest.refused);
   if (refused.length) found.push(["warn", `Refused before a handler: ${refused.map(([reason, number]) => `${count(number)} ${reason}`).join(", ")}.`]);
@@ -210,7 +214,7 @@ const VIEWS = {
         chart("Duration", [measured.p50, measured.p95, measured.p99].map(duration).join(" / "),
           [["p50", (each) => each.p50], ["p95", (each) => each.p95], ["p99", (each) => each.p99]], duration),
         chart("In flight", count(latest.in_flight), [["in flight", (each) => each.in_flight]], count),
-        chart("Event loop late by", duration(last.lag), [["lag", (each) => each.lag]], duration, { scale: 0.01 }),
+        chart("Event loop lag", duration(last.lag), [["lag", (each) => each.lag]], duration, { scale: 0.01 }),
         last.memory === null ? null : chart("Memory", mebibytes(last.memory), [["memory", (each) => each.memory]], mebibytes)),
       h("h3", {}, "Process"),
       facts([["Service", `${latest.service} ${latest.version}`], ["Commit", latest.commit && mono(latest.commit)],
@@ -298,7 +302,7 @@ const VIEWS = {
       table("Background work", [["Name"], ["State"], ["Failures", "number"], ["Where it stands, the innermost call last"]],
         body.work.map((each) => [each.name,
           [badge(each.state, { failed: "bad", restarting: "warn", running: "good" }[each.state] || ""), each.seconds === null ? null : h("div", { class: "second" }, `for ${duration(each.seconds)}`)],
-          count(each.failures), stack(each.stack)]), hint("There is none. To start some in `make_service` in `app.py`: `service.background(\"mail\", send, restart=True)`, where `send` is an async function."), "stacked"),
+          count(each.failures), [each.error ? h("p", {}, "Failed at ", at(each.last_failed), `: ${each.error}`) : null, each.state === "restarting" ? null : stack(each.stack)]]), hint("There is none. To start some in `make_service` in `app.py`: `service.background(\"mail\", send, restart=True)`, where `send` is an async function."), "stacked"),
       h("h3", {}, `asyncio tasks: ${body.count}`),
       table("Tasks", [["Task"], ["Where it stands, the innermost call last"]],
         body.tasks.map((each) => [[each.name, [each.function, `for at least ${duration(each.at_least_seconds)}`, each.request_id].map((text) => h("div", { class: "second" }, text))],
@@ -482,8 +486,10 @@ function drawFrame() {
   document.getElementById("service").textContent = latest.service;
   document.getElementById("version").textContent = `${latest.version}, ${latest.environment}`;
   const state = document.getElementById("state");
-  if (state.textContent !== latest.state) state.textContent = latest.state;
-  state.className = `badge ${latest.state === "ready" ? "good" : "warn"}`;
+  // Even if it runs, a failing check keeps requests away.
+  const shown = latest.state === "ready" && !latest.is_ready ? "not ready" : latest.state;
+  if (state.textContent !== shown) state.textContent = shown;
+  state.className = `badge ${latest.is_ready ? "good" : latest.state === "ready" ? "bad" : "warn"}`;
   document.getElementById("uptime").textContent = `up ${duration(latest.time - latest.started)}`;
   const [section] = current();
   const items = Object.entries(SECTIONS).map(([name, title]) =>

@@ -48,6 +48,7 @@ def now(console: State, arguments: Arguments) -> dict[str, Any]:
         "time": time.time(),
         "started": console.started,
         "state": runtime.state,
+        "is_ready": runtime.state == "ready" and not runtime.is_full() and not _fails(console),
         "in_flight": len(recorder.in_flight),
         "requests": recorder.total,
         "errors": sum(entry[0] for entry in recorder.errors.values()),
@@ -207,12 +208,15 @@ def work(console: State, arguments: Arguments) -> dict[str, Any]:
     rows = []
     for each in console.runtime.background.works:
         task = each.task if each.task and not each.task.done() else None
+        last, error = console.failed_work.get(each.name, (None, ""))
         rows.append(
             {
                 "name": each.name,
                 "state": each.state,
                 "restart": each.restart,
                 "failures": each.failures,
+                "last_failed": last,
+                "error": error,
                 "seconds": monotonic() - each.started if each.state == "running" else None,
                 "stack": stack_of_task(task) if task else [],
             }
@@ -264,6 +268,11 @@ def stack_of_task(task: "asyncio.Task[Any]") -> list[str]:
     return stack
 
 
+def _fails(console: State) -> bool:
+    """Whether a check failed when it was last seen."""
+    return any(past[-1]["status"] == "fail" for past in console.history.values())
+
+
 def _failed_work(console: State) -> list[dict[str, Any]]:
     """Background work that has failed and does not run, or that failed in the last minutes."""
     works = {each.name: each for each in console.runtime.background.works}
@@ -300,7 +309,8 @@ def _in_flight(exchange: Exchange, number: int) -> dict[str, Any]:
     request, age = exchange.request, perf_counter() - exchange.started
     path, agent = request.path[:1000], request.headers.get("User-Agent", "")[:1000]
     described = exchange.method, exchange.route, path, 0, age, exchange.ids
-    return _request(Request(number, time.time(), *described, str(request.remote_ip), agent))
+    shown = _request(Request(number, time.time(), *described, str(request.remote_ip), agent))
+    return {**shown, "has_latency_objective": exchange.has_latency_objective}
 
 
 def _request(request: Request) -> dict[str, Any]:

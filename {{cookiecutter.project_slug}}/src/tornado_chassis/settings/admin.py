@@ -48,5 +48,5 @@ def _token(text: str) -> str:
 @group
 class TokenSettings(AdminSettings):
     console_token: str | None = setting(None, parse=_token, secret=True)
-    """What everybody has to send who sees or changes more on the admin port than probes and
-    metrics. Without it, that is possible in development only, on the machine itself."""
+    """The token that everything on the admin port asks for, except probes and metrics. Without it,
+    all of that is for development only, and only for the machine itself."""
