@@ -426,14 +426,8 @@ class Outgoing(HTTPConnection):
         is_failure = value is not None and (
             not isinstance(value, web.HTTPError) or value.status_code >= 500
         )
-        of_class = type(handler).log_exception
         try:
-            if own:
-                own(*error)
-            elif of_class is not web.RequestHandler.log_exception:
-                of_class(handler, *error)
-            else:
-                _log(exchange, value, is_failure)
+            log_failure(handler, own, exchange, *error)
         except BaseException as raised:
             contain(raised)
             # As Tornado does for a request, but not for a WebSocket, which would then hang.
@@ -555,19 +549,24 @@ def _make(
     return handler
 
 
-def _log(exchange: Exchange, error: BaseException | None, is_failure: bool) -> None:
-    """Logs what a handler has raised. Tornado's own messages include the query string, which may
-    contain secrets."""
-    if not isinstance(error, web.HTTPError):
-        if error is not None:
-            log.error("Unhandled exception in %s", exchange, exc_info=error)
-        return
-    message = error.get_message()
-    if is_failure:
-        meant = message or error.reason or "raised by the handler"
-        log.error("%d %s: %s", error.status_code, exchange, meant, exc_info=error)
-    elif message:
-        log.warning("%d %s: %s", error.status_code, exchange, message)
+def log_failure(
+    handler: web.RequestHandler, own: Callable[..., None] | None, exchange: Exchange, *error: Any
+) -> None:
+    # Tornado's own messages include the query string, which may contain secrets.
+    of_class, value = type(handler).log_exception, error[1]
+    if own:
+        own(*error)
+    elif of_class is not web.RequestHandler.log_exception:
+        of_class(handler, *error)
+    elif isinstance(value, web.HTTPError):
+        message = value.get_message()
+        if value.status_code >= 500:
+            meant = message or value.reason or "raised by the handler"
+            log.error("%d %s: %s", value.status_code, exchange, meant, exc_info=value)
+        elif message:
+            log.warning("%d %s: %s", value.status_code, exchange, message)
+    elif value is not None:
+        log.error("Unhandled exception in %s", exchange, exc_info=value)
 
 
 def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:
