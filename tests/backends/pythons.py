@@ -27,7 +27,7 @@ def run_in(directory: Path, script: str, timeout: float) -> str:
         inside.append("PIP_CERT=/etc/ssl/certs/ca-certificates.crt")
     chroot = shlex.join(["/usr/sbin/chroot", str(root), *inside, "sh", "-euc", script])
     mounts = "\n".join(
-        f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(root / target))}"
+        f"mount --rbind {shlex.quote(str(source))} {shlex.quote(str(root / target))}"
         for source, target in (("/proc", "proc"), ("/dev", "dev"), (directory, "srv"))
     )
     # The mounts are gone when the process ends.

@@ -137,7 +137,7 @@ INSERTED = [
     ),
     (
         FEATURES,
-        '    # {% if cookiecutter.logging != "none" %}\n    LogSettings,',
+        '    # {% if cookiecutter.console != "none" %}\n    ConsoleSettings,',
         f"    {IF}    GraphiteSettings,\n    # {{% endif %}}\n",
     ),
     (

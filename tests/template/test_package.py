@@ -94,7 +94,8 @@ def dependencies(*extras: str) -> list[str]:
     """What `tornado-chassis` with these extras and its tests need."""
     project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
-    tests = [each for each in optional["test"] if re.match("hypothesis|mypy|pytest", each)]
+    needed = "hypothesis|mypy|openapi-spec-validator|opentelemetry-proto|pytest"
+    tests = [each for each in optional["test"] if re.match(needed, each)]
     return [
         *project["dependencies"],
         *(each for extra in extras for each in optional[extra]),
