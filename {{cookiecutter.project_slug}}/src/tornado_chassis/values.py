@@ -12,6 +12,7 @@ from typing import Any
 from .text import TEXT_CHARACTERS as TEXT_CHARACTERS
 from .text import cut as cut
 from .text import encodable as encodable
+from .text import is_deep
 from .text import name_of as name_of
 from .text import text as text
 
@@ -34,6 +35,8 @@ def message(record: logging.LogRecord) -> str:
 
 def _formatted(record: logging.LogRecord) -> str:
     try:
+        if type(record.args) is tuple and any(map(is_deep, (record.msg, *record.args))):
+            raise RecursionError
         return record.getMessage()
     except BaseException:
         form, args = text(record.msg), record.args
