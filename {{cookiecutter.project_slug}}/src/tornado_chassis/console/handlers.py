@@ -10,7 +10,6 @@ from tornado.web import HTTPError
 
 from .. import admin
 from ..bodies import is_json
-from ..openapi import document
 from ..values import to_json
 from . import views
 from .profile import MAX_SECONDS, Profile
@@ -169,6 +168,9 @@ class View(Guarded):
 
 class OpenApi(Guarded):
     def get(self) -> None:
+        # Imported only when it is asked for.
+        from ..openapi import document
+
         settings, routes = self.console.settings, self.console.runtime.routes()
         self.respond(document(settings.service_name, settings.service_version, routes))
 
