@@ -131,7 +131,8 @@ class Watch(Feature):
                 _log(most.incident(began, late), "has been blocked so far", logging.WARNING)
             # Less often, the longer it takes.
             wait = max(self._limit / 10, late / 20)
-            wake_at = time.monotonic() + wait
+            # From the time that was read above: the process may have been stopped since.
+            wake_at = now + wait
             if self._stopping.wait(wait):
                 return
         duration = self._due - self._interval - due - idle
