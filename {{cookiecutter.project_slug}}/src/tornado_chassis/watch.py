@@ -135,7 +135,10 @@ class Watch(Feature):
             wake_at = now + wait
             if self._stopping.wait(wait):
                 return
-        duration = self._due - self._interval - due - idle
+        ended = self._due - self._interval
+        if time.monotonic() > wake_at + self._limit:  # The loop was first to run again.
+            idle += max(ended - now - (self._used() - used), 0.0)
+        duration = ended - due - idle
         if samples and duration > self._limit:
             self._blocked_seconds += duration
             most = max(samples.values(), key=lambda each: each.seconds)
