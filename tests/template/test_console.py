@@ -363,13 +363,17 @@ def test_what_stays_is_not_made_anew(project: Project) -> None:
         assert_no_problem(page)
 
 
-def test_failing_check_is_shown_as_not_ready(project: Project) -> None:
+def add_failing(project: Project, line: str) -> None:
+    """Adds a line to `make_service`, and to the handlers a function `fail` that it may name."""
     app = project.path / "src" / project.package / "app.py"
-    check = '    service.health.add("database:connections", handlers.ping)\n'
     text = app.read_text(encoding="utf-8")
-    app.write_text(text.replace("    return service\n", f"{check}    return service\n"))
+    app.write_text(text.replace("    return service\n", f"    {line}\n    return service\n"))
     with (app.parent / "handlers.py").open("a", encoding="utf-8") as handlers:
-        handlers.write('\n\nasync def ping() -> None:\n    raise OSError("no route")\n')
+        handlers.write('\n\nasync def fail() -> None:\n    raise OSError("no route")\n')
+
+
+def test_failing_check_is_shown_as_not_ready(project: Project) -> None:
+    add_failing(project, 'service.health.add("database:connections", handlers.fail)')
     with looked_at(project) as (_, page):
         expect(page.get_by_role("status")).to_have_text("not ready", timeout=10_000)
         expect(page.locator(".notes .bad")).to_contain_text("OSError: no route")
@@ -377,12 +381,7 @@ def test_failing_check_is_shown_as_not_ready(project: Project) -> None:
 
 
 def test_failing_background_work_is_named(project: Project) -> None:
-    app = project.path / "src" / project.package / "app.py"
-    work = '    service.background("mail", handlers.deliver, restart=True)\n'
-    text = app.read_text(encoding="utf-8")
-    app.write_text(text.replace("    return service\n", f"{work}    return service\n"))
-    with (app.parent / "handlers.py").open("a", encoding="utf-8") as handlers:
-        handlers.write('\n\nasync def deliver() -> None:\n    raise OSError("no route")\n')
+    add_failing(project, 'service.background("mail", handlers.fail, restart=True)')
     with looked_at(project) as (_, page):
         note = page.locator(".notes .bad")
         expect(note).to_contain_text("Background work mail failed", timeout=10_000)
