@@ -32,7 +32,7 @@ def convert(value, ids):
     return value
 
 def to_base64(id):
-    return base64.b64encode(bytes.fromhex(id)).decode()
+    return base64.urlsafe_b64encode(bytes.fromhex(id)).decode()
 
 def to_hex(id):
     return base64.b64decode(id).hex()

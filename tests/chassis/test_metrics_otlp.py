@@ -62,7 +62,9 @@ def decode(request: Request) -> Iterator[Point]:
     text = json.loads(
         request.body,
         object_hook=lambda each: {
-            key: base64.b64encode(bytes.fromhex(value)).decode() if key.endswith("Id") else value
+            key: base64.urlsafe_b64encode(bytes.fromhex(value)).decode()
+            if key.endswith("Id")
+            else value
             for key, value in each.items()
         },
     )
