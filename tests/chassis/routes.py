@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,6 +49,11 @@ class Hello(JsonHandler):
 class Boom(RequestHandler):
     def get(self) -> None:
         raise ValueError("boom")
+
+
+class Unmade(RequestHandler):
+    def initialize(self) -> None:
+        raise LookupError("no pool")
 
 
 class Status(RequestHandler):
@@ -233,6 +239,7 @@ ROUTES: list[Any] = [
     (r"/", Root),
     (r"/hello/(?P<name>[^/]+)", Hello),
     (r"/boom", Boom),
+    (r"/unmade", Unmade),
     (r"/status/(\d+)", Status),
     (r"/flushed", Flushed),
     (r"/finished", Finished),
@@ -252,8 +259,8 @@ ROUTES: list[Any] = [
 ]
 
 
-def make_service(settings: Settings) -> Service:
+def make_service(settings: Settings, handlers: Iterable[Any] = ()) -> Service:
     Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
-    service = Service(settings, ROUTES)
+    service = Service(settings, [*handlers, *ROUTES])
     service.app.settings["background"] = service.background
     return service

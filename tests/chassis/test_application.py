@@ -22,7 +22,7 @@ from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler, NotFound
 
 from .routes import ROUTES, Boom, Slow, Stream
-from .testing import ChassisTest, Recorder
+from .testing import ChassisTest, RecordedTest, Recorder, http
 
 mark: ContextVar[str] = ContextVar("mark", default="unset")
 
@@ -83,11 +83,6 @@ class Cleared(JsonHandler):
         self.finish()
 
 
-class Unmade(RequestHandler):
-    def initialize(self) -> None:
-        raise LookupError("no pool")
-
-
 @stream_request_body
 class UnmadeUpload(RequestHandler):
     def set_default_headers(self) -> None:
@@ -103,13 +98,10 @@ class BrokenUpload(RequestHandler):
         self.finish("never")
 
 
-@stream_request_body
-class BrokenLaterUpload(RequestHandler):
-    async def data_received(self, chunk: bytes) -> None:
+class BrokenLaterUpload(BrokenUpload):
+    async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
         await asyncio.sleep(0)
         raise ValueError("no more")
-
-    put = BrokenUpload.put
 
 
 class Detached(RequestHandler):
@@ -185,17 +177,44 @@ def failing_wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     raise LookupError("not yet")
 
 
-class TestApplication(ChassisTest):
+#: Requests, and of each its route, its status and what of it failed.
+EXCHANGES: list[tuple[bytes, str, int, str]] = [
+    # The route is the template, not the path.
+    (http("GET /hello/world"), "/hello/{name}", 200, ""),
+    (http("GET /nowhere"), "", 404, ""),
+    (http("GET /static/testing.py"), "/static/{path}", 200, ""),
+    (http("GET /old"), "/old", 301, ""),
+    (http("BREW /"), "/", 405, ""),
+    (http("GET /detached"), "/detached", 0, ""),
+    (http("PUT /upload", body=b"all of it"), "/upload", 200, ""),
+    (http("GET /inner/pieces"), "/inner/.*", 200, ""),
+    (http("GET /inner/boom"), "/inner/.*", 500, "ValueError"),
+    (http("GET /boom"), "/boom", 500, "ValueError"),
+    (http("GET /status/403"), "/status/{1}", 403, ""),
+    (http("GET /status/500"), "/status/{1}", 500, "500"),
+    (http("GET /status/503"), "/status/{1}", 503, "503"),
+    (http("GET /upstream"), "/upstream", 500, "StreamClosedError"),  # lost to another server
+    (http("GET /flushed"), "/flushed", 200, "ValueError"),
+    (http("GET /finished"), "/finished", 200, "ValueError"),
+    (http("GET /unmade"), "/unmade", 500, "LookupError"),
+    (http("PUT /unmade/upload", body=b"all of it"), "/unmade/upload", 500, "LookupError"),
+    (http("PUT /broken", body=b"half-rest"), "/broken", 500, "ValueError"),
+    (http("PUT /broken/later", body=b"half-rest"), "/broken/later", 500, "ValueError"),
+    (http("GET /wsgi"), "/wsgi", 418, ""),
+    (http("GET /failing"), "/failing", 500, "LookupError"),
+]
+
+
+class TestApplication(RecordedTest):
     def get_app(self) -> Application:
         super().get_app()
-        self.recorder = Marking()
+        self.recorder = self.marking = Marking()
         inner = web.Application(
             [(r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)]
         )
         own = [
             (r"/marks", Marks),
             (r"/cleared", Cleared),
-            (r"/unmade", Unmade),
             (r"/unmade/upload", UnmadeUpload),
             (r"/broken", BrokenUpload),
             (r"/broken/later", BrokenLaterUpload),
@@ -214,64 +233,31 @@ class TestApplication(ChassisTest):
         )
         return self.app
 
-    def one(self) -> Exchange:
-        """The one exchange that there was: started once, ended once."""
-        assert len(self.recorder.started) == 1
-        assert self.recorder.ended == self.recorder.started
-        assert self.app.runtime.in_flight == 0
-        return self.recorder.ended[0]
+    def test_every_exchange_has_its_route_its_status_and_its_failure(self) -> None:
+        for request, route, status, error_type in EXCHANGES:
+            with self.subTest(request=request):
+                self.recorder.clear()
+                fields = b"\r\nX-Request-ID: r1\r\nConnection: close\r\n\r\n"
+                answer = self.raw(request.replace(b"\r\n\r\n", fields, 1))
+                exchange = self.one()
+                if route == "/detached":
+                    assert answer == b"something else"
+                else:
+                    assert answer.startswith(b"HTTP/1.1 %d " % status)
+                    assert b"\r\nX-Request-Id: r1\r\n" in answer
+                    assert exchange.status == status
+                assert (exchange.route, exchange.error_type) == (route, error_type)
+                assert exchange.method == ("_OTHER" if b"BREW" in request else request[:3].decode())
+                assert (exchange.error is None) == (error_type == "")
+                assert self.recorder.failed == ([exchange.error] if error_type else [])
+                assert 0 < exchange.duration < 60
 
-    def test_route_is_the_template_not_the_path(self) -> None:
-        self.fetch("/hello/world")
-        exchange = self.one()
-        assert exchange.route == "/hello/{name}"
-        assert (exchange.method, exchange.status, exchange.error_type) == ("GET", 200, "")
-        assert 0 < exchange.duration < 10
-
-    def test_route_and_status_whatever_answers(self) -> None:
-        for path, route, status in (
-            ("/nowhere", "", 404),
-            ("/static/testing.py", "/static/{path}", 200),
-            ("/old", "/old", 301),
-            ("/inner/boom", "/inner/.*", 500),
-        ):
-            self.recorder.clear()
-            assert self.fetch(path, follow_redirects=False).code == status
-            exchange = self.one()
-            assert (exchange.route, exchange.status) == (route, status)
-            assert (exchange.error is None) == (status != 500)
-
-    def test_unknown_method_is_other(self) -> None:
-        self.raw(b"BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert (self.one().method, self.one().status) == ("_OTHER", 405)
-
-    def test_exception_and_http_error_of_500_and_up_is_a_failure(self) -> None:
-        for path, status, error_type in (
-            ("/boom", 500, "ValueError"),
-            ("/status/500", 500, "500"),
-            ("/status/503", 503, "503"),
-            ("/upstream", 500, "StreamClosedError"),  # lost to another server
-        ):
-            self.recorder.clear()
-            assert self.fetch(path).code == status
-            exchange = self.one()
-            assert (exchange.status, exchange.error_type) == (status, error_type)
-            assert self.recorder.failed == [exchange.error]
-        self.recorder.clear()
-        assert self.fetch("/status/403").code == 403
-        assert self.one().error_type == ""
-        assert self.recorder.failed == []
-
-    def test_exception_after_flush_is_remembered(self) -> None:
-        self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        exchange = self.one()
-        assert exchange.status == 200
-        assert exchange.error_type == "ValueError"
-
-    def test_exception_after_finish_is_reported(self) -> None:
-        assert self.fetch("/finished").code == 200
-        assert self.one().status == 200
-        assert [str(error) for error in self.recorder.failed] == ["after finish"]
+    def test_answers_arrive_whole(self) -> None:
+        for path, body in (("/inner/pieces", b"one two three"), ("/wsgi", b"short")):
+            assert self.fetch(path).body == body
+        assert self.fetch("/upload", method="PUT", body="all of it").body == b"9 uploaded"
+        failed = json.loads(self.fetch("/unmade", headers={"X-Request-ID": "r1"}).body)
+        assert failed["request_id"] == "r1"
 
     def test_client_that_goes_away_reads_499(self) -> None:
         for path in ("/slow", "/inner/slow"):
@@ -284,8 +270,7 @@ class TestApplication(ChassisTest):
 
     async def test_client_that_goes_away_from_a_stream_is_no_failure(self) -> None:
         with self.assertNoLogs("tornado.general", "ERROR"):
-            reader, writer = await self.connect()
-            writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            reader, writer = await self.connect(http("GET /stream"))
             await reader.readuntil(b"more")
             writer.close()
             await self.until(lambda: Stream.failed)
@@ -293,16 +278,11 @@ class TestApplication(ChassisTest):
         assert self.recorder.failed == []
 
     async def test_upload_that_is_cut_off_ends(self) -> None:
-        _, writer = await self.connect()
-        writer.write(b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+        _, writer = await self.connect(http("PUT /upload", body=b"half", size=9))
         await self.until(lambda: self.recorder.started)
         writer.close()
         await self.until(lambda: self.recorder.ended)
         assert self.one().status == 499
-
-    def test_upload(self) -> None:
-        assert self.fetch("/upload", method="PUT", body="all of it").body == b"9 uploaded"
-        assert (self.one().route, self.one().status) == ("/upload", 200)
 
     async def test_websocket_ends_when_it_is_open(self) -> None:
         socket = await self.websocket()
@@ -315,11 +295,10 @@ class TestApplication(ChassisTest):
         assert [str(error) for error in self.recorder.failed] == ["boom in a message"]
 
     async def test_context_is_the_exchange_s_own(self) -> None:
-        reader, writer = await self.connect()
-        writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\n\r\n")
+        reader, writer = await self.connect(http("GET /marks"))
         await reader.readuntil(b"}}")
         # On the same connection; its log lines must not carry the ids of the one before.
-        writer.write(b"GET /marks HTTP/1.1\r\nHost: a\r\nX-Request-ID: second\r\n\r\n")
+        writer.write(http("GET /marks", "X-Request-ID: second"))
         answer = await reader.readuntil(b"}}")
         writer.write(b"nonsense\r\n\r\n")
         ids: list[dict[str, str]] = []
@@ -333,9 +312,8 @@ class TestApplication(ChassisTest):
         with self.assertLogs(rejections.log, "INFO"):
             await reader.read()
         assert ids == [{}]
-        writer.close()
         assert b'"seen": ["/marks", "/marks"], "ids": {"request_id": "second"}' in answer
-        assert self.recorder.marks == ["/marks", "/marks"]
+        assert self.marking.marks == ["/marks", "/marks"]
 
     def test_harmless_request_id_is_taken_and_echoed(self) -> None:
         response = self.fetch("/boom", headers={"X-Request-ID": "a.B_9-"})
@@ -344,10 +322,7 @@ class TestApplication(ChassisTest):
 
     def test_hostile_request_id_is_replaced(self) -> None:
         for hostile in ("", "a b", "x" * 129, 'a"b', "a\x1b[31m", "ü"):
-            response = self.raw(
-                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-                b"X-Request-ID: " + hostile.encode() + b"\r\n\r\n"
-            )
+            response = self.raw(http("GET /", "Connection: close", f"X-Request-ID: {hostile}"))
             assert b" 200 " in response or b" 400 " in response
         ids = [exchange.request_id for exchange in self.recorder.ended]
         assert len(set(ids)) == len(ids) >= 5
@@ -369,13 +344,9 @@ class TestApplication(ChassisTest):
         assert headers == theirs
 
     async def test_requests_one_after_another_do_not_hold_others_up(self) -> None:
-        _, to_many = await self.connect()
-        _, to_one = await self.connect()
-        to_many.write(b"GET /hello/many HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
-        to_one.write(b"GET /hello/one HTTP/1.1\r\nHost: a\r\n\r\n")
+        await self.connect(http("GET /hello/many") * 100)
+        await self.connect(http("GET /hello/one"))
         await self.until(lambda: len(self.recorder.ended) == 101)
-        to_many.close()
-        to_one.close()
         paths = [exchange.request.path for exchange in self.recorder.ended]
         assert paths.index("/hello/one") < 10
 
@@ -406,56 +377,16 @@ class TestApplication(ChassisTest):
         named = [each.route for each in self.recorder.ended]
         assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
 
-    def test_handler_that_cannot_be_made_is_a_500(self) -> None:
-        for method, route in (("GET", "/unmade"), ("PUT", "/unmade/upload")):
-            self.recorder.clear()
-            body = "all of it" if method == "PUT" else None
-            response = self.fetch(route, method=method, body=body, headers={"X-Request-ID": "r1"})
-            assert response.code == 500
-            assert json.loads(response.body)["request_id"] == "r1"
-            exchange = self.one()
-            assert (exchange.route, exchange.status) == (route, 500)
-            assert exchange.error_type == "LookupError"
-            assert len(self.recorder.failed) == 1
+    def test_wsgi_application_answers_once_on_a_connection_that_stays_open(self) -> None:
+        for path, status in (("/wsgi", b"418"), ("/failing", b"500")):
+            last = http("GET /wsgi", "Connection: close")
+            answers = self.raw(http(f"GET {path}") + last)
+            assert answers[9:12] == status
+            assert answers.count(b"HTTP/1.1 ") == 2
+            assert answers.endswith(b"short")
+        assert [each.status for each in self.recorder.ended] == [418, 418, 500, 418]
 
-    def test_exception_while_the_body_arrives_is_a_500(self) -> None:
-        for path in ("/broken", "/broken/later"):
-            self.recorder.clear()
-            head = f"PUT {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".encode()
-            answer = self.raw(head + b"Content-Length: 9\r\n\r\nhalf-rest")
-            assert answer.startswith(b"HTTP/1.1 500 ")
-            assert (self.one().status, self.one().error_type) == (500, "ValueError")
-            assert len(self.recorder.failed) == 1
-
-    def test_detached_connection_ends_the_exchange(self) -> None:
-        answer = self.raw(b"GET /detached HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert answer == b"something else"
-        assert self.one().route == "/detached"
-
-    def test_wsgi_application(self) -> None:
-        response = self.fetch("/wsgi", headers={"X-Request-ID": "r1"})
-        assert (response.code, response.body) == (418, b"short")
-        assert response.headers["X-Request-ID"] == "r1"
-        assert (self.one().route, self.one().status) == ("/wsgi", 418)
-
-    def test_wsgi_application_answers_once_and_is_a_500_if_it_raises(self) -> None:
-        request = b"GET /%s HTTP/1.1\r\nHost: a\r\n%s\r\n"
-        last = request % (b"wsgi", b"Connection: close\r\n")
-        answers = self.raw(request % (b"wsgi", b"") + last)
-        assert answers.count(b"HTTP/1.1 ") == answers.count(b"short") == 2
-        self.recorder.clear()
-        answers = self.raw(request % (b"failing", b"") + last)
-        assert [answers[:13], answers[-5:]] == [b"HTTP/1.1 500 ", b"short"]
-        assert [each.status for each in self.recorder.ended] == [500, 418]
-        assert [each.route for each in self.recorder.ended] == ["/failing", "/wsgi"]
-        assert [str(each) for each in self.recorder.failed] == ["not yet"]
-        assert self.app.runtime.in_flight == 0
-
-    def test_application_behind_a_fallback_answers_in_pieces(self) -> None:
-        assert self.fetch("/inner/pieces").body == b"one two three"
-        assert self.one().status == 200
-
-    def test_handler_s_own_clear_and_log_exception_are_called(self) -> None:
+    def test_clear_and_log_exception_of_the_class_or_the_instance_are_called(self) -> None:
         Own.logged.clear()
         for path, status in (("/own/boom", 500), ("/own/conflict", 409)):
             response = self.fetch(path, headers={"X-Request-ID": "r1"})
@@ -464,12 +395,10 @@ class TestApplication(ChassisTest):
             assert response.headers["X-Request-ID"] == "r1"
         assert [type(each) for each in Own.logged] == [ValueError, HTTPError]
         assert [str(each) for each in self.recorder.failed] == ["boom"]
-
-    def test_log_exception_that_initialize_sets_is_called(self) -> None:
         Own.logged.clear()
         assert self.fetch("/instance/boom").code == 500
         assert Own.logged == ["ValueError"]
-        assert [str(each) for each in self.recorder.failed] == ["boom"]
+        assert [str(each) for each in self.recorder.failed] == ["boom", "boom"]
 
     def test_class_of_a_handler_stays_one(self) -> None:
         self.fetch("/own")
@@ -490,10 +419,8 @@ class TestApplication(ChassisTest):
 
     def test_message_of_a_client_error_is_logged_without_the_query(self) -> None:
         with self.assertLogs(hooks.__name__, "WARNING") as logs:
-            self.raw(
-                b"POST /?token=secret HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-                b"Content-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\n-"
-            )
+            kind = "Content-Type: multipart/form-data"
+            self.raw(http("POST /?token=secret", "Connection: close", kind, body=b"-"))
         assert any("400 POST /: Invalid body: " in line for line in logs.output)
         assert "secret" not in "".join(logs.output)
 

@@ -11,7 +11,7 @@ from tornado_chassis.counts import MAX_NAMES
 from tornado_chassis.feature import Feature
 
 from .routes import Echo
-from .testing import ChassisTest, RecordedTest
+from .testing import ChassisTest, RecordedTest, http
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -63,13 +63,12 @@ class TestRefusals(RecordedTest, CountsTest):
             assert self.totals("http_server_refused_requests") == totals
 
     def test_idle_connection_is_no_refusal(self) -> None:
-        self.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.raw(http("GET /"))
         self.raw(b"")
         assert self.recorder.rejected == []
 
     async def test_client_that_goes_away_is_no_refusal(self) -> None:
-        _, writer = await self.connect()
-        writer.write(POST + b"Content-Length: 9\r\n\r\nhalf")
+        _, writer = await self.connect(POST + b"Content-Length: 9\r\n\r\nhalf")
         await self.until(lambda: self.http_server._connections)
         writer.close()
         await self.until(lambda: not self.http_server._connections)
@@ -77,8 +76,7 @@ class TestRefusals(RecordedTest, CountsTest):
 
     async def test_upload_that_has_reached_its_handler_is_no_refusal(self) -> None:
         for rest in (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Content-Length: 9\r\n\r\nhalf"):
-            reader, writer = await self.connect()
-            writer.write(b"PUT /upload HTTP/1.1\r\nHost: a\r\n" + rest)
+            reader, writer = await self.connect(b"PUT /upload HTTP/1.1\r\nHost: a\r\n" + rest)
             await reader.read()
             writer.close()
         await self.until(lambda: not self.http_server._connections)

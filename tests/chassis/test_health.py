@@ -21,7 +21,7 @@ from tornado_chassis.settings import read
 from tornado_chassis.testing import UNWATCHED
 
 from .settings import SERVICE, VERSION, Settings
-from .testing import ChassisTest, listening
+from .testing import ChassisTest, http, listening
 
 
 class TestProbes(ChassisTest):
@@ -212,7 +212,7 @@ class TestProbes(ChassisTest):
         check("b")
         connections = [await self.connect() for _ in range(10)]
         for _, writer in connections:
-            writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            writer.write(http("GET /readyz", "Connection: close"))
         answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
         assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 10
         assert sorted(asked) == ["a", "b"]
@@ -240,16 +240,13 @@ class TestProbes(ChassisTest):
             await release.wait()
 
         self.health.add("slow", slow)
-        _, gone = await self.connect()
-        gone.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, gone = await self.connect(http("GET /readyz"))
         await entered.wait()
-        reader, writer = await self.connect()
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        reader, _ = await self.connect(http("GET /readyz", "Connection: close"))
         gone.close()
         await self.until(lambda: self.app.runtime.in_flight == 1)
         release.set()
         assert b" 200 " in await reader.readline()
-        writer.close()
 
     async def test_caller_that_is_cancelled_does_not_cancel_the_check(self) -> None:
         entered, release = asyncio.Event(), asyncio.Event()

@@ -19,9 +19,9 @@ from tornado_chassis.testing import UNWATCHED
 
 from .routes import ROUTES
 from .settings import Settings
-from .testing import ChassisTest
+from .testing import ChassisTest, http
 
-NEXT = b"GET /hello/next HTTP/1.1\r\nHost: a\r\n\r\n"
+NEXT = http("GET /hello/next")
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
 CUT_OFF = POST.removesuffix(b"dy")
@@ -223,8 +223,8 @@ class HooksTest(ChassisTest):
             return "has no status or duration"
         if app.runtime.body_bytes or app.runtime.websocket_bytes or len(app.runtime.websockets):
             return "still holds memory"
-        other = await self.http_client.fetch(self.get_url("/hello/other"), raise_error=False)
-        waiting = await self.http_client.fetch(self.get_url("/waiting"), raise_error=False)
+        other = await self.ask("/hello/other")
+        waiting = await self.ask("/waiting")
         if (other.code, waiting.code) != (200, 503):
             return f"others are answered {other.code} and {waiting.code}"
         return ""

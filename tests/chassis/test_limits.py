@@ -10,22 +10,26 @@ from unittest import mock
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.web import RequestHandler, stream_request_body
-from tornado.websocket import WebSocketClosedError, WebSocketHandler, websocket_connect
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from tornado_chassis import limits, websockets
 from tornado_chassis.admin import AllowedHosts
 from tornado_chassis.exchange import Exchange, Rejection
 from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler
 from tornado_chassis.service import Service
-from tornado_chassis.settings import read
-from tornado_chassis.testing import UNWATCHED
 
 from .routes import ROUTES, Big, Slow
-from .settings import Settings
-from .testing import RecordedTest, Recorder
+from .testing import RecordedTest, Recorder, http
 
-NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST /hello/x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+NEXT, BIG = http("GET /"), http("GET /big")
+FORM = "Content-Type: application/x-www-form-urlencoded"
+CHUNKED = "Transfer-Encoding: chunked"
+MIB = 2**20
+
+
+def post(size: int, *headers: str, to: str = "POST /hello/x", sent: bytes | None = None) -> bytes:
+    """A request with a body of this size, all of it unless other bytes are sent."""
+    return http(to, *headers, body=b"x" * size if sent is None else sent, size=size)
 
 
 class Probe(RequestHandler):
@@ -107,8 +111,6 @@ Patient, Unhurried, Hasty = (
 
 
 class Deaf(Waiting):
-    """Ignores cancellation."""
-
     async def get(self) -> None:
         with suppress(asyncio.CancelledError):
             await super().get()
@@ -116,8 +118,6 @@ class Deaf(Waiting):
 
 
 class Started(Waiting):
-    """Has sent a part of its answer."""
-
     async def get(self) -> None:
         self.write("half of it")
         await self.flush()
@@ -133,26 +133,26 @@ class PatientUpload(Waiting):
 
 
 class AdmissionTest(RecordedTest):
+    handlers: ClassVar = [
+        (r"/probe", Probe),
+        (r"/waiting", Waiting),
+        (r"/patient", Patient),
+        (r"/unhurried", Unhurried),
+        (r"/hasty", Hasty),
+        (r"/deaf", Deaf),
+        (r"/started", Started),
+        (r"/patient/upload", PatientUpload),
+        (r"/reading/probe", ReadingProbe),
+        (r"/function", function),
+        (r"/form", Form),
+        (r"/early", Early),
+        (r"/begun", Begun),
+        (r"/holding", Holding),
+    ]
+
     def make_service(self) -> Service:
-        Slow.entered, Slow.release = asyncio.Event(), asyncio.Event()
         Waiting.cancelled = 0
-        own = [
-            (r"/probe", Probe),
-            (r"/waiting", Waiting),
-            (r"/patient", Patient),
-            (r"/unhurried", Unhurried),
-            (r"/hasty", Hasty),
-            (r"/deaf", Deaf),
-            (r"/started", Started),
-            (r"/patient/upload", PatientUpload),
-            (r"/reading/probe", ReadingProbe),
-            (r"/function", function),
-            (r"/form", Form),
-            (r"/early", Early),
-            (r"/begun", Begun),
-            (r"/holding", Holding),
-        ]
-        return Service(read(Settings, UNWATCHED | self.environ), [*ROUTES, *own])
+        return super().make_service()
 
     def assert_rejected(self, total: int = 1) -> None:
         """One request was rejected, the last of so many: started once, ended once, no failure."""
@@ -173,8 +173,7 @@ class TestOverload(AdmissionTest):
 
     async def test_request_too_many_is_a_problem_and_a_probe_is_answered(self) -> None:
         async with self.busy():
-            answer = await self.http_client.fetch(self.get_url("/hello/x"), raise_error=False)
-            probe = await self.http_client.fetch(self.get_url("/probe"))
+            answer, probe = await self.ask("/hello/x"), await self.ask("/probe")
         assert answer.code == 503
         assert answer.headers["Retry-After"] == "1"
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -194,47 +193,41 @@ class TestOverload(AdmissionTest):
 
     async def test_connection_stays_open(self) -> None:
         # The body is read all the same, or a client that still sends would lose the answer.
-        for total, (head, body) in enumerate(((NEXT, b""), (POST % 1000, b"x" * 1000)), 1):
+        for total, size in enumerate((0, 1000), 1):
             self.recorder.clear()
             async with self.busy():
-                reader, writer = await self.connect()
-                writer.write(head)
+                reader, writer = await self.connect(post(size, sent=b""))
                 assert b" 503 " in await reader.readuntil(b'"}')
-            writer.write(body + NEXT)
+            writer.write(b"x" * size + NEXT)
             assert b" 200 " in await reader.readuntil(b"}")
-            writer.close()
             self.assert_rejected(total)
 
     async def test_answer_comes_once_where_handlers_begin_later(self) -> None:
         self.app.runtime.eager_start = False
         async with self.busy():
-            reader, writer = await self.connect()
-            writer.write(POST % 9 + b"x" * 9)
+            reader, writer = await self.connect(post(9))
             answer = await reader.readuntil(b'"}')
-        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        writer.write(http("GET /", "Connection: close"))
         answer += await reader.read()
-        writer.close()
         assert answer.count(b"HTTP/1.1 503 ") == answer.count(b"HTTP/1.1 ") - 1 == 1
         self.assert_rejected()
 
-    async def test_client_that_waits_for_a_go_ahead_is_rejected(self) -> None:
-        async with self.busy():
-            reader, writer = await self.connect()
-            writer.write(POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") % 1000)
-            answer = await reader.read()
-            writer.close()
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        self.assert_rejected()
-
-    async def test_form_and_upload_are_rejected_without_being_parsed(self) -> None:
-        form = POST.replace(b"Host", b"Content-Type: multipart/form-data\r\nHost") % 1 + b"-"
-        upload = POST.replace(b"POST /hello/x", b"PUT /upload") % 9 + b"all of it"
-        for total, request in enumerate((form, upload), 1):
+    async def test_what_is_rejected_is_neither_waited_for_nor_parsed(self) -> None:
+        for total, request in enumerate(
+            (
+                post(1000, "Expect: 100-continue", sent=b""),
+                post(1, "Content-Type: multipart/form-data", sent=b"-"),
+                post(9, to="PUT /upload"),
+            ),
+            1,
+        ):
             self.recorder.clear()
             async with self.busy():
-                reader, writer = await self.connect()
-                writer.write(request)
-                assert b" 503 " in await reader.readline()
+                reader, writer = await self.connect(request)
+                assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+                if total == 1:
+                    # What does not send its body gets nothing else, and is closed.
+                    assert b"HTTP/1.1 " not in await reader.read()
                 writer.close()
             self.assert_rejected(total)
 
@@ -245,26 +238,21 @@ class TestArriving(AdmissionTest):
     environ = {"MAX_REQUESTS_IN_FLIGHT": "1"}  # noqa: RUF012
 
     async def test_announced_bodies_hold_no_place_and_no_memory(self) -> None:
-        writers = [(await self.connect())[1] for _ in range(2)]
-        for writer, path in zip(writers, (b"/hello/x", b"/function"), strict=True):
-            writer.write(POST.replace(b"/hello/x", path) % 1000)
+        for path in ("/hello/x", "/function"):
+            await self.connect(post(1000, to=f"POST {path}", sent=b""))
         await self.until(lambda: self.app.runtime.in_flight == 2)
         assert self.app.runtime.body_bytes == 0
-        assert (await self.http_client.fetch(self.get_url("/hello/x"))).code == 200
+        assert (await self.ask("/hello/x")).code == 200
         assert self.recorder.rejected == []
-        for writer in writers:
-            writer.close()
 
     async def test_body_that_is_complete_takes_a_place(self) -> None:
-        reader, writer = await self.connect()
-        writer.write(POST % 2 + b"x")
+        reader, writer = await self.connect(post(2, sent=b"x"))
         await self.until(lambda: self.app.runtime.body_bytes)
         async with self.busy():
             writer.write(b"x")
             assert b" 503 " in await reader.readuntil(b'"}')
         writer.write(NEXT)
         assert b" 200 " in await reader.readuntil(b"}")
-        writer.close()
         self.assert_rejected()
 
 
@@ -275,11 +263,9 @@ class TestBodies(AdmissionTest):
         """What a second client is answered while the first one still sends."""
 
         async def ask() -> bytes:
-            first, to_first = await self.connect()
-            to_first.write(POST % 900 + b"x" * 899)
+            first, to_first = await self.connect(post(900, sent=b"x" * 899))
             await self.until(lambda: self.app.runtime.body_bytes == 899)
-            second, to_second = await self.connect()
-            to_second.write(request)
+            second, to_second = await self.connect(request)
             answer = await second.readline()
             to_first.write(b"x")
             assert b" 405 " in await first.readline()
@@ -291,14 +277,13 @@ class TestBodies(AdmissionTest):
             return self.run_async(ask)
 
     def test_what_is_too_much_is_rejected(self) -> None:
-        form = POST.replace(b"Host", b"Content-Type: application/x-www-form-urlencoded\r\nHost")
         for total, request in enumerate(
             (
-                POST % 200 + b"x" * 200,
-                POST.replace(b"/hello/x", b"/function") % 200 + b"x" * 200,
+                post(200),
+                post(200, to="POST /function"),
                 # Each argument takes more than its text.
-                form % 3 + b"a&b",
-                b"GET /?" + b"a&" * 990 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+                post(3, FORM, sent=b"a&b"),
+                http("GET /?" + "a&" * 990),
             ),
             1,
         ):
@@ -307,12 +292,11 @@ class TestBodies(AdmissionTest):
             self.assert_rejected(total)
 
     def test_body_counts_as_what_has_arrived_and_also_to_a_probe_that_reads_it(self) -> None:
-        chunked = POST.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked")
+        chunked = http("POST /hello/x", CHUNKED)
         chunks = b"5\r\n12345\r\n0\r\n\r\n", b"c8\r\n" + b"x" * 200 + b"\r\n0\r\n\r\n"
-        probe = POST.replace(b"/hello/x", b"/reading/probe")
         for status, small, large in (
             (b" 405 ", *(chunked + each for each in chunks)),
-            (b" 200 ", *(probe % size + b"x" * size for size in (9, 200))),
+            (b" 200 ", *(post(size, to="POST /reading/probe") for size in (9, 200))),
         ):
             assert status in self.half_sent(small)
             self.recorder.clear()
@@ -320,18 +304,16 @@ class TestBodies(AdmissionTest):
             assert self.recorder.rejected == ["overload"]
 
     def test_body_to_a_probe_is_not_held(self) -> None:
-        for method, status in ((b"POST", b"405"), (b"GET", b"200")):
-            for path in (b"/probe", b"/livez"):
-                head = POST.replace(b"POST /hello/x", method + b" " + path)
-                assert self.half_sent(head % 200 + b"x" * 200)[9:12] == status
+        for method, status in (("POST", b"405"), ("GET", b"200")):
+            for path in ("/probe", "/livez"):
+                assert self.half_sent(post(200, to=f"{method} {path}"))[9:12] == status
         assert self.recorder.rejected == []
 
     def test_requests_without_a_body_are_answered(self) -> None:
         assert b" 200 " in self.half_sent(NEXT)
 
     async def test_client_that_goes_away_leaves_room(self) -> None:
-        _, writer = await self.connect()
-        writer.write(POST % 900 + b"x")
+        _, writer = await self.connect(post(900, sent=b"x"))
         await self.until(lambda: self.app.runtime.body_bytes == 1)
         writer.close()
         await self.until(lambda: not self.app.runtime.body_bytes)
@@ -368,22 +350,19 @@ class TestUnreadable(AdmissionTest):
         return status
 
     def test_what_cannot_be_read_is_rejected_with_a_reason_that_can(self) -> None:
-        head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + b"a: b\r\n" * 98
+        fields = "Host: a", "Connection: close", *["a: b"] * 98
+        head = "\r\n".join(("GET / HTTP/1.1", *fields, "")).encode()
         assert b" 200 " in self.raw(head + b"\r\n")
-        post, size = b"POST / HTTP/1.1\r\nHost: a\r\n", 4 * 1024 * 1024
+        large, root = b"x" * 4 * MIB, "POST /"
         for status, reason, request in (
             # The last one could not be parsed.
             (431, "too_large", head + b"\0\r\n\r\n" + b"x" * 99_999),
             # Counted before all have arrived.
             (431, "too_large", b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 4000),
             (431, "too_large", b"GET / HTTP/1.1\r\nA: " + b"x" * 200_000),
-            (413, "too_large", post + b"Content-Length: %d\r\n\r\n" % size + b"x" * size),
-            (
-                413,
-                "too_large",
-                post + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size,
-            ),
-            (413, "too_large", post + b"Content-Length: 999999\r\n\r\n"),
+            (413, "too_large", http(root, body=large)),
+            (413, "too_large", http(root, CHUNKED) + b"%x\r\n" % len(large) + large),
+            (413, "too_large", http(root, size=999_999)),
             (400, "malformed", b"GET / HTTP/1.1\r\n\r\n" + b"x" * 999_999),
             (400, "malformed", b"GET\x00/ HTTP/1.1\r\n\r\n"),
         ):
@@ -392,11 +371,8 @@ class TestUnreadable(AdmissionTest):
             assert (self.recorder.rejected, self.recorder.started) == ([reason], [])
         assert self.fetch("/").code == 200
 
-    def test_number_of_arguments_is_limited(self) -> None:
-        request = b"GET /?" + b"a&" * 1000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-        assert self.rejection(request) == 400
-
-    def test_number_of_fields_and_parts_is_limited(self) -> None:
+    def test_number_of_arguments_fields_and_parts_is_limited(self) -> None:
+        assert self.rejection(http("GET /?" + "a&" * 1000)) == 400
         part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
         for kind, body in (
             ("application/x-www-form-urlencoded", b"a&" * 1000),
@@ -409,15 +385,11 @@ class TestUnreadable(AdmissionTest):
         return {"max_body_size": 256 * 1024, "max_header_size": 32 * 1024}
 
     def test_early_answer_of_an_upload_can_be_read(self) -> None:
-        answer = self.raw(
-            b"PUT /early HTTP/1.1\r\nHost: a\r\nContent-Length: 256000\r\n\r\n" + b"x" * 256_000
-        )
-        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert self.raw(post(256_000, to="PUT /early")).startswith(b"HTTP/1.1 403 ")
 
     def test_answer_that_has_begun_is_not_followed_by_another(self) -> None:
-        head = b"PUT /begun HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         for rest in (b"zz\r\n", b"9" * 99):
-            answer = self.raw(head + rest)
+            answer = self.raw(http("PUT /begun", CHUNKED) + rest)
             assert answer.count(b"HTTP/1.1 ") == 1
             assert answer.endswith(b"half of it\r\n")
 
@@ -437,47 +409,39 @@ class TestUnread(AdmissionTest):
 
     async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
         server: Any = self.http_server
-        writers = [(await self.connect())[1] for _ in range(6)]
-        for writer in writers:
-            writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 9)
+        for _ in range(6):
+            await self.connect(BIG * 9)
         await self.until(lambda: len(self.recorder.ended) >= 6)
         held = sum(len(each._write_buffer or b"") for each in server._streams)
         assert held <= self.max_unread_bytes
-        answer = await self.http_client.fetch(self.get_url("/big"))
-        assert len(answer.body) == Big.SIZE
+        assert len((await self.ask("/big")).body) == Big.SIZE
         await self.until(lambda: server._unread_bytes <= self.max_unread_bytes)
         assert self.output.getvalue().count("Closing connections whose clients do not read") == 1
-        for writer in writers:
-            writer.close()
 
 
 class TestOneLargeAnswer(TestUnread):
     max_unread_bytes = 1024
 
     async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
-        answer = await self.http_client.fetch(self.get_url("/big"))
-        assert len(answer.body) == Big.SIZE
+        assert len((await self.ask("/big")).body) == Big.SIZE
 
 
 class TestStalled(TestUnread):
-    stall_timeout = 0.5
+    stall_timeout = 1.0
 
     async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
-        reader, writer = await self.connect()
-        writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        reader, _ = await self.connect(http("GET /big", "Connection: close"))
         size = 0
         # For longer than the timeout, but never stalled.
-        while data := await reader.read(1024 * 1024):
+        while data := await reader.read(MIB):
             size += len(data)
             await asyncio.sleep(0.02)
         assert size > Big.SIZE
 
     async def test_client_that_pipelines_and_never_reads_is_cut(self) -> None:
-        _, writer = await self.connect()
-        writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 9)
+        await self.connect(BIG * 9)
         await self.until(self.connections)
         await self.until(lambda: not self.connections())
-        writer.close()
         assert self.app.runtime.in_flight == 0
 
     async def test_websocket_that_never_reads_is_cut(self) -> None:
@@ -509,25 +473,20 @@ class TestTimeout(AdmissionTest):
         Slow.release.set()
 
     def test_answer_that_has_begun_is_cut_off(self) -> None:
-        answer = self.raw(b"GET /started HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = self.raw(http("GET /started"))
         assert b"half of it" in answer
         assert not answer.endswith(b"0\r\n\r\n")
         (exchange,) = self.recorder.ended
         assert (exchange.status, exchange.error_type) == (200, "TimeoutError")
 
     async def test_handler_may_have_more_time_or_no_limit(self) -> None:
-        for method, path in (
-            ("GET", "/unhurried"),
-            ("GET", "/patient"),
-            ("PUT", "/patient/upload"),
-        ):
+        cases = ("GET", "/unhurried"), ("GET", "/patient"), ("PUT", "/patient/upload")
+        for method, path in cases:
             Slow.release.clear()
             body = "x" if method == "PUT" else None
-            task = asyncio.ensure_future(
-                self.http_client.fetch(self.get_url(path), method=method, body=body)
-            )
+            task = asyncio.create_task(self.ask(path, method=method, body=body))
             # The sweep that would end it has ended this one.
-            assert (await self.http_client.fetch(self.get_url("/waiting"), raise_error=False)).code
+            assert (await self.ask("/waiting")).code == 503
             Slow.release.set()
             assert (await task).body == b"waited"
 
@@ -536,7 +495,7 @@ class TestTimeout(AdmissionTest):
 
     async def test_websocket_has_no_limit(self) -> None:
         client = await self.websocket()
-        await self.http_client.fetch(self.get_url("/waiting"), raise_error=False)
+        await self.ask("/waiting")
         await client.write_message("hello")
         answer = await client.read_message()
         client.close()
@@ -547,8 +506,8 @@ class TestOwnTimeout(AdmissionTest):
     environ = {"REQUEST_TIMEOUT_SECONDS": "0"}  # noqa: RUF012
 
     async def test_handler_may_have_less_time(self) -> None:
-        waiting = asyncio.ensure_future(self.http_client.fetch(self.get_url("/waiting")))
-        hasty = await self.http_client.fetch(self.get_url("/hasty"), raise_error=False)
+        waiting = asyncio.create_task(self.ask("/waiting"))
+        hasty = await self.ask("/hasty")
         Slow.release.set()
         assert (hasty.code, (await waiting).code) == (503, 200)
 
@@ -566,8 +525,7 @@ class TestRejection(AdmissionTest):
                 raise RuntimeError("broken feature")
 
         recorder = Recorder()
-        features = [*self.app.runtime.features, Broken(), Full(), recorder]
-        self._app.__init__(ROUTES, features)  # type: ignore[misc]
+        self.observed_by(Broken(), Full(), recorder)
         assert self.fetch("/").code == 200
         answer = self.fetch("/", method="DELETE")
         assert (answer.code, answer.headers["Retry-After"]) == (429, "7")
@@ -576,8 +534,7 @@ class TestRejection(AdmissionTest):
         assert [each.status for each in recorder.ended] == [200, 429]
 
     def test_hosts(self) -> None:
-        features = [*self.app.runtime.features, AllowedHosts(["Ops.example"])]
-        self._app.__init__(ROUTES, features)  # type: ignore[misc]
+        self.observed_by(AllowedHosts(["Ops.example"]))
         own = "127.0.0.1:8001 [::1]:8001 localhost LOCALHOST:1 ops.example:8001".split()
         others = "evil.example 127.0.0.1.evil.example localhost.evil.example".split()
         for status, hosts in ((200, own), (421, others)):
@@ -591,13 +548,11 @@ class TestRejection(AdmissionTest):
 
 class TestLargeMessages(AdmissionTest):
     def make_service(self) -> Service:
-        settings = read(Settings, UNWATCHED)
-        return Service(settings, ROUTES, websocket_max_message_size=24 * 1024 * 1024)
+        return Service(self.settings(), ROUTES, websocket_max_message_size=24 * MIB)
 
     async def test_message_may_be_as_large_as_its_setting(self) -> None:
-        url = self.get_url("/ws").replace("http", "ws", 1)
-        client = await websocket_connect(url, max_message_size=24 * 1024 * 1024)
-        for message in ("x" * (20 * 1024 * 1024), b"x" * (3 * 1024 * 1024)):
+        client = await self.websocket(max_message_size=24 * MIB)
+        for message in ("x" * 20 * MIB, b"x" * 3 * MIB):
             await client.write_message(message, binary=isinstance(message, bytes))
             assert await client.read_message() == message
         client.close()
@@ -616,7 +571,7 @@ class TestWebSocketLimits(AdmissionTest):
 
     async def test_message_over_the_limit_closes_the_connection(self) -> None:
         client = await self.websocket()
-        await client.write_message("x" * (1024 * 1024 + 1))
+        await client.write_message("x" * (MIB + 1))
         assert await client.read_message() is None
         assert client.close_code == 1009
 
@@ -672,9 +627,8 @@ class TestWebSocketLimits(AdmissionTest):
     async def held(self, message: str | bytes, compressed: bool) -> int:
         Holding.messages.clear()
         Slow.release.clear()
-        url = self.get_url("/holding").replace("http", "ws", 1)
-        options: dict[str, Any] = {"compression_options": {}} if compressed else {}
-        clients = [await websocket_connect(url, **options) for _ in range(10)]
+        options = {"compression_options": {}} if compressed else {}
+        clients = [await self.websocket("/holding", **options) for _ in range(10)]
         for client in clients:
             await client.write_message(message, binary=isinstance(message, bytes))
         runtime = self.app.runtime

@@ -36,7 +36,7 @@ from tornado_chassis.testing import UNWATCHED
 
 from .routes import ROUTES, Slow
 from .settings import Settings
-from .testing import RecordedTest
+from .testing import RecordedTest, http
 
 
 class Kind(type):
@@ -261,8 +261,7 @@ class TeamTest(RecordedTest):
         """Reads the first bytes, and goes away."""
 
         async def leave() -> None:
-            reader, writer = await self.connect()
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            reader, writer = await self.connect(http(f"GET {path}"))
             await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(3)
             # With a reset, as a browser's tab would.
@@ -320,10 +319,9 @@ class TestTimes(TeamTest):
         assert "Impatient" in logs.output[0]
 
     async def test_what_is_written_after_the_end_reaches_nobody(self) -> None:
-        reader, writer = await self.connect()
-        writer.write(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        reader, writer = await self.connect(http("GET /late"))
         await reader.readuntil(b"</html>")
-        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(http("GET /slow"))
         await Slow.entered.wait()
         Late.release.set()
         await asyncio.sleep(0)
@@ -348,8 +346,7 @@ class TestConnections(TeamTest):
             self.recorder.clear()
             OwnCallback.left = 0
             Slow.entered.clear()
-            _, writer = await self.connect()
-            writer.write(f"GET /callback/{on} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            _, writer = await self.connect(http(f"GET /callback/{on}"))
             await Slow.entered.wait()
             writer.close()
             await self.until(lambda: OwnCallback.left and self.recorder.ended)
@@ -381,7 +378,7 @@ class TestConnections(TeamTest):
         assert await here.read_message() is None
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
         self.recorder.clear()
-        broadcast = self.http_client.fetch(self.get_url("/broadcast"), raise_error=False)
+        broadcast = self.ask("/broadcast")
         assert (await broadcast).code == 500
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
 
@@ -431,8 +428,7 @@ class TestTargets(TeamTest):
         assert self.recorder.failed == []
 
     async def test_target_that_does_not_answer_is_waited_for_by_a_stop(self) -> None:
-        _, writer = await self.connect()
-        writer.write(b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, writer = await self.connect(http("GET /silent"))
         await self.until(lambda: self.app.runtime.in_flight)
         assert server._in_flight(self.app.runtime).startswith("1 request: GET /silent")
         writer.close()

@@ -14,9 +14,10 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tornado_chassis
+from tornado.httpclient import HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange
@@ -32,6 +33,55 @@ from .settings import DEFAULT, Settings
 # For child processes: the sources, and not what may be installed of them.
 SOURCES = [str(Path(__file__).parents[2]), str(Path(tornado_chassis.__file__).parents[1])]
 STAND_IN = "tests.chassis.stand_in"
+# Of whatever is waited for. Nothing is proved by it, so a busy machine may take long.
+SECONDS = 60
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+def http(start: str, *headers: str, body: bytes | None = None, size: int | None = None) -> bytes:
+    """A request as bytes, such as `http("PUT /upload", "Connection: close", body=b"all")`.
+
+    `size` is what it announces, where that is not the size of the body.
+    """
+    lines = [f"{start} HTTP/1.1", "Host: a", *headers]
+    if body is not None or size is not None:
+        lines.append(f"Content-Length: {len(body or b'') if size is None else size}")
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def eventually(condition: Callable[[], object], say: Callable[[], object] = str) -> None:
+    """Waits, without an event loop, until the condition is true; fails with what `say` returns."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, say()
+        time.sleep(0.02)
+
+
+class Connections:
+    """Connections of one's own to a port, for what an HTTP client would not send."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def connect(self, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Opens one, which stays open until the end of the test, and sends these bytes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        writer.write(sent)
+        return reader, writer
+
+    async def disconnect(self) -> None:
+        for writer in self._writers:
+            if not writer.is_closing():
+                writer.transport.abort()  # which waits for nobody who reads
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 class Recorder(Feature):
@@ -77,6 +127,16 @@ class ChassisTest(ServiceTest):
 
     #: Names of `settings.FEATURES`.
     features = DEFAULT
+    #: Routes of the test, before those of `routes`.
+    handlers: ClassVar[list[Any]] = []
+
+    def setUp(self) -> None:
+        super().setUp()
+        self._own = Connections(self.get_http_port())
+
+    def tearDown(self) -> None:
+        self.run_async(self._own.disconnect)
+        super().tearDown()
 
     def settings(self) -> Settings:
         names = self.features
@@ -88,7 +148,7 @@ class ChassisTest(ServiceTest):
         return self.read(Chosen)
 
     def make_service(self) -> Service:
-        return routes.make_service(self.settings())
+        return routes.make_service(self.settings(), self.handlers)
 
     def get_httpserver_options(self) -> dict[str, Any]:
         return {"max_body_size": 1024}
@@ -101,18 +161,20 @@ class ChassisTest(ServiceTest):
             super()._callTestMethod(method)
 
     def observed_by(self, *features: Feature) -> Application:
-        """The same application with further features, in place of the one before."""
-        self.app = self.service.app = Application(
-            ROUTES, [*self.app.runtime.features, *features], default_handler_class=NotFound
-        )
+        """The same application with further features."""
+        features = *self.app.runtime.features, *features
+        self.app.__init__(ROUTES, features, default_handler_class=NotFound)  # type: ignore[misc]
         return self.app
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection of one's own, for what an HTTP client would not send."""
-        return await asyncio.open_connection("127.0.0.1", self.get_http_port())
+    async def connect(self, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of one's own on which this is sent: see `Connections`."""
+        return await self._own.connect(sent)
 
-    async def websocket(self, path: str = "/ws") -> WebSocketClientConnection:
-        return await websocket_connect(self.get_url(path).replace("http", "ws", 1))
+    async def ask(self, path: str, **options: Any) -> HTTPResponse:
+        return await self.http_client.fetch(self.get_url(path), raise_error=False, **options)
+
+    async def websocket(self, path: str = "/ws", **options: Any) -> WebSocketClientConnection:
+        return await websocket_connect(self.get_url(path).replace("http", "ws", 1), **options)
 
     @contextlib.asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
@@ -129,8 +191,7 @@ class ChassisTest(ServiceTest):
         """Sends bytes, and returns all that comes back until the service closes."""
 
         async def exchange() -> bytes:
-            reader, writer = await self.connect()
-            writer.write(request)
+            reader, writer = await self.connect(request)
             answer = await reader.read()
             writer.close()
             return answer
@@ -141,8 +202,7 @@ class ChassisTest(ServiceTest):
         """Asks for `Slow`, goes away before the answer, and lets it try to answer."""
 
         async def leave() -> None:
-            _, writer = await self.connect()
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            _, writer = await self.connect(http(f"GET {path}"))
             await Slow.entered.wait()
             writer.close()
             await self.until(lambda: not self.app.runtime.in_flight)
@@ -160,6 +220,14 @@ class RecordedTest(ChassisTest):
         self.recorder = Recorder()
         self.recorder.record(app)
         return app
+
+    def one(self) -> Exchange:
+        """The one exchange that there was: it started once and ended once, and holds nothing."""
+        (exchange,) = self.recorder.ended
+        assert self.recorder.started == [exchange]
+        runtime = self.app.runtime
+        assert (runtime.in_flight, runtime.body_bytes, [*runtime.exchanges]) == (0, 0, [])
+        return exchange
 
 
 class Process:
@@ -187,7 +255,7 @@ class Process:
     def fetch(self, path: str) -> bytes:
         """The body of the answer to a request."""
         url = f"http://127.0.0.1:{self.port}{path}"
-        with urllib.request.urlopen(url, timeout=30) as response:
+        with urllib.request.urlopen(url, timeout=SECONDS) as response:
             body: bytes = response.read()
         return body
 
@@ -196,24 +264,24 @@ class Process:
         self.wait_for_output(" is running in ")
 
     def wait_for_output(self, text: str, times: int = 1) -> None:
-        deadline = time.monotonic() + 30
-        while self.output().count(text) < times:
+        def is_said() -> bool:
             assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.02)
+            return self.output().count(text) >= times
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        eventually(is_said, self.output)
 
-    def get(self, path: str) -> socket.socket:
-        """Sends a request on a connection of its own."""
-        connection = self.connect()
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    def connect(self, sent: bytes = b"", port: int = 0) -> socket.socket:
+        """Sends bytes on a connection of its own, to its first port or another one."""
+        connection = socket.create_connection(("127.0.0.1", port or self.port), timeout=SECONDS)
+        connection.sendall(sent)
         return connection
 
-    def wait(self, timeout: float = 30) -> int:
+    def get(self, path: str) -> socket.socket:
+        return self.connect(http(f"GET {path}"))
+
+    def wait(self) -> int:
         """The exit status."""
-        return self.process.wait(timeout)
+        return self.process.wait(SECONDS)
 
     def stop(self) -> int:
         """Stops it with SIGTERM, and returns the exit status."""
