@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import urllib.error
-import urllib.request
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, Literal
@@ -21,7 +19,7 @@ from tornado_chassis.settings import read
 from tornado_chassis.testing import UNWATCHED
 
 from .settings import SERVICE, VERSION, Settings
-from .testing import ChassisTest, http, listening
+from .testing import ChassisTest, http
 
 
 class TestProbes(ChassisTest):
@@ -330,15 +328,3 @@ class TestRoutes(ChassisTest):
 def test_a_check_must_be_async() -> None:
     with pytest.raises(TypeError, match="must be an async function"):
         Health().add("database", lambda: None)  # type: ignore[arg-type, return-value]
-
-
-def test_readyz_is_503_while_draining() -> None:
-    with listening(DRAIN_DELAY_SECONDS="60") as service:
-        url = f"http://127.0.0.1:{service.port}/readyz"
-        service.process.terminate()
-        service.wait_for_output("Draining")
-        with pytest.raises(urllib.error.HTTPError) as draining:
-            urllib.request.urlopen(url, timeout=5)
-        with draining.value as answer:
-            assert answer.code == 503
-            assert json.load(answer)["output"] == "draining"

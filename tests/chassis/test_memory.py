@@ -16,14 +16,12 @@ from tornado_chassis.settings import read
 from tornado_chassis.testing import until
 
 from .settings import Settings
-from .test_server import HANDSHAKE
-from .testing import process
+from .testing import UPGRADE, http, listening
 
 BASE_MIB = 96
 REQUEST_KIB = 64
 CONNECTION_KIB = 8 + connections.LIMITS["max_header_size"] // 1024
 LONG = 30_000
-HEADERS = b"".join(b"h%d: %s\r\n" % (number, b"x" * 290) for number in range(98))
 
 
 def allowed() -> int:
@@ -45,15 +43,15 @@ def memory(pid: int) -> str:
 
 
 REQUESTS = {
-    "body": (80, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + b"x" * 1048575),
+    "body": (80, http("POST /", body=b"x" * (2**20 - 1), size=2**20)),
     "websocket": (
         80,
-        HANDSHAKE + struct.pack("!BBQ", 0x82, 0xFF, 2**20) + bytes(4 + 2**20 - 1),
+        http("GET /ws", *UPGRADE) + struct.pack("!BBQ", 0x82, 0xFF, 2**20) + bytes(4 + 2**20 - 1),
     ),
-    "unread": (40, b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 9),
-    "arguments": (50, b"GET /slow?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a&" * 990)),
-    "target": (50, b"GET /slow?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * LONG)),
-    "headers": (400, b"GET /slow HTTP/1.1\r\nHost: a\r\n%s\r\n" % HEADERS),
+    "unread": (40, http("GET /big") * 9),
+    "arguments": (50, http("GET /slow?" + "a&" * 990)),
+    "target": (50, http("GET /slow?" + "a" * LONG)),
+    "headers": (400, http("GET /slow", *(f"h{number}: {'x' * 290}" for number in range(98)))),
     "begun": (300, b"GET /slow HTTP/1.1\r\nHost: a\r\na: %s" % (b"x" * LONG)),
 }
 
@@ -78,8 +76,7 @@ async def test_memory_at_all_limits() -> None:
             answers[kind, (await reader.readline())[9:12]] += 1
         await asyncio.Event().wait()
 
-    with process(STALL_TIMEOUT_SECONDS="60") as service:
-        service.wait_until_listening()
+    with listening(STALL_TIMEOUT_SECONDS="60") as service:
         admin = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", service.output())[1]
         probe = f"http://127.0.0.1:{admin}/livez"
         for kind, (count, request) in REQUESTS.items():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from typing import TypeVar
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import RequestHandler
-from tornado.websocket import WebSocketHandler, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketHandler, websocket_connect
 from tornado_chassis import connections, server
 from tornado_chassis.connections import RETRY_SECONDS
 from tornado_chassis.server import serve
@@ -24,49 +25,59 @@ from tornado_chassis.testing import UNWATCHED, until
 
 from .routes import Big, Slow, make_service
 from .settings import Settings
-from .testing import Recorder, inherited, listening, process, reserved_port
+from .testing import (
+    SECONDS,
+    UPGRADE,
+    Connections,
+    Recorder,
+    http,
+    inherited,
+    listening,
+    process,
+    reserved_port,
+)
 
 T = TypeVar("T")
 
-REQUEST = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+ROOT, LATE, HANDSHAKE = http("GET /"), http("GET /hello/late"), http("GET /ws", *UPGRADE)
 
 
-class Service:
+class Service(Connections):
     """The service in this process, stopped by a signal to this process."""
 
     def __init__(self, **environ: str) -> None:
         self.reserved = contextlib.ExitStack()
-        self.port = self.reserved.enter_context(reserved_port())
+        super().__init__(self.reserved.enter_context(reserved_port()))
         address = {"PORT": str(self.port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
         settings = read(Settings, {**UNWATCHED, **address, "DRAIN_DELAY_SECONDS": "0", **environ})
         self.service = make_service(settings)
-        self.app = self.service.app
+        self.app, self.runtime = self.service.app, self.service.app.runtime
         self.task = asyncio.create_task(serve(self.service))
-        self.writers: list[asyncio.StreamWriter] = []
         self.is_terminated = False
-
-    async def request(self, path: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Sends a request on a connection of its own, which stays open."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self.writers.append(writer)
-        writer.write(REQUEST % path)
-        return reader, writer
 
     async def idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection on which a request has been answered."""
-        reader, writer = await self.request(b"/")
+        reader, writer = await self.connect(ROOT)
         await reader.readuntil(b"}")
         return reader, writer
 
     async def slow(self) -> asyncio.StreamReader:
         """Sends a request for `/slow`, and waits until it is in flight."""
-        reader, _ = await self.request(b"/slow")
+        reader, _ = await self.connect(http("GET /slow"))
         await Slow.entered.wait()
         return reader
+
+    async def websocket(self, path: str = "/ws") -> WebSocketClientConnection:
+        return await websocket_connect(f"ws://127.0.0.1:{self.port}{path}")
+
+    async def enters(self, state: str) -> None:
+        await until(lambda: self.runtime.state == state)
+
+    def terminate(self) -> None:
+        # A second signal would end the tests.
+        if not self.is_terminated:
+            self.is_terminated = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     async def stops_listening(self) -> None:
         """Begins the stop, and waits until no new connection is taken."""
@@ -80,31 +91,20 @@ class Service:
                 writer.close()
                 await writer.wait_closed()
 
-    async def enters(self, state: str) -> None:
-        await until(lambda: self.app.runtime.state == state)
-
-    def terminate(self) -> None:
-        self.is_terminated = True
-        os.kill(os.getpid(), signal.SIGTERM)
-
     async def stopped(self) -> None:
         with self.reserved:
-            await asyncio.wait_for(self.task, 10)
+            await within(self.task)
 
     async def close(self) -> None:
         """Stops the service if it still runs, without the grace for connections that are open."""
-        for writer in self.writers:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        # A second signal would end the tests.
-        if not self.task.done() and not self.is_terminated:
+        await self.disconnect()
+        if not self.task.done():
             self.terminate()
         await self.stopped()
 
 
 async def within(work: Awaitable[T]) -> T:
-    return await asyncio.wait_for(work, 5)
+    return await asyncio.wait_for(work, SECONDS)
 
 
 async def answered(reader: asyncio.StreamReader) -> bool:
@@ -155,8 +155,12 @@ async def running(**environ: str) -> AsyncIterator[Service]:
 async def test_request_in_flight_is_answered() -> None:
     async with running() as service:
         reader = await service.slow()
+        assert not service.service.stopping.is_set()
+        service.terminate()
+        await within(service.service.stopping.wait())
+        assert service.runtime.in_flight == 1
         await service.stops_listening()
-        assert service.app.runtime.state == "draining"
+        assert service.runtime.state == "draining"
         Slow.release.set()
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 200 ")
@@ -164,25 +168,18 @@ async def test_request_in_flight_is_answered() -> None:
         await service.stopped()
 
 
-async def test_accepts_during_the_delay() -> None:
-    async with running(DRAIN_DELAY_SECONDS="0.1") as service:
-        service.terminate()
-        await service.enters("draining")
-        reader, _ = await service.request(b"/")
-        assert b"200 OK" in await reader.readline()
-        await service.stopped()
-
-
-async def test_body_that_still_arrives_is_waited_for() -> None:
+async def test_what_still_arrives_or_leaves_is_waited_for() -> None:
     async with running() as service:
-        reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 9\r\nA:")
-        writer.write(b"half-")
-        await until(lambda: service.app.runtime.in_flight == 1)
+        upload, writer = await service.connect(http("GET /", body=b"half-", size=9))
+        await until(lambda: service.runtime.in_flight == 1)
+        download, _ = await service.connect(http("GET /big"))
+        await download.readuntil(b"\r\n\r\n")
         await service.stops_listening()
         # Longer than silence is allowed to be.
         await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
+        assert len(await download.readexactly(Big.SIZE)) == Big.SIZE
         writer.write(b"rest")
-        assert await answered(reader)
+        assert await answered(upload)
         await service.stopped()
 
 
@@ -191,7 +188,7 @@ async def test_connection_that_waits_in_the_kernel_is_answered() -> None:
     listening = server.listen(make_service(settings).endpoints[0], settings)
     (address,) = [each.getsockname() for each in listening._listening]
     with socket.create_connection(address) as connection:
-        connection.sendall(REQUEST % b"/")
+        connection.sendall(ROOT)
         # Without giving way to the loop, which therefore has not accepted it.
         listening.stop()
         connection.setblocking(False)
@@ -205,8 +202,8 @@ async def test_websocket_that_does_not_read_does_not_hold_the_stop() -> None:
     async with running() as service:
         with socket.create_connection(("127.0.0.1", service.port)) as client:
             client.sendall(HANDSHAKE)
-            await until(lambda: service.app.runtime.open_websockets == 1)
-            (websocket,) = service.app.runtime.websockets
+            await until(lambda: service.runtime.open_websockets == 1)
+            (websocket,) = service.runtime.websockets
             while not websocket.ws_connection.stream.writing():  # type: ignore[union-attr]
                 websocket.write_message("x" * 65536)
                 await asyncio.sleep(0)
@@ -218,11 +215,11 @@ async def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture)
     async with running(MAX_CONNECTIONS="2") as service:
         idle = [await service.idle() for _ in range(2)]
         assert "paused" not in caplog.text, "nobody waits yet"
-        late = [await service.request(b"/hello/late") for _ in range(2)]
-        assert await waits(late[0][0])
+        late = [(await service.connect(LATE))[0] for _ in range(2)]
+        assert await waits(late[0])
         for _, writer in idle:
             writer.close()
-        for reader, _ in late:
+        for reader in late:
             assert await answered(reader)
     reasons = [line for line in caplog.messages if "paused" in line]
     assert reasons == ["Accepting connections paused: MAX_CONNECTIONS=2 reached"]
@@ -231,26 +228,14 @@ async def test_connections_over_the_limit_wait(caplog: pytest.LogCaptureFixture)
 @pytest.mark.usefixtures("short_of_patience")
 async def test_longest_idle_connection_makes_room(caplog: pytest.LogCaptureFixture) -> None:
     async with running(MAX_CONNECTIONS="2") as service:
-        idle = [await service.idle() for _ in range(2)]
-        (first, _), (second, to_second) = idle
-        late, _ = await service.request(b"/hello/late")
+        (first, _), (second, to_second) = [await service.idle() for _ in range(2)]
+        late, _ = await service.connect(LATE)
         assert await answered(late)
         assert await within(first.read()) == b""
-        to_second.write(REQUEST % b"/")
+        to_second.write(ROOT)
         assert await answered(second)
     reasons = [line for line in caplog.messages if line.startswith("Closing")]
     assert reasons == ["Closing idle connections: MAX_CONNECTIONS=2 reached"]
-
-
-@pytest.mark.usefixtures("short_of_patience")
-async def test_connection_in_use_makes_room_once_it_is_idle() -> None:
-    async with running(MAX_CONNECTIONS="1") as service:
-        slow = await service.slow()
-        late, _ = await service.request(b"/")
-        assert await waits(late)
-        Slow.release.set()
-        assert (await within(slow.read())).endswith(b"slow")
-        assert await answered(late)
 
 
 class Lines(RequestHandler):
@@ -261,37 +246,41 @@ class Lines(RequestHandler):
         await stream.write(b"ready\n")
         line = await stream.read_until_regex(rb"\n")
         await stream.write(line)
+        stream.close()
 
 
+@pytest.mark.parametrize(
+    ("request_", "begun", "sent", "end"),
+    [
+        (http("GET /slow"), b"", b"", b"slow"),
+        (http("GET /lines"), b"ready\n", b"still here\n", b"still here\n"),
+        (HANDSHAKE, b"\r\n\r\n", b"\x88\x82\0\0\0\0\x03\xe8", b"\x88\x02\x03\xe8"),
+    ],
+    ids=["request", "detached", "websocket"],
+)
 @pytest.mark.usefixtures("short_of_patience")
-async def test_detached_connection_is_not_closed_as_idle() -> None:
+async def test_connection_in_use_makes_room_once_that_ends(
+    request_: bytes, begun: bytes, sent: bytes, end: bytes
+) -> None:
     async with running(MAX_CONNECTIONS="1") as service:
         service.app.add_handlers(".*", [(r"/lines", Lines)])
-        reader, writer = await service.request(b"/lines")
-        assert await within(reader.readline()) == b"ready\n"
-        late, _ = await service.request(b"/")
+        reader, writer = await service.connect(request_)
+        if begun:
+            await within(reader.readuntil(begun))
+        late, _ = await service.connect(ROOT)
         assert await waits(late)
-        writer.write(b"still here\n")
-        assert await within(reader.readline()) == b"still here\n"
-
-
-async def test_websocket_is_a_connection() -> None:
-    async with running(MAX_CONNECTIONS="1") as service:
-        client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
-        reader, _ = await service.request(b"/")
-        assert await waits(reader)
-        client.close()
-        assert await answered(reader)
+        writer.write(sent)
+        Slow.release.set()
+        await within(reader.readuntil(end))
+        assert await answered(late)
 
 
 async def test_admin_port_answers_while_the_main_port_is_full() -> None:
     with listening(FEATURES="probes prometheus", MAX_CONNECTIONS="2") as service:
-        admin = service.ports[1]
 
         async def fetch(path: str) -> tuple[int, str]:
-            client = AsyncHTTPClient()
-            url = f"http://127.0.0.1:{admin}{path}"
-            answer = await client.fetch(url, raise_error=False)
+            url = f"http://127.0.0.1:{service.ports[1]}{path}"
+            answer = await AsyncHTTPClient().fetch(url, raise_error=False)
             return answer.code, answer.body.decode()
 
         assert (await fetch("/readyz"))[0] == 200
@@ -306,7 +295,7 @@ async def test_admin_port_answers_while_the_main_port_is_full() -> None:
         for client in clients:
             client.close()
             await client.read_message()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while (await fetch("/readyz"))[0] != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -318,38 +307,30 @@ def test_connections_of_one_port_leave_room_on_the_other() -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as stack:
-        few = stack.enter_context(process(MAX_CONNECTIONS="1000", DESCRIPTORS="120"))
-        few.wait_until_listening()
+        few = stack.enter_context(listening(MAX_CONNECTIONS="1000", DESCRIPTORS="120"))
         assert resource.prlimit(few.pid, resource.RLIMIT_NOFILE) == (120, hard)
         assert "MAX_CONNECTIONS=1000: file descriptors suffice for 60" in few.output()
         for port in few.ports:
             for _ in range(115):
-                address = ("127.0.0.1", port)
-                stack.enter_context(socket.create_connection(address, timeout=30))
+                stack.enter_context(few.connect(port=port))
         for port in few.ports:
-            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-            stack.enter_context(connection)
-            connection.sendall(REQUEST.replace(b" a", b" localhost") % b"/livez")
-            assert b" 200 " in connection.recv(1024)
+            livez = http("GET /livez").replace(b" a", b" localhost")
+            with few.connect(livez, port) as connection:
+                assert b" 200 " in connection.recv(1024)
         assert "Too many open files" not in few.output()
 
 
-async def test_admin_port_takes_no_large_body() -> None:
+def test_admin_port_takes_no_large_body() -> None:
     with listening() as service:
-        reader, writer = await asyncio.open_connection("127.0.0.1", service.ports[1])
-        size = 1024 * 1024
-        writer.write(
-            b"PUT /loglevel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % size
-        )
-        writer.write(b"x" * size)
-        assert b" 413 " in await within(reader.readline())
-        writer.close()
+        large = http("PUT /loglevel", body=b"x" * 2**20).replace(b" a", b" 127.0.0.1")
+        with service.connect(large, service.ports[1]) as connection:
+            assert b" 413 " in connection.recv(1024)
 
 
 async def test_kernel_does_not_hold_back_what_is_small() -> None:
     async with running() as service:
-        client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
-        (websocket,) = service.app.runtime.websockets
+        client = await service.websocket()
+        (websocket,) = service.runtime.websockets
         connection = websocket.ws_connection.stream.socket  # type: ignore[union-attr]
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         client.close()
@@ -371,20 +352,9 @@ def test_process_out_of_descriptors_accepts_again_later() -> None:
         assert len(service.output().splitlines()) == lines
         for connection in connections[:60]:
             connection.close()
-        connections[-1].sendall(REQUEST % b"/")
+        connections[-1].sendall(ROOT)
         assert b" 200 " in connections[-1].recv(1024)
         assert service.stop() == 0
-
-
-async def test_stopping_is_set_when_a_stop_begins() -> None:
-    async with running() as service:
-        await service.slow()
-        assert not service.service.stopping.is_set()
-        service.terminate()
-        await within(service.service.stopping.wait())
-        assert service.app.runtime.in_flight == 1
-        Slow.release.set()
-        await service.stopped()
 
 
 @pytest.mark.parametrize(("delay", "others"), [("0", 0), ("0.1", 0), ("0", 1)])
@@ -395,7 +365,7 @@ async def test_idle_connection_has_a_moment_to_send_and_closes(delay: str, other
             # Holds the drain at the point where it waits for requests.
             await service.slow()
         await service.stops_listening()
-        writer.write(REQUEST % b"/hello/x")
+        writer.write(LATE)
         answer = await within(reader.read())
         assert b"200 OK" in answer
         assert b"\r\nConnection: close\r\n" in answer
@@ -409,17 +379,6 @@ async def test_idle_connection_does_not_hold_the_stop() -> None:
         service.terminate()
         await service.stopped()
         assert await reader.read() == b""
-
-
-async def test_answer_that_is_still_being_read_arrives_whole() -> None:
-    async with running() as service:
-        reader, _ = await service.request(b"/big")
-        await reader.readuntil(b"\r\n\r\n")
-        await service.stops_listening()
-        # Longer than silence is allowed to be.
-        await asyncio.sleep(2 * server.SHORT_GRACE_SECONDS)
-        assert len(await reader.readexactly(Big.SIZE)) == Big.SIZE
-        await service.stopped()
 
 
 async def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixture) -> None:
@@ -454,11 +413,10 @@ async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
             calls.append("stop")
 
         service.service.on_shutdown.append(stop)
-        url = f"ws://127.0.0.1:{service.port}"
-        bad, good = [await websocket_connect(url + path) for path in ("/unclosable", "/ws")]
-        assert service.app.runtime.in_flight == 0
+        bad, good = [await service.websocket(path) for path in ("/unclosable", "/ws")]
+        assert service.runtime.in_flight == 0
         service.terminate()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SECONDS):
             assert await good.read_message() is None
             assert await bad.read_message() is None
         assert (good.close_code, bad.close_code) == (1001, None)
@@ -557,7 +515,7 @@ async def test_body_over_the_limit_is_rejected_before_it_is_sent(
     environ: dict[str, str], size: int
 ) -> None:
     async with running(**environ) as service:
-        reader, _ = await service.request(b"/ HTTP/1.1\r\nContent-Length: %d\r\nA:" % (size + 1))
+        reader, _ = await service.connect(http("GET /", size=size + 1))
         assert b" 413 " in await within(reader.readline())
 
 
@@ -566,9 +524,9 @@ async def test_body_over_the_limit_is_rejected_before_it_is_sent(
     [
         ("IDLE", b"", b""),
         ("RECEIVE", b"GET / HTTP/1.1\r\nHost:", b"408"),
-        ("RECEIVE", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", b"408"),
-        ("STALL", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", b"408"),
-        ("STALL", b"PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", b"408"),
+        ("RECEIVE", http("POST /", body=b"half", size=9), b"408"),
+        ("STALL", http("POST /", body=b"half", size=9), b"408"),
+        ("STALL", http("PUT /upload", size=9), b"408"),
     ],
 )
 async def test_connection_that_says_nothing_more_is_closed(
@@ -581,7 +539,7 @@ async def test_connection_that_says_nothing_more_is_closed(
         reader, writer = await service.idle()
         writer.write(sent)
         assert (await within(reader.read()))[9:12] == answer
-        await until(lambda: not service.app.runtime.in_flight)
+        await until(lambda: not service.runtime.in_flight)
 
 
 async def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,15 +547,15 @@ async def test_connection_is_not_closed_before_its_time(monkeypatch: pytest.Monk
     async with running() as service:
         reader, writer = await service.idle()
         await asyncio.sleep(0.01)  # It is looked at many times meanwhile.
-        writer.write(REQUEST % b"/")
+        writer.write(ROOT)
         assert await answered(reader)
 
 
 async def test_connection_that_is_in_use_is_not_closed_as_idle() -> None:
     async with running(IDLE_TIMEOUT_SECONDS="0.05", STALL_TIMEOUT_SECONDS="0.05") as service:
-        client = await websocket_connect(f"ws://127.0.0.1:{service.port}/ws")
+        client = await service.websocket()
         slow = await service.slow()
-        idle, _ = await service.request(b"/")
+        idle, _ = await service.connect(ROOT)
         # This one is closed, though the others have said nothing for longer.
         assert await within(idle.read())
         Slow.release.set()
@@ -664,10 +622,10 @@ async def clients(trusted: str, address: str, scheme: str) -> list[str]:
     recorder = Recorder()
     async with running(TRUSTED_PROXIES=trusted) as service:
         recorder.record(service.app)
-        head = f"/ HTTP/1.1\r\nX-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nA:"
-        reader, writer = await service.request(head.encode())
+        forwarded = f"X-Forwarded-For: {address}", f"X-Forwarded-Proto: {scheme}"
+        reader, writer = await service.connect(http("GET /", *forwarded))
         await reader.readuntil(b"}")
-        writer.write(REQUEST % b"/")
+        writer.write(ROOT)
         await reader.readuntil(b"}")
     requests = [each.request for each in recorder.ended]
     return [f"{each.protocol} {each.remote_ip}" for each in requests]
@@ -675,14 +633,12 @@ async def clients(trusted: str, address: str, scheme: str) -> list[str]:
 
 async def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
     async with running(TRUSTED_PROXIES="127.0.0.1") as service:
-        reader, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
-        writer.write(b"body")
+        reader, _ = await service.connect(http("GET /", body=b"body"))
         assert await answered(reader)
-        _, writer = await service.request(b"/ HTTP/1.1\r\nContent-Length: 4\r\nA:")
-        writer.write(b"bo")
-        await until(lambda: service.app.runtime.in_flight == 1)
+        _, writer = await service.connect(http("GET /", body=b"bo", size=4))
+        await until(lambda: service.runtime.in_flight == 1)
         writer.close()
-        await until(lambda: service.app.runtime.in_flight == 0)
+        await until(lambda: service.runtime.in_flight == 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -692,23 +648,18 @@ def test_process_ends_with_status_0(number: signal.Signals) -> None:
         assert service.wait() == 0, service.output()
 
 
-def test_stop_says_what_it_waits_for() -> None:
-    with listening() as service, service.get("/slow"):
-        service.process.send_signal(signal.SIGINT)
-        service.wait_for_output("Waiting up to 20 s for 1 request: GET /slow, 0 s old. Ctrl-C")
-        service.process.send_signal(signal.SIGINT)
-        assert service.wait() == 128 + signal.SIGINT
-
-
-def test_stop_says_which_requests_are_the_oldest() -> None:
+def test_stop_says_what_it_waits_for_and_which_requests_are_the_oldest() -> None:
     with listening() as service, contextlib.ExitStack() as stack:
         for path in ("/slow", "/stubborn", "/thread", "/slow"):
             stack.enter_context(service.get(path))
             service.fetch("/")  # once it is answered, the one before has been received
-        service.process.terminate()
+        service.process.send_signal(signal.SIGINT)
         service.wait_for_output("; and 1 more")
         ages = "GET /slow, N s old; GET /stubborn, N s old; GET /thread, N s old; and 1 more"
-        assert f"for 4 requests: {ages}" in re.sub(r"\d+ s old", "N s old", service.output())
+        said = re.sub(r"\d+ s old", "N s old", service.output())
+        assert f"Waiting up to 20 s for 4 requests: {ages}. Ctrl-C" in said
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait() == 128 + signal.SIGINT
 
 
 def test_second_signal_ends_a_process_whose_loop_is_stuck() -> None:
@@ -721,10 +672,15 @@ def test_second_signal_ends_a_process_whose_loop_is_stuck() -> None:
         assert service.wait() == 128 + signal.SIGTERM
 
 
-def test_second_signal_ends_the_process_at_once() -> None:
+def test_drain_accepts_during_its_delay_and_a_second_signal_ends_the_process_at_once() -> None:
     with listening(DRAIN_DELAY_SECONDS="60") as service:
         service.process.terminate()
         service.wait_for_output("Draining")
+        assert service.fetch("/hello/x")
+        with service.get("/readyz") as connection:
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["output"] == "draining"
         assert service.stop() == 128 + signal.SIGTERM
 
 
@@ -752,7 +708,7 @@ async def test_long_poll_that_waits_for_the_stop_ends_at_once() -> None:
     async with running() as service:
         service.app.settings["stopping"] = service.service.stopping
         service.app.add_handlers(".*", [("/poll", Poll)])
-        reader, _ = await service.request(b"/poll")
+        reader, _ = await service.connect(http("GET /poll"))
         await Slow.entered.wait()
         service.terminate()
         await service.stopped()  # within less than DRAIN_TIMEOUT_SECONDS
@@ -767,7 +723,7 @@ def test_signal_before_there_is_anything_to_drain() -> None:
         "settings.load = lambda kind: os.kill(os.getpid(), signal.SIGTERM)\n"
         "process.configure([], ServerSettings)"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=inherited(), timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=inherited(), check=False)
     assert done.returncode == 128 + signal.SIGTERM
 
 
@@ -801,7 +757,7 @@ def test_processes_can_share_a_port_but_not_the_admin_port() -> None:
 
 def answers(host: str, port: int, path: str = "/") -> bool:
     try:
-        with socket.create_connection((host.strip("[]"), port), timeout=5) as connection:
+        with socket.create_connection((host.strip("[]"), port), timeout=SECONDS) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
             return connection.recv(1024).startswith(b"HTTP/1.1 200 ")
     except ConnectionRefusedError:
