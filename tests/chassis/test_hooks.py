@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
@@ -10,26 +11,16 @@ from unittest import mock
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 from tornado_chassis import limits, server
-from tornado_chassis.application import Application
 from tornado_chassis.connections import Server
-from tornado_chassis.exchange import Exchange
 from tornado_chassis.service import Service
-from tornado_chassis.settings import read
-from tornado_chassis.testing import UNWATCHED
 
-from .routes import ROUTES
-from .settings import Settings
-from .testing import ChassisTest, http
+from .routes import make_service
+from .testing import UPGRADE, RecordedTest, http
 
-NEXT = http("GET /hello/next")
-GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
-POST = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+NEXT, GET = http("GET /hello/next"), http("GET %s")
+POST = http("POST %s", body=b"body")
 CUT_OFF = POST.removesuffix(b"dy")
-HANDSHAKE = (
-    b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://b\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    b"Sec-WebSocket-Protocol: chat\r\n\r\n"
-)
+HANDSHAKE = http("GET %s", *UPGRADE, "Origin: http://b", "Sec-WebSocket-Protocol: chat")
 #: A message, a ping, a pong and the end, masked with zeros.
 FRAMES = b"".join(
     bytes((0x80 | opcode, 0x82, 0, 0, 0, 0)) + data
@@ -48,8 +39,7 @@ class Plain(RequestHandler):
     def get(self) -> None:
         self.finish("plain")
 
-    def post(self) -> None:
-        self.finish("posted")
+    post = get
 
 
 class Refusing(RequestHandler):
@@ -75,12 +65,9 @@ class Flushing(RequestHandler):
 
 
 @stream_request_body
-class Upload(RequestHandler):
+class Upload(Plain):
     def data_received(self, chunk: bytes) -> None:
         pass
-
-    def post(self) -> None:
-        self.finish("uploaded")
 
 
 class Socket(WebSocketHandler):
@@ -117,16 +104,7 @@ CASES = [
 ]
 KINDS = {GET: "get", POST: "post", CUT_OFF: "cut", HANDSHAKE: "handshake"}
 #: What the handler may await.
-ASYNCHRONOUS = {
-    "prepare",
-    "get",
-    "post",
-    "data_received",
-    "open",
-    "on_message",
-    "on_ping",
-    "on_pong",
-}
+ASYNCHRONOUS = "prepare get post data_received open on_message on_ping on_pong".split()
 
 
 def failing(base: type[Any], hook: str, error: type[BaseException], *, later: bool) -> type[Any]:
@@ -152,7 +130,7 @@ def cases() -> Iterator[tuple[str, bytes, type[Any]]]:
                     yield path, request, failing(base, hook, error, later=later)
 
 
-class HooksTest(ChassisTest):
+class HooksTest(RecordedTest):
     environ = {"DRAIN_DELAY_SECONDS": "0"}  # noqa: RUF012
 
     def setUp(self) -> None:
@@ -166,65 +144,47 @@ class HooksTest(ChassisTest):
 
     def make_service(self) -> Service:
         own = [(path, handler) for path, _, handler in cases()]
-        settings = read(Settings, UNWATCHED | self.environ)
-        service = Service(settings, [*ROUTES, *own, ("/waiting", Waiting), ("/patient", Patient)])
+        service = make_service(
+            self.settings(), [*own, ("/waiting", Waiting), ("/patient", Patient)]
+        )
         service.app.settings["xsrf_cookies"] = True
         return service
 
-    def get_app(self) -> Application:
-        app = super().get_app()
-        self.started: list[Exchange] = []
-        self.ended: list[Exchange] = []
-        app.runtime._hooks["request_started"].append(self.started.append)
-        app.runtime._hooks["request_ended"].append(self.ended.append)
-        return app
-
-    async def ask(self, path: str, request: bytes) -> str:
-        """Sends the request, then another one on the same connection; what is wrong with it."""
+    async def send(self, path: str, request: bytes) -> int:
+        """Sends the request, then another one on the same connection; how many are answered."""
         reader, writer = await self.connect()
-        is_left = request is CUT_OFF or "on_connection_close" in path
-        try:
-            async with asyncio.timeout(2):
-                if request is HANDSHAKE:
-                    writer.write(request % path.encode() + FRAMES)
-                    if b" 101 " in await reader.readline():
-                        await reader.read()
-                elif is_left:
-                    writer.write(request % path.encode())
-                    await self.until(lambda: self.started)
-                else:
-                    writer.write(request % path.encode() + NEXT)
-                    answers = await reader.readuntil(b'"next"}')
-                    if answers.count(b"HTTP/1.1 ") != 2:
-                        return f"answered {answers!r}"
-        except asyncio.IncompleteReadError:
-            pass  # It was closed instead.
-        except TimeoutError:
-            return "neither answers nor closes"
-        finally:
-            writer.close()
-        return ""
+        answers = b""
+        with suppress(asyncio.IncompleteReadError):  # It was closed instead.
+            if request is HANDSHAKE:
+                writer.write(request % path.encode() + FRAMES)
+                if b" 101 " in await reader.readline():
+                    await reader.read()
+            elif request is CUT_OFF or "on_connection_close" in path:
+                writer.write(request % path.encode())
+                await self.until(lambda: self.recorder.started)
+            else:
+                writer.write(request % path.encode() + NEXT)
+                answers = await reader.readuntil(b'"next"}')
+        writer.close()
+        return answers.count(b"HTTP/1.1 ")
 
     async def fault(self, path: str, request: bytes) -> str:
         """What is wrong after a hook has failed; empty if nothing is."""
-        app = self.app
-        fault = await self.ask(path, request)
-        try:
-            async with asyncio.timeout(2):
-                await self.until(lambda: all(each.route != path for each in app.runtime.exchanges))
-        except TimeoutError:
-            return f"{fault} and stays in flight"
-        if fault:
-            return fault
-        ended = [each for each in self.ended if each.route == path]
-        if ended != [each for each in self.started if each.route == path] or len(ended) != 1:
+        runtime = self.app.runtime
+        if (answered := await self.send(path, request)) not in (0, 2):
+            return f"{answered} of two are answered"
+        await self.until(lambda: all(each.route != path for each in runtime.exchanges))
+        started, ended = (
+            [each for each in notified if each.route == path]
+            for notified in (self.recorder.started, self.recorder.ended)
+        )
+        if ended != started or len(ended) != 1:
             return f"ended {len(ended)} times"
         if not (ended[0].status and ended[0].duration):
             return "has no status or duration"
-        if app.runtime.body_bytes or app.runtime.websocket_bytes or len(app.runtime.websockets):
+        if runtime.body_bytes or runtime.websocket_bytes or len(runtime.websockets):
             return "still holds memory"
-        other = await self.ask("/hello/other")
-        waiting = await self.ask("/waiting")
+        other, waiting = await self.answer_to("/hello/other"), await self.answer_to("/waiting")
         if (other.code, waiting.code) != (200, 503):
             return f"others are answered {other.code} and {waiting.code}"
         return ""
@@ -232,10 +192,12 @@ class HooksTest(ChassisTest):
     def test_request_ends_once_and_others_are_served(self) -> None:
         faults = {}
         for path, request, _ in cases():
-            self.started.clear()
-            self.ended.clear()
-            if fault := self.run_async(partial(self.fault, path, request)):
-                faults[path] = fault
+            self.recorder.clear()
+            try:
+                if fault := self.run_async(partial(self.fault, path, request)):
+                    faults[path] = fault
+            except TimeoutError:
+                faults[path] = "neither answers nor closes, or stays in flight"
         assert faults == {}
         self.run_async(self.stopped)
 

@@ -173,7 +173,7 @@ class TestOverload(AdmissionTest):
 
     async def test_request_too_many_is_a_problem_and_a_probe_is_answered(self) -> None:
         async with self.busy():
-            answer, probe = await self.ask("/hello/x"), await self.ask("/probe")
+            answer, probe = await self.answer_to("/hello/x"), await self.answer_to("/probe")
         assert answer.code == 503
         assert answer.headers["Retry-After"] == "1"
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -242,7 +242,7 @@ class TestArriving(AdmissionTest):
             await self.connect(post(1000, to=f"POST {path}", sent=b""))
         await self.until(lambda: self.app.runtime.in_flight == 2)
         assert self.app.runtime.body_bytes == 0
-        assert (await self.ask("/hello/x")).code == 200
+        assert (await self.answer_to("/hello/x")).code == 200
         assert self.recorder.rejected == []
 
     async def test_body_that_is_complete_takes_a_place(self) -> None:
@@ -414,7 +414,7 @@ class TestUnread(AdmissionTest):
         await self.until(lambda: len(self.recorder.ended) >= 6)
         held = sum(len(each._write_buffer or b"") for each in server._streams)
         assert held <= self.max_unread_bytes
-        assert len((await self.ask("/big")).body) == Big.SIZE
+        assert len((await self.answer_to("/big")).body) == Big.SIZE
         await self.until(lambda: server._unread_bytes <= self.max_unread_bytes)
         assert self.output.getvalue().count("Closing connections whose clients do not read") == 1
 
@@ -423,7 +423,7 @@ class TestOneLargeAnswer(TestUnread):
     max_unread_bytes = 1024
 
     async def test_sum_is_bounded_and_what_is_read_arrives(self) -> None:
-        assert len((await self.ask("/big")).body) == Big.SIZE
+        assert len((await self.answer_to("/big")).body) == Big.SIZE
 
 
 class TestStalled(TestUnread):
@@ -484,9 +484,9 @@ class TestTimeout(AdmissionTest):
         for method, path in cases:
             Slow.release.clear()
             body = "x" if method == "PUT" else None
-            task = asyncio.create_task(self.ask(path, method=method, body=body))
+            task = asyncio.create_task(self.answer_to(path, method=method, body=body))
             # The sweep that would end it has ended this one.
-            assert (await self.ask("/waiting")).code == 503
+            assert (await self.answer_to("/waiting")).code == 503
             Slow.release.set()
             assert (await task).body == b"waited"
 
@@ -495,7 +495,7 @@ class TestTimeout(AdmissionTest):
 
     async def test_websocket_has_no_limit(self) -> None:
         client = await self.websocket()
-        await self.ask("/waiting")
+        await self.answer_to("/waiting")
         await client.write_message("hello")
         answer = await client.read_message()
         client.close()
@@ -506,8 +506,8 @@ class TestOwnTimeout(AdmissionTest):
     environ = {"REQUEST_TIMEOUT_SECONDS": "0"}  # noqa: RUF012
 
     async def test_handler_may_have_less_time(self) -> None:
-        waiting = asyncio.create_task(self.ask("/waiting"))
-        hasty = await self.ask("/hasty")
+        waiting = asyncio.create_task(self.answer_to("/waiting"))
+        hasty = await self.answer_to("/hasty")
         Slow.release.set()
         assert (hasty.code, (await waiting).code) == (503, 200)
 
@@ -627,7 +627,7 @@ class TestWebSocketLimits(AdmissionTest):
     async def held(self, message: str | bytes, compressed: bool) -> int:
         Holding.messages.clear()
         Slow.release.clear()
-        options = {"compression_options": {}} if compressed else {}
+        options: dict[str, Any] = {"compression_options": {}} if compressed else {}
         clients = [await self.websocket("/holding", **options) for _ in range(10)]
         for client in clients:
             await client.write_message(message, binary=isinstance(message, bytes))

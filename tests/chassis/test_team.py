@@ -355,7 +355,7 @@ class TestConnections(TeamTest):
         assert await here.read_message() is None
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
         self.recorder.clear()
-        assert (await self.ask("/broadcast")).code == 500
+        assert (await self.answer_to("/broadcast")).code == 500
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
 
 
@@ -421,7 +421,7 @@ class TestForgery(TeamTest):
 
     async def test_statuses(self) -> None:
         async def post(path: str) -> int:
-            return (await self.ask(path, method="POST", body="")).code
+            return (await self.answer_to(path, method="POST", body="")).code
 
         assert [await post(path) for path in ("/nowhere", "/unmade", "/hello/x")] == [404, 500, 403]
         async with self.busy():

@@ -170,7 +170,7 @@ class ChassisTest(ServiceTest):
         """A connection of one's own on which this is sent: see `Connections`."""
         return await self._own.connect(sent)
 
-    async def ask(self, path: str, **options: Any) -> HTTPResponse:
+    async def answer_to(self, path: str, **options: Any) -> HTTPResponse:
         return await self.http_client.fetch(self.get_url(path), raise_error=False, **options)
 
     async def websocket(self, path: str = "/ws", **options: Any) -> WebSocketClientConnection:
