@@ -3,23 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from unittest import mock
 
 from tornado_chassis import background
-from tornado_chassis.application import Application
 from tornado_chassis.exchange import correlation
 from tornado_chassis.server import finish, start
 
-from .testing import ChassisTest, Recorder
+from .testing import SECONDS, RecordedTest
 
 
-class TestBackground(ChassisTest):
-    def get_app(self) -> Application:
-        app = super().get_app()
-        self.recorder = Recorder()
-        self.recorder.record(app)
-        return app
-
+class TestBackground(RecordedTest):
     def work(self, function: Callable[[], Awaitable[object]], **options: bool) -> None:
         self.service.background("work", function, **options)
 
@@ -27,7 +21,7 @@ class TestBackground(ChassisTest):
         """The only work, once it has ended."""
         (work,) = self.app.runtime.background.works
         assert work.task
-        await asyncio.wait_for(work.task, 5)
+        await asyncio.wait({work.task}, timeout=SECONDS)
         return work
 
     async def delays(self, work: Callable[[], Awaitable[object]]) -> list[float]:
@@ -57,16 +51,7 @@ class TestBackground(ChassisTest):
         await self.until(lambda: states)
         assert states == ["ready"]
 
-    async def test_what_is_added_later_starts_at_once(self) -> None:
-        done = asyncio.Event()
-
-        async def work() -> None:
-            done.set()
-
-        self.work(work)
-        await done.wait()
-
-    async def test_what_a_handler_starts_is_no_part_of_its_request(self) -> None:
+    async def test_what_a_handler_starts_begins_at_once_and_is_no_part_of_its_request(self) -> None:
         seen: list[dict[str, str]] = []
 
         async def work() -> None:
@@ -78,26 +63,23 @@ class TestBackground(ChassisTest):
         await self.until(lambda: seen)
         assert seen == [{}]
 
-    def test_exception_is_logged_and_reported(self) -> None:
-        self.fails_with(ValueError("no queue"))
+    def test_exception_or_cancellation_of_what_it_waits_for_is_logged_and_reported(self) -> None:
+        for error in (ValueError("no queue"), asyncio.CancelledError("no queue")):
+            self.recorder.clear()
+            self.app.runtime.background.works.clear()
+            with self.assertLogs(background.__name__, logging.ERROR) as logs:
+                self.run_async(partial(self.fail_with, error))
+            assert self.recorder.background == [("work", "no queue")]
+            assert "Background work work failed" in logs.output[0]
+            assert f"{type(error).__name__}: no queue" in logs.output[0]
 
-    def test_cancellation_of_what_it_waits_for_is_an_exception(self) -> None:
-        self.fails_with(asyncio.CancelledError("no queue"))
-
-    def fails_with(self, error: BaseException) -> None:
+    async def fail_with(self, error: BaseException) -> None:
         async def work() -> None:
             raise error
 
-        async def run() -> None:
-            self.work(work)
-            added = await self.ended()
-            assert (added.state, added.failures) == ("failed", 1)
-
-        with self.assertLogs(background.__name__, logging.ERROR) as logs:
-            self.run_async(run)
-        assert self.recorder.background == [("work", "no queue")]
-        assert "Background work work failed" in logs.output[0]
-        assert f"{type(error).__name__}: no queue" in logs.output[0]
+        self.work(work)
+        added = await self.ended()
+        assert (added.state, added.failures) == ("failed", 1)
 
     async def test_starts_again_where_asked_with_growing_delays(self) -> None:
         attempts = []

@@ -29,15 +29,12 @@ class Seen(Feature):
 
 
 class Outward(RequestHandler):
-    """Calls another service."""
-
     async def get(self, path: str) -> None:
-        url = f"http://{self.request.host}/{path}"
         client = AsyncHTTPClient()
         assert isinstance(client, SimpleAsyncHTTPClient)
         # A second call waits for its turn, and is begun by what ends the first.
         client.max_clients = 1
-        await client.fetch(url)
+        await client.fetch(f"http://{self.request.host}/{path}")
 
 
 class TestClient(ChassisTest):
@@ -65,32 +62,27 @@ class TestClient(ChassisTest):
         *described, _ = self.call("/hello/a?secret")
         assert described == ["GET", "127.0.0.1", self.get_http_port(), "http", 200, ""]
 
-    def test_errors(self) -> None:
-        for path, status in (("/status/503", 503), ("/nowhere", 404), ("/status/400", 400)):
-            call = self.call(path)
-            assert (call.status, call.error_type) == (status, str(status))
+    def test_status_and_error(self) -> None:
+        made_up = {"method": "BREW", "allow_nonstandard_methods": True}
+        for url, options, method, status, error_type in (
+            ("/status/503", {}, "GET", 503, "503"),
+            ("/nowhere", {}, "GET", 404, "404"),
+            ("/status/400", {}, "GET", 400, "400"),
+            ("/slow", {"request_timeout": 0.05}, "GET", 0, "HTTPTimeoutError"),
+            ("/old", {}, "GET", 200, ""),  # a redirect is one call
+            ("/", made_up, "_OTHER", 405, "405"),
+            ("http://[", {}, "GET", 0, "ValueError"),
+            ("gopher://a/", {}, "GET", 0, "ValueError"),
+        ):
+            call = self.call(url, **options)
+            assert (call.method, call.status, call.error_type) == (method, status, error_type), url
+            assert call.scheme != "gopher"
 
     def test_refused_connection(self) -> None:
         with reserved_port() as port:
             call = self.call(f"http://127.0.0.1:{port}/")
         assert (call.status, call.error_type) == (0, "ConnectionRefusedError")
         assert call.server_port == port
-
-    def test_timeout(self) -> None:
-        call = self.call("/slow", request_timeout=0.05)
-        assert (call.status, call.error_type) == (0, "HTTPTimeoutError")
-
-    def test_redirect_is_one_call(self) -> None:
-        assert self.call("/old").status == 200
-
-    def test_what_is_no_url(self) -> None:
-        for url in ("http://[", "gopher://a/"):
-            call = self.call(url)
-            assert (call.scheme != "gopher", call.status) == (True, 0)
-
-    def test_made_up_method(self) -> None:
-        call = self.call("/", method="BREW", allow_nonstandard_methods=True)
-        assert call.method == "_OTHER"
 
     async def test_it_is_known_whose_call_it_was(self) -> None:
         async def ask(name: str) -> None:
@@ -111,10 +103,8 @@ class TestClient(ChassisTest):
 
 
 class TeamsClient(SimpleAsyncHTTPClient):
-    """Sends in a way of its own, as the client of libcurl does."""
-
     def fetch_impl(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
-        super().fetch_impl(request, callback)
+        super().fetch_impl(request, callback)  # in a way of its own, as the client of libcurl does
 
 
 OPTIONS: dict[str, Any] = {"max_clients": 50, "defaults": {"user_agent": "shop"}}
@@ -122,9 +112,8 @@ OPTIONS: dict[str, Any] = {"max_clients": 50, "defaults": {"user_agent": "shop"}
 
 class Sent(RequestHandler):
     def get(self) -> None:
-        self.finish(
-            {name: self.request.headers.get(name) for name in ("User-Agent", "Traceparent")}
-        )
+        headers = self.request.headers
+        self.finish({name: headers.get(name) for name in ("User-Agent", "Traceparent")})
 
 
 class TestClientsOfTheTeam(ChassisTest):

@@ -128,6 +128,9 @@ class Upstream(JsonHandler):
 class TestHandlers(ChassisTest):
     features = "probes"
 
+    def get_httpserver_options(self) -> dict[str, Any]:
+        return {"max_body_size": 100_000}
+
     def make_service(self) -> Service:
         routes: list[Any] = [
             (r"/orders", Orders),
@@ -174,7 +177,7 @@ class TestHandlers(ChassisTest):
         assert json.loads(response.body) == [{"a/b~c d": 1, "size": 3}]
 
     def test_body_that_is_no_json_is_a_400(self) -> None:
-        for body in (b"{", b"", b"\xff", b'"\xff"', b"[" * 500, b"[1, 2", b'{"a": NaN}', b"1 2"):
+        for body in (b"{", b"", b"\xff", b'"\xff"', b"[" * 99_999, b"[1, 2", b'{"a": NaN}', b"1 2"):
             for path in ("/orders", "/raw"):
                 problem = self.problem(self.send(path, body), 400)
                 assert problem["title"] == "The body is not valid JSON"
@@ -266,6 +269,9 @@ class TestHandlers(ChassisTest):
             for method in ("PATCH", "PROPFIND"):
                 response = self.fetch(path, method=method, body="", allow_nonstandard_methods=True)
                 assert (response.code, response.headers["Allow"]) == (405, allowed), path
+            if path == "/orders":
+                assert self.problem(response, 405)["title"] == "Method Not Allowed"
+        self.problem(self.fetch("/nowhere"), 404)
 
     def test_http_error_that_was_raised_on_purpose_is_no_unhandled_exception(self) -> None:
         with self.assertLogs(hooks.__name__, "ERROR") as logs:

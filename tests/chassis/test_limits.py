@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -339,6 +340,10 @@ class TestLargeBodies(AdmissionTest):
 class TestUnreadable(AdmissionTest):
     """What is rejected before it is parsed; the client can read why, even while it sends."""
 
+    def get_httpserver_options(self) -> dict[str, Any]:
+        sizes = {"max_body_size": 256 * 1024, "max_header_size": 32 * 1024}
+        return {**sizes, "idle_connection_timeout": 0.2, "body_timeout": 0.2}
+
     def rejection(self, request: bytes) -> int:
         answer = self.raw(request)
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -349,26 +354,45 @@ class TestUnreadable(AdmissionTest):
         assert self.app.runtime.in_flight == 0
         return status
 
-    def test_what_cannot_be_read_is_rejected_with_a_reason_that_can(self) -> None:
+    def test_what_cannot_be_read_is_rejected_counted_and_logged_without_the_request(self) -> None:
         fields = "Host: a", "Connection: close", *["a: b"] * 98
         head = "\r\n".join(("GET / HTTP/1.1", *fields, "")).encode()
         assert b" 200 " in self.raw(head + b"\r\n")
-        large, root = b"x" * 4 * MIB, "POST /"
+        large, root, counts = b"x" * 4 * MIB, "POST /", Counter[str]()
         for status, reason, request in (
             # The last one could not be parsed.
             (431, "too_large", head + b"\0\r\n\r\n" + b"x" * 99_999),
             # Counted before all have arrived.
             (431, "too_large", b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 4000),
-            (431, "too_large", b"GET / HTTP/1.1\r\nA: " + b"x" * 200_000),
+            (431, "too_large", b"GET / HTTP/1.1\r\nsecret: " + b"x" * 200_000),
             (413, "too_large", http(root, body=large)),
             (413, "too_large", http(root, CHUNKED) + b"%x\r\n" % len(large) + large),
-            (413, "too_large", http(root, size=999_999)),
+            (413, "too_large", http(root, CHUNKED) + (b"200\r\n" + b"x" * 512 + b"\r\n") * 999),
+            (413, "too_large", http(root, body=b"secret", size=999_999)),
             (400, "malformed", b"GET / HTTP/1.1\r\n\r\n" + b"x" * 999_999),
             (400, "malformed", b"GET\x00/ HTTP/1.1\r\n\r\n"),
+            (400, "malformed", b"GET /secret HTTP/1.1\r\n\r\n"),
+            (400, "malformed", b"GET / HTTP/1.1\r\nsecret\r\n\r\n"),
+            (400, "malformed", b"secret\r\n\r\n"),
+            (400, "malformed", http(root, "Content-Length: secret")),
+            (400, "malformed", http(root, "Transfer-Encoding: secret")),
+            (400, "malformed", http(root, CHUNKED) + b"secret\r\n"),
+            (408, "timeout", http(root, body=b"secret", size=9)),
+            (408, "timeout", b"GET /secret HTTP/1.1\r\nHost: a\r\n"),
         ):
             self.recorder.clear()
-            assert self.rejection(request) == status
+            assert self.rejection(request) == status, request[:99]
             assert (self.recorder.rejected, self.recorder.started) == ([reason], [])
+            counts[reason] += 1
+            logged = [line for line in self.lines() if "Rejected a request: " in line]
+            assert len(logged) <= counts.total()
+            assert "secret" not in self.output.getvalue()
+            totals = {
+                labels["reason"]: total
+                for name, _, total, labels in self.app.runtime.totals()
+                if name == "http_server_refused_requests"
+            }
+            assert totals == {"overload": 0, "timeout": 0, "malformed": 0, **counts}
         assert self.fetch("/").code == 200
 
     def test_number_of_arguments_fields_and_parts_is_limited(self) -> None:
@@ -380,9 +404,6 @@ class TestUnreadable(AdmissionTest):
         ):
             answer = self.fetch("/form", method="POST", body=body, headers={"Content-Type": kind})
             assert answer.code == 400
-
-    def get_httpserver_options(self) -> dict[str, Any]:
-        return {"max_body_size": 256 * 1024, "max_header_size": 32 * 1024}
 
     def test_early_answer_of_an_upload_can_be_read(self) -> None:
         assert self.raw(post(256_000, to="PUT /early")).startswith(b"HTTP/1.1 403 ")

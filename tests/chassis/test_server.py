@@ -49,7 +49,9 @@ class Service(Connections):
         self.reserved = contextlib.ExitStack()
         super().__init__(self.reserved.enter_context(reserved_port()))
         address = {"PORT": str(self.port), "REUSE_PORT": "true", "ADMIN_PORT": "0"}
-        settings = read(Settings, {**UNWATCHED, **address, "DRAIN_DELAY_SECONDS": "0", **environ})
+        # What waits for as long as it may fails the test.
+        drain = {"DRAIN_DELAY_SECONDS": "0", "DRAIN_TIMEOUT_SECONDS": "600"}
+        settings = read(Settings, {**UNWATCHED, **address, **drain, **environ})
         self.service = make_service(settings)
         self.app, self.runtime = self.service.app, self.service.app.runtime
         self.task = asyncio.create_task(serve(self.service))
@@ -118,12 +120,6 @@ async def waits(reader: asyncio.StreamReader) -> bool:
         await asyncio.wait_for(reader.readline(), 0.1)
         return False
     return True
-
-
-def has_ipv6() -> bool:
-    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
-        return True
-    return False
 
 
 @pytest.fixture(autouse=True)
@@ -275,7 +271,7 @@ async def test_connection_in_use_makes_room_once_that_ends(
         assert await answered(late)
 
 
-async def test_admin_port_answers_while_the_main_port_is_full() -> None:
+async def test_admin_port_takes_no_large_body_and_answers_while_the_main_port_is_full() -> None:
     with listening(FEATURES="probes prometheus", MAX_CONNECTIONS="2") as service:
 
         async def fetch(path: str) -> tuple[int, str]:
@@ -284,6 +280,9 @@ async def test_admin_port_answers_while_the_main_port_is_full() -> None:
             return answer.code, answer.body.decode()
 
         assert (await fetch("/readyz"))[0] == 200
+        large = http("PUT /livez", body=b"x" * 2**20).replace(b" a", b" 127.0.0.1")
+        with service.connect(large, service.ports[1]) as connection:
+            assert b" 413 " in connection.recv(1024)
         url = f"ws://127.0.0.1:{service.port}/ws"
         clients = [await websocket_connect(url) for _ in range(2)]
         assert await fetch("/livez") == (200, '{"status": "pass"}')
@@ -320,13 +319,6 @@ def test_connections_of_one_port_leave_room_on_the_other() -> None:
         assert "Too many open files" not in few.output()
 
 
-def test_admin_port_takes_no_large_body() -> None:
-    with listening() as service:
-        large = http("PUT /loglevel", body=b"x" * 2**20).replace(b" a", b" 127.0.0.1")
-        with service.connect(large, service.ports[1]) as connection:
-            assert b" 413 " in connection.recv(1024)
-
-
 async def test_kernel_does_not_hold_back_what_is_small() -> None:
     async with running() as service:
         client = await service.websocket()
@@ -361,8 +353,7 @@ def test_process_out_of_descriptors_accepts_again_later() -> None:
 async def test_idle_connection_has_a_moment_to_send_and_closes(delay: str, others: int) -> None:
     async with running(DRAIN_DELAY_SECONDS=delay) as service:
         reader, writer = await service.idle()
-        if others:
-            # Holds the drain at the point where it waits for requests.
+        if others:  # which hold the drain at the point where it waits for requests
             await service.slow()
         await service.stops_listening()
         writer.write(LATE)
@@ -441,6 +432,14 @@ async def test_websocket_that_opens_during_the_stop_is_closed_too() -> None:
         await service.stopped()
 
 
+hanging = asyncio.Event()
+
+
+async def hang() -> None:
+    hanging.set()
+    await asyncio.sleep(3600)
+
+
 async def test_callbacks_run_in_order_and_in_reverse(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,9 +451,6 @@ async def test_callbacks_run_in_order_and_in_reverse(
             calls.append(name)
 
         return callback
-
-    async def hang() -> None:
-        await asyncio.sleep(3600)
 
     async def fail() -> None:
         raise ValueError("fails")
@@ -475,9 +471,8 @@ async def test_callbacks_run_in_order_and_in_reverse(
     assert calls == ["start first", "start second", "not async", "stop first"]
     output = "\n".join(caplog.messages)
     assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", output)
-    assert re.search(r"\bfail\b.* failed while stopping", output)
-    assert re.search(r"\bcancel\b.* failed while stopping", output)
-    assert re.search(r"\bnot_async\b.* failed while stopping", output)
+    for name in ("fail", "cancel", "not_async"):
+        assert re.search(rf"\b{name}\b.* failed while stopping", output)
 
 
 @pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
@@ -487,7 +482,7 @@ async def test_failure_to_start_ends_the_service(
     async def fail() -> None:
         raise kind("no database")
 
-    service = Service(DRAIN_DELAY_SECONDS="60")
+    service = Service(DRAIN_DELAY_SECONDS="600")
     service.service.on_startup.append(fail)
     with pytest.raises(kind, match="no database"):
         await service.stopped()
@@ -495,15 +490,10 @@ async def test_failure_to_start_ends_the_service(
 
 
 async def test_signal_during_the_start_stops() -> None:
-    starting = asyncio.Event()
-
-    async def hang() -> None:
-        starting.set()
-        await asyncio.sleep(3600)
-
-    service = Service(DRAIN_DELAY_SECONDS="60")
+    hanging.clear()
+    service = Service(DRAIN_DELAY_SECONDS="600")
     service.service.on_startup.append(hang)
-    await starting.wait()
+    await until(hanging.is_set)
     service.terminate()
     await service.stopped()
 
@@ -565,70 +555,54 @@ async def test_connection_that_is_in_use_is_not_closed_as_idle() -> None:
         client.close()
 
 
+BOTH = "127.0.0.1,10.0.0.0/8"
+
+
 @pytest.mark.parametrize(
-    ("trusted", "forwarded", "client"),
+    ("trusted", "forwarded", "scheme", "client"),
     [
-        ("", "192.0.2.7", "http 127.0.0.1"),
-        ("127.0.0.1", "192.0.2.7", "https 192.0.2.7"),
+        ("", "192.0.2.7", "https", "http 127.0.0.1"),
+        ("127.0.0.1", "192.0.2.7", "https", "https 192.0.2.7"),
         # What is to the left of the client's address, the client has made up.
-        ("127.0.0.0/8", "203.0.113.9, 192.0.2.7", "https 192.0.2.7"),
-        ("127.0.0.1,10.0.0.0/8", "192.0.2.7,10.1.1.1 , 10.2.2.2", "https 192.0.2.7"),
-        ("127.0.0.1,10.0.0.0/8", "192.0.2.7\r\nX-Forwarded-For: 10.1.1.1", "https 192.0.2.7"),
-        ("127.0.0.1,10.0.0.0/8", "nobody, 10.1.1.1", "https 10.1.1.1"),
-        ("127.0.0.1", "", "https 127.0.0.1"),
+        ("127.0.0.0/8", "203.0.113.9, 192.0.2.7", "https", "https 192.0.2.7"),
+        (BOTH, "192.0.2.7,10.1.1.1 , 10.2.2.2", "https", "https 192.0.2.7"),
+        (BOTH, "192.0.2.7\r\nX-Forwarded-For: 10.1.1.1", "https", "https 192.0.2.7"),
+        (BOTH, "nobody, 10.1.1.1", "https", "https 10.1.1.1"),
         # Azure adds the port.
-        ("127.0.0.1,10.0.0.0/8", "192.0.2.7:4711, 10.1.1.1:80", "https 192.0.2.7"),
-        ("127.0.0.1,::1", "[2001:db8::7]:4711, [::1]", "https 2001:db8::7"),
-        ("127.0.0.1,::1", "2001:db8::7, ::1", "https 2001:db8::7"),
-        # None of these is an address.
+        (BOTH, "192.0.2.7:4711, 10.1.1.1:80", "https", "https 192.0.2.7"),
+        ("127.0.0.1,::1", "[2001:db8::7]:4711, [::1]", "https", "https 2001:db8::7"),
+        ("127.0.0.1,::1", "2001:db8::7, ::1", "https", "https 2001:db8::7"),
         *(
-            ("127.0.0.1", f"192.0.2.7, {forged}", "https 127.0.0.1")
-            for forged in (
-                f"fe80::1%{'x' * 20_000}",
-                "fe80::1%eth0",
-                f"[fe80::1%{'x' * 20_000}]:80",
-                "192.0.2.9:http",
-                "192.0.2.9:123456",
-                "2001:db8::7:47111",
-                "[192.0.2.9]:80",
-                "[::1]80",
-                "[::1",
-                "[]:80",
-                ":80",
-            )
+            ("127.0.0.1", f"192.0.2.7, {no_address}", "https", "https 127.0.0.1")
+            for no_address in (
+                "fe80::1%eth0 192.0.2.9:http 192.0.2.9:123456 2001:db8::7:47111 [192.0.2.9]:80 "
+                f"[::1]80 [::1 []:80 :80 fe80::1%{'x' * 20_000} [fe80::1%{'x' * 20_000}]:80"
+            ).split()
         ),
         # The peer is none of these.
-        ("10.0.0.0/8,::1", "10.0.0.1", "http 127.0.0.1"),
+        ("10.0.0.0/8,::1", "10.0.0.1", "https", "http 127.0.0.1"),
+        # The scheme is the one that the nearest proxy received.
+        ("127.0.0.1", "", "https", "https 127.0.0.1"),
+        ("127.0.0.1", "", "https, http", "http 127.0.0.1"),
+        ("127.0.0.1", "", "http,https", "https 127.0.0.1"),
+        ("127.0.0.1", "", "gopher", "http 127.0.0.1"),
     ],
 )
 async def test_forwarded_headers_are_believed_only_of_a_trusted_proxy(
-    trusted: str, forwarded: str, client: str
+    trusted: str, forwarded: str, scheme: str, client: str
 ) -> None:
-    # On the same connection, the second request is of another client.
-    assert await clients(trusted, forwarded, "https") == [client, "http 127.0.0.1"]
-
-
-@pytest.mark.parametrize(
-    ("forwarded", "scheme"), [("https, http", "http"), ("http,https", "https"), ("gopher", "http")]
-)
-async def test_scheme_is_the_one_that_the_nearest_proxy_received(
-    forwarded: str, scheme: str
-) -> None:
-    assert (await clients("127.0.0.1", "", forwarded))[0] == f"{scheme} 127.0.0.1"
-
-
-async def clients(trusted: str, address: str, scheme: str) -> list[str]:
-    """Whose requests these are: one with such headers, and one without."""
     recorder = Recorder()
     async with running(TRUSTED_PROXIES=trusted) as service:
         recorder.record(service.app)
-        forwarded = f"X-Forwarded-For: {address}", f"X-Forwarded-Proto: {scheme}"
-        reader, writer = await service.connect(http("GET /", *forwarded))
+        headers = f"X-Forwarded-For: {forwarded}", f"X-Forwarded-Proto: {scheme}"
+        reader, writer = await service.connect(http("GET /", *headers))
         await reader.readuntil(b"}")
         writer.write(ROOT)
         await reader.readuntil(b"}")
     requests = [each.request for each in recorder.ended]
-    return [f"{each.protocol} {each.remote_ip}" for each in requests]
+    # On the same connection, the second request is of another client.
+    found = [f"{each.protocol} {each.remote_ip}" for each in requests]
+    assert found == [client, "http 127.0.0.1"]
 
 
 async def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
@@ -641,10 +615,9 @@ async def test_body_and_departure_of_a_client_behind_a_trusted_proxy() -> None:
         await until(lambda: service.runtime.in_flight == 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_process_ends_with_status_0(number: signal.Signals) -> None:
+def test_process_ends_with_status_0_after_an_interrupt_too() -> None:
     with listening() as service:
-        service.process.send_signal(number)
+        service.process.send_signal(signal.SIGINT)
         assert service.wait() == 0, service.output()
 
 
@@ -711,7 +684,7 @@ async def test_long_poll_that_waits_for_the_stop_ends_at_once() -> None:
         reader, _ = await service.connect(http("GET /poll"))
         await Slow.entered.wait()
         service.terminate()
-        await service.stopped()  # within less than DRAIN_TIMEOUT_SECONDS
+        await service.stopped()
         assert (await reader.read()).endswith(b"bye")
 
 
@@ -755,13 +728,19 @@ def test_processes_can_share_a_port_but_not_the_admin_port() -> None:
             assert second.fetch("/hello/x") == b'{"hello":"x"}'
 
 
-def answers(host: str, port: int, path: str = "/") -> bool:
+def answers(host: str, port: int, path: str) -> bool:
     try:
         with socket.create_connection((host.strip("[]"), port), timeout=SECONDS) as connection:
-            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            connection.sendall(http(f"GET {path}").replace(b" a", f" {host}".encode()))
             return connection.recv(1024).startswith(b"HTTP/1.1 200 ")
     except ConnectionRefusedError:
         return False
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="IPv6 is turned off on this machine")
@@ -778,10 +757,9 @@ def answers(host: str, port: int, path: str = "/") -> bool:
 )
 def test_every_address_that_is_asked_for_is_served(host: str, ipv4: bool, ipv6: bool) -> None:
     with listening(HOST=host, ADMIN_HOST=host) as service:
-        main, admin = service.ports[0], service.ports[-1]
-        assert (answers("127.0.0.1", main), answers("::1", main)) == (ipv4, ipv6)
-        of_admin = [answers(each, admin, "/metrics") for each in ("127.0.0.1", "[::1]")]
-        assert of_admin == [ipv4, ipv6]
+        for port, path in ((service.ports[0], "/"), (service.ports[-1], "/metrics")):
+            answered = [answers(each, port, path) for each in ("127.0.0.1", "[::1]")]
+            assert answered == [ipv4, ipv6]
 
 
 async def test_client_of_every_address_has_its_own() -> None:

@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 from tornado.web import RequestHandler, UIModule
-from tornado.websocket import WebSocketHandler, websocket_connect
+from tornado.websocket import websocket_connect
 from tornado_chassis.handlers import JsonHandler
 from tornado_chassis.service import Service
-from tornado_chassis.settings import read
-from tornado_chassis.testing import UNWATCHED, ServiceTest
+from tornado_chassis.testing import ServiceTest
 
+from .routes import Echo
 from .settings import Settings
 
 
@@ -28,8 +28,8 @@ class Pooled(JsonHandler):
     def initialize(self, pool: Pool) -> None:
         self.pool = pool
 
-    def post(self) -> None:
-        self.finish({"open": self.pool.is_open, "body": self.read_json()})
+    def get(self) -> None:
+        self.finish({"open": self.pool.is_open})
 
 
 class Long(RequestHandler):
@@ -40,34 +40,14 @@ class Long(RequestHandler):
 class TestService(ServiceTest):
     def make_service(self) -> Service:
         self.pool = Pool()
-        settings = read(Settings, UNWATCHED | self.environ)
-        service = Service(settings, [(r"/pooled", Pooled, {"pool": self.pool})])
+        service = Service(self.read(Settings), [(r"/pooled", Pooled, {"pool": self.pool})])
         service.on_startup.append(self.pool.open)
         service.on_shutdown.append(self.pool.close)
         self.addCleanup(lambda: self.assertFalse(self.pool.is_open))
         return service
 
     def test_startup_has_run_and_shutdown_will(self) -> None:
-        answer = self.fetch("/pooled", method="POST", body='{"a": [1]}')
-        assert json.loads(answer.body) == {"open": True, "body": {"a": [1]}}
-
-    def test_body_that_is_not_json_is_a_problem_of_the_client(self) -> None:
-        for body in ("{", "", "\udcff".encode("utf-8", "surrogateescape"), "[" * 99_999):
-            answer = self.fetch("/pooled", method="POST", body=body)
-            assert answer.code == 400
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            assert json.loads(answer.body)["title"] == "The body is not valid JSON"
-
-    def test_unknown_path_is_a_problem(self) -> None:
-        answer = self.fetch("/nowhere")
-        assert answer.code == 404
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert answer.headers["X-Request-ID"].encode() in answer.body
-
-    def test_wrong_method_is_a_problem(self) -> None:
-        answer = self.fetch("/pooled", method="DELETE")
-        assert answer.code == 405
-        assert json.loads(answer.body)["title"] == "Method Not Allowed"
+        assert json.loads(self.fetch("/pooled").body) == {"open": True}
 
 
 class Greeting(UIModule):
@@ -78,11 +58,6 @@ class Greeting(UIModule):
 class Page(RequestHandler):
     def get(self) -> None:
         self.finish(self.ui["modules"].Greeting() * 100)
-
-
-class Echo(WebSocketHandler):
-    def on_message(self, message: str | bytes) -> None:
-        self.write_message(message)
 
 
 class Nowhere(RequestHandler):
@@ -97,7 +72,7 @@ class TestSettingsOfTornado(ServiceTest):
         self.addCleanup(directory.cleanup)
         Path(directory.name, "robots.txt").write_text("nobody")
         return Service(
-            read(Settings, UNWATCHED | self.environ),
+            self.read(Settings),
             [(r"/page", Page), (r"/echo", Echo)],
             compress_response=True,
             static_path=directory.name,
@@ -122,10 +97,9 @@ class TestSettingsOfTornado(ServiceTest):
     def test_limit_of_messages_is_the_service_s_own(self) -> None:
         async def talk() -> int | None:
             client = await websocket_connect(self.get_url("/echo").replace("http", "ws", 1))
-            await client.write_message("x" * 10)
-            assert await client.read_message() == "x" * 10
-            await client.write_message("x" * 11)
-            assert await client.read_message() is None
+            for size, answer in ((10, "x" * 10), (11, None)):
+                await client.write_message("x" * size)
+                assert await client.read_message() == answer
             return client.close_code
 
         assert self.run_async(talk) == 1009

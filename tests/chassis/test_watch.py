@@ -19,12 +19,12 @@ from tornado_chassis.feature import Incident
 from tornado_chassis.watch import Watch, is_own
 
 from . import routes
-from .testing import ChassisTest, Process, Recorder, listening
+from .testing import Process, RecordedTest, listening
 
 LIMIT = 0.05
 
 
-def frame_of(module: str, file: str = "a.py") -> FrameType:
+def frame_of(module: str, file: str) -> FrameType:
     """The frame of a function in a module of this name."""
     namespace: dict[str, Any] = {"__name__": module}
     exec(compile("import sys\ndef here(): return sys._getframe()", file, "exec"), namespace)
@@ -32,11 +32,9 @@ def frame_of(module: str, file: str = "a.py") -> FrameType:
     return frame
 
 
-class WatchTest(ChassisTest):
+class WatchTest(RecordedTest):
     def get_app(self) -> Application:
         app = super().get_app()
-        self.recorder = Recorder()
-        self.recorder.record(app)
         (self.watch,) = [each for each in app.runtime.features if isinstance(each, Watch)]
         return app
 
@@ -66,29 +64,27 @@ class TestWatch(WatchTest):
         assert "in get\n    block(seconds)" in incident.stack
         assert incident.stack.endswith("in block\n    time.sleep(seconds)\n")
 
-    def test_computation(self) -> None:
-        incident = self.incident("/blocking/compute/400")
-        assert incident.function == "compute"
-        assert incident.route == "/blocking/{1}/{2}"
-
-    def test_task_that_a_handler_started(self) -> None:
-        assert self.incident("/blocking/task/400").function == "block"
+    def test_function_of_a_computation_and_of_a_task(self) -> None:
+        for how, function in (("compute", "compute"), ("task", "block")):
+            self.recorder.clear()
+            assert self.incident(f"/blocking/{how}/400").function == function
 
     def test_service_s_own_code_is_named_rather_than_what_it_calls(self) -> None:
         self.watch._package = "tornado.web"
         assert self.incident("/blocking/call/400").function == "_execute"
 
     def test_own_code_is_what_is_imported_from_its_package(self) -> None:
-        names = "tests.chassis", "tests.chassis.routes", "tests.chassis_too", watch.__name__, "json"
-        own = [name for name in names if is_own(frame_of(name), "tests.chassis")]
-        assert own == ["tests.chassis", "tests.chassis.routes"]
-
-    def test_library_in_a_directory_called_as_the_service_is_not_its_own_code(self) -> None:
-        library = frame_of("library", "/orders/.venv/lib/python3/site-packages/library.py")
-        assert not is_own(library, "orders")
-        assert is_own(frame_of("orders.app", "/elsewhere/app.py"), "orders")
-        # It is on every stack, and blocks nothing itself.
-        assert not is_own(frame_of("orders.__main__", "/elsewhere/__main__.py"), "orders")
+        library = "/orders/.venv/lib/python3/site-packages/library.py"
+        for module, file, own in (
+            ("orders", "a.py", True),
+            ("orders.app", "/elsewhere/app.py", True),
+            ("orders_too", "a.py", False),
+            ("library", library, False),
+            (watch.__name__, "a.py", False),
+            # It is on every stack, and blocks nothing itself.
+            ("orders.__main__", "/elsewhere/__main__.py", False),
+        ):
+            assert is_own(frame_of(module, file), "orders") is own, module
 
     def test_what_no_request_runs(self) -> None:
         async def blocking() -> None:
