@@ -290,7 +290,6 @@ class TestApplication(RecordedTest):
         assert await socket.read_message() == "hello"
         await socket.write_message("boom")
         assert await socket.read_message() is None
-        socket.close()
         assert (self.one().route, self.one().status) == ("/ws", 101)
         assert [str(error) for error in self.recorder.failed] == ["boom in a message"]
 

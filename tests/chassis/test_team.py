@@ -257,7 +257,6 @@ class TestNames(TeamTest):
         client = await self.websocket("/socket")
         await client.write_message("hello")
         answer = await client.read_message()
-        client.close()
         assert answer == "minemine"
 
     def test_nothing_is_kept_for_each_class(self) -> None:

@@ -133,8 +133,11 @@ class ChassisTest(ServiceTest):
     def setUp(self) -> None:
         super().setUp()
         self._own = Connections(self.get_http_port())
+        self._clients: list[WebSocketClientConnection] = []
 
     def tearDown(self) -> None:
+        for client in self._clients:
+            client.close()
         self.run_async(self._own.disconnect)
         super().tearDown()
 
@@ -174,7 +177,10 @@ class ChassisTest(ServiceTest):
         return await self.http_client.fetch(self.get_url(path), raise_error=False, **options)
 
     async def websocket(self, path: str = "/ws", **options: Any) -> WebSocketClientConnection:
-        return await websocket_connect(self.get_url(path).replace("http", "ws", 1), **options)
+        """A client, which is closed at the end of the test at the latest."""
+        url = self.get_url(path).replace("http", "ws", 1)
+        self._clients.append(await websocket_connect(url, **options))
+        return self._clients[-1]
 
     @contextlib.asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
