@@ -21,7 +21,7 @@ from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler, NotFound
 
-from .routes import ROUTES, Boom, Slow, Stream
+from .routes import ROUTES, Boom, Slow
 from .testing import ChassisTest, RecordedTest, Recorder, http
 
 mark: ContextVar[str] = ContextVar("mark", default="unset")
@@ -267,15 +267,6 @@ class TestApplication(RecordedTest):
             self.leave(path)
             assert self.one().status == 499
             assert self.recorder.failed == []
-
-    async def test_client_that_goes_away_from_a_stream_is_no_failure(self) -> None:
-        with self.assertNoLogs("tornado.general", "ERROR"):
-            reader, writer = await self.connect(http("GET /stream"))
-            await reader.readuntil(b"more")
-            writer.close()
-            await self.until(lambda: Stream.failed)
-        assert self.one().status == 499
-        assert self.recorder.failed == []
 
     async def test_upload_that_is_cut_off_ends(self) -> None:
         _, writer = await self.connect(http("PUT /upload", body=b"half", size=9))

@@ -10,7 +10,7 @@ from tornado_chassis import background
 from tornado_chassis.exchange import correlation
 from tornado_chassis.server import finish, start
 
-from .testing import SECONDS, RecordedTest
+from .testing import SECONDS, RecordedTest, does, raises
 
 
 class TestBackground(RecordedTest):
@@ -37,14 +37,10 @@ class TestBackground(RecordedTest):
         return delays
 
     async def test_starts_once_the_service_is_ready(self) -> None:
-        states = []
-
-        async def work() -> None:
-            states.append(self.app.runtime.state)
-
+        states: list[str] = []
         await finish(self.service, self.io_loop.time())
         self.app.runtime.state = "starting"
-        self.work(work)
+        self.work(does(lambda: states.append(self.app.runtime.state)))
         await asyncio.sleep(0)
         assert states == []
         await start(self.service)
@@ -53,12 +49,8 @@ class TestBackground(RecordedTest):
 
     async def test_what_a_handler_starts_begins_at_once_and_is_no_part_of_its_request(self) -> None:
         seen: list[dict[str, str]] = []
-
-        async def work() -> None:
-            seen.append(dict(correlation.get()))
-
         token = correlation.set({"request_id": "r1"})
-        self.work(work)
+        self.work(does(lambda: seen.append(dict(correlation.get()))))
         correlation.reset(token)
         await self.until(lambda: seen)
         assert seen == [{}]
@@ -74,10 +66,7 @@ class TestBackground(RecordedTest):
             assert f"{type(error).__name__}: no queue" in logs.output[0]
 
     async def fail_with(self, error: BaseException) -> None:
-        async def work() -> None:
-            raise error
-
-        self.work(work)
+        self.work(raises(error))
         added = await self.ended()
         assert (added.state, added.failures) == ("failed", 1)
 
@@ -115,11 +104,8 @@ class TestBackground(RecordedTest):
             finally:
                 ended.append("work")
 
-        async def close_pool() -> None:
-            ended.append("pool")
-
         self.work(work)
-        self.service.on_shutdown.append(close_pool)
+        self.service.on_shutdown.append(does(lambda: ended.append("pool")))
         await started.wait()
         await finish(self.service, self.io_loop.time() + 5)
         assert ended == ["work", "pool"]

@@ -11,7 +11,7 @@ from tornado_chassis.counts import MAX_NAMES
 from tornado_chassis.feature import Feature
 
 from .routes import Echo
-from .testing import ChassisTest, RecordedTest, http
+from .testing import ChassisTest, RecordedTest, http, raises
 
 
 class CountsTest(ChassisTest):
@@ -101,14 +101,8 @@ class TestWebSockets(CountsTest):
 
 class TestBackgroundWork(CountsTest):
     async def test_failures_by_name_from_zero(self) -> None:
-        async def fail() -> None:
-            raise ValueError
-
-        async def wait() -> None:
-            await asyncio.Event().wait()
-
-        self.service.background("mail", fail)
-        self.service.background("post", wait)
+        self.service.background("mail", raises(ValueError()))
+        self.service.background("post", asyncio.Event().wait)
         await self.until(lambda: self.app.runtime.background.works[0].failures)
         counted = [({"work": "mail"}, 1), ({"work": "post"}, 0)]
         assert sorted(self.totals("background_failures"), key=str) == counted

@@ -16,7 +16,7 @@ from tornado_chassis.health import Degraded, Health
 from tornado_chassis.health.checks import results
 
 from .settings import SERVICE, VERSION
-from .testing import ChassisTest, http
+from .testing import ChassisTest, does, http, raises
 
 
 class Textless(Exception):
@@ -63,13 +63,8 @@ class TestProbes(ChassisTest):
 
     def add(self, outcome: object, name: str = "database", **options: Any) -> None:
         """Adds a check that returns this, or raises it if it is an exception."""
-
-        async def ping() -> object:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
-
-        self.health.add(name, ping, **options)
+        is_raised = isinstance(outcome, BaseException)
+        self.health.add(name, raises(outcome) if is_raised else does(lambda: outcome), **options)
 
     def reported(self, name: str = "database") -> dict[str, Any]:
         """What the admin port shows of a check."""
@@ -187,16 +182,9 @@ class TestProbes(ChassisTest):
         assert sorted(asked) == ["a", "b"]
 
     def test_result_is_kept_for_its_ttl(self) -> None:
-        asked = []
-
-        async def kept() -> None:
-            asked.append("kept")
-
-        async def not_kept() -> None:
-            asked.append("not kept")
-
-        self.health.add("kept", kept, ttl=3600)
-        self.health.add("not kept", not_kept, ttl=0)
+        asked: list[str] = []
+        self.health.add("kept", does(lambda: asked.append("kept")), ttl=3600)
+        self.health.add("not kept", does(lambda: asked.append("not kept")), ttl=0)
         self.fetch("/readyz")
         self.fetch("/readyz")
         assert sorted(asked) == ["kept", "not kept", "not kept"]
@@ -239,12 +227,8 @@ class TestNoProbes(ChassisTest):
     features = "logs"
 
     def test_a_check_is_added_and_nothing_runs_it(self) -> None:
-        asked = []
-
-        async def ping() -> None:
-            asked.append("database")
-
-        self.service.health.add("database", ping)
+        asked: list[str] = []
+        self.service.health.add("database", does(lambda: asked.append("database")))
         for path in ("/livez", "/readyz", "/health", "/hello/a"):
             assert self.fetch(path).code == (200 if path == "/hello/a" else 404)
         assert asked == []

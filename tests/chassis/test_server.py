@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -30,10 +30,13 @@ from .testing import (
     UPGRADE,
     Connections,
     Recorder,
+    Work,
+    does,
     http,
     inherited,
     listening,
     process,
+    raises,
     reserved_port,
 )
 
@@ -396,14 +399,11 @@ async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
 ) -> None:
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
     monkeypatch.setattr(Unclosable, "error", error, raising=False)
-    calls = []
+    calls: list[str] = []
     async with running() as service:
         service.app.add_handlers(".*", [(r"/unclosable", Unclosable)])
 
-        async def stop() -> None:
-            calls.append("stop")
-
-        service.service.on_shutdown.append(stop)
+        service.service.on_shutdown.append(does(lambda: calls.append("stop")))
         bad, good = [await service.websocket(path) for path in ("/unclosable", "/ws")]
         assert service.runtime.in_flight == 0
         service.terminate()
@@ -446,24 +446,16 @@ async def test_callbacks_run_in_order_and_in_reverse(
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
     calls: list[str] = []
 
-    def call(name: str) -> Callable[[], Awaitable[None]]:
-        async def callback() -> None:
-            calls.append(name)
-
-        return callback
-
-    async def fail() -> None:
-        raise ValueError("fails")
-
-    async def cancel() -> None:
-        raise asyncio.CancelledError
+    def call(name: str) -> Work:
+        return does(lambda: calls.append(name))
 
     def not_async() -> None:
         calls.append("not async")
 
     service = Service(DRAIN_TIMEOUT_SECONDS="0")
     service.service.on_startup += [call("start first"), call("start second")]
-    stops = [call("stop first"), hang, fail, cancel, not_async]
+    failing = [raises(ValueError("fails")), raises(asyncio.CancelledError())]
+    stops = [call("stop first"), hang, *failing, not_async]
     service.service.on_shutdown += stops  # type: ignore[arg-type]
     await service.enters("ready")
     service.terminate()
@@ -471,19 +463,16 @@ async def test_callbacks_run_in_order_and_in_reverse(
     assert calls == ["start first", "start second", "not async", "stop first"]
     output = "\n".join(caplog.messages)
     assert re.search(r"Gave up on .*\bhang\b.* after 0.05 s", output)
-    for name in ("fail", "cancel", "not_async"):
-        assert re.search(rf"\b{name}\b.* failed while stopping", output)
+    assert len(re.findall(r"\braises\b.* failed while stopping", output)) == 2
+    assert re.search(r"\bnot_async\b.* failed while stopping", output)
 
 
 @pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
 async def test_failure_to_start_ends_the_service(
     kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail() -> None:
-        raise kind("no database")
-
     service = Service(DRAIN_DELAY_SECONDS="600")
-    service.service.on_startup.append(fail)
+    service.service.on_startup.append(raises(kind("no database")))
     with pytest.raises(kind, match="no database"):
         await service.stopped()
     assert caplog.messages[-1] == "Stopped"

@@ -11,7 +11,7 @@ from tornado_chassis.service import Service
 from tornado_chassis.testing import ServiceTest
 
 from .settings import Settings
-from .testing import ChassisTest
+from .testing import ChassisTest, does
 
 sold = metrics.counter("testing_sold", "Items sold.", ["item"])
 queue = metrics.gauge("testing_queue", "Orders that wait.")
@@ -46,12 +46,19 @@ class TestWithoutBackends(ChassisTest):
     def make_service(self) -> Service:
         service = Service(self.settings(), [(r"/sale", Sale)])
         service.background("restock", self.restock)
-        self.restocked = 0
+        self.restocked, self.calls = 0, list[str]()
+        service.on_startup.append(does(lambda: self.calls.append("startup")))
+        service.on_shutdown.append(does(lambda: self.calls.append("shutdown")))
         return service
 
     async def restock(self) -> None:
         await asyncio.sleep(0.01)
         self.restocked += 1
+
+    def test_startup_has_run_and_shutdown_will(self) -> None:
+        assert self.calls == ["startup"]
+        self.stop_service()
+        assert self.calls == ["startup", "shutdown"]
 
     def test_metrics_of_this_test(self) -> None:
         for _ in range(2):  # as if there were two tests

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -60,6 +60,25 @@ def eventually(condition: Callable[[], object], say: Callable[[], object] = str)
     while not condition():
         assert time.monotonic() < deadline, say()
         time.sleep(0.02)
+
+
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
+def does(action: Callable[[], object]) -> Work:
+    """An async function that does this."""
+
+    async def work() -> object:
+        return action()
+
+    return work
+
+
+def raises(error: BaseException) -> Work:
+    async def work() -> None:
+        raise error
+
+    return work
 
 
 class Connections:
