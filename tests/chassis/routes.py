@@ -50,9 +50,21 @@ class Boom(RequestHandler):
         raise ValueError("boom")
 
 
-class Unmade(RequestHandler):
-    def initialize(self) -> None:
-        raise LookupError("no pool")
+def broken(
+    base: type[Any], hooks: str, error: BaseException | type[BaseException], *, later: bool = False
+) -> type[Any]:
+    """A class whose methods of these names raise this, at once or when they have given way."""
+
+    def fail(self: object, *args: object, **kwargs: object) -> None:
+        raise error
+
+    async def fail_later(self: object, *args: object, **kwargs: object) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    name, hook = f"Broken{base.__name__}", fail_later if later else fail
+    hook.__qualname__ = f"{name}.{hooks}"
+    return type(name, (base,), dict.fromkeys(hooks.split(), hook))
 
 
 class Status(RequestHandler):
@@ -232,7 +244,7 @@ ROUTES: list[Any] = [
     (r"/", Root),
     (r"/hello/(?P<name>[^/]+)", Hello),
     (r"/boom", Boom),
-    (r"/unmade", Unmade),
+    (r"/unmade", broken(RequestHandler, "initialize", LookupError)),
     (r"/status/(\d+)", Status),
     (r"/flushed", Flushed),
     (r"/finished", Finished),

@@ -3,17 +3,17 @@
 import asyncio
 import gc
 import json
-import logging
 import time
 import weakref
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
+from unittest import mock
 
 from tornado import web
 from tornado.iostream import StreamClosedError
 from tornado.routing import HostMatches, Rule
-from tornado.web import FallbackHandler, HTTPError, RequestHandler, stream_request_body
+from tornado.web import FallbackHandler, HTTPError, RequestHandler
 from tornado.wsgi import WSGIContainer
 from tornado_chassis import hooks, rejections
 from tornado_chassis.application import Application
@@ -21,7 +21,7 @@ from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler, NotFound
 
-from .routes import ROUTES, Boom, Slow
+from .routes import ROUTES, Boom, Slow, Upload, broken
 from .testing import ChassisTest, RecordedTest, Recorder, http
 
 mark: ContextVar[str] = ContextVar("mark", default="unset")
@@ -43,14 +43,7 @@ class Marking(Recorder):
         self.marks.append(mark.get())
 
 
-class Broken(Feature):
-    def request_started(self, exchange: Exchange) -> None:
-        raise RuntimeError("broken feature")
-
-    request_ended = request_started
-
-    def request_failed(self, exchange: Exchange, error: BaseException) -> None:
-        raise RuntimeError("broken feature")
+Broken = broken(Feature, "request_started request_ended request_failed", RuntimeError)
 
 
 class Marks(RequestHandler):
@@ -83,27 +76,6 @@ class Cleared(JsonHandler):
         self.finish()
 
 
-@stream_request_body
-class UnmadeUpload(RequestHandler):
-    def set_default_headers(self) -> None:
-        raise LookupError("no headers")
-
-
-@stream_request_body
-class BrokenUpload(RequestHandler):
-    def data_received(self, chunk: bytes) -> None:
-        raise ValueError("no more")
-
-    def put(self) -> None:
-        self.finish("never")
-
-
-class BrokenLaterUpload(BrokenUpload):
-    async def data_received(self, chunk: bytes) -> None:  # type: ignore[override]
-        await asyncio.sleep(0)
-        raise ValueError("no more")
-
-
 class Detached(RequestHandler):
     """Goes on with the connection in a protocol of its own."""
 
@@ -111,13 +83,6 @@ class Detached(RequestHandler):
         stream = self.detach()
         await stream.write(b"something else")
         stream.close()
-
-
-class Upstream(RequestHandler):
-    """Loses another connection than its client's."""
-
-    def get(self) -> None:
-        raise StreamClosedError
 
 
 class Pieces(RequestHandler):
@@ -215,11 +180,11 @@ class TestApplication(RecordedTest):
         own = [
             (r"/marks", Marks),
             (r"/cleared", Cleared),
-            (r"/unmade/upload", UnmadeUpload),
-            (r"/broken", BrokenUpload),
-            (r"/broken/later", BrokenLaterUpload),
+            (r"/unmade/upload", broken(Upload, "set_default_headers", LookupError)),
+            (r"/broken", broken(Upload, "data_received", ValueError)),
+            (r"/broken/later", broken(Upload, "data_received", ValueError, later=True)),
             (r"/detached", Detached),
-            (r"/upstream", Upstream),
+            (r"/upstream", broken(RequestHandler, "get", StreamClosedError)),
             (r"/own", OfOwn),
             (r"/own/(\w+)", OfOwn),
             (r"/instance/(\w+)", OfItsOwn),
@@ -292,14 +257,10 @@ class TestApplication(RecordedTest):
         answer = await reader.readuntil(b"}}")
         writer.write(b"nonsense\r\n\r\n")
         ids: list[dict[str, str]] = []
-
-        def keep(record: logging.LogRecord) -> bool:
-            ids.append(dict(correlation.get()))
-            return True
-
-        rejections.log.addFilter(keep)
-        self.addCleanup(rejections.log.removeFilter, keep)
-        with self.assertLogs(rejections.log, "INFO"):
+        filters = mock.patch.object(
+            rejections.log, "filters", [lambda record: ids.append(dict(correlation.get())) or True]
+        )
+        with filters, self.assertLogs(rejections.log, "INFO"):
             await reader.read()
         assert ids == [{}]
         assert b'"seen": ["/marks", "/marks"], "ids": {"request_id": "second"}' in answer
@@ -342,19 +303,12 @@ class TestApplication(RecordedTest):
 
     def test_nothing_is_left_to_the_garbage_collector(self) -> None:
         ended: list[weakref.ref[Exchange]] = []
-
-        class Ending(Feature):
-            def request_ended(self, exchange: Exchange) -> None:
-                ended.append(weakref.ref(exchange))
-
         self.app.runtime._hooks["request_started"].clear()
-        self.app.runtime._hooks["request_ended"][:] = [Ending().request_ended]
+        self.app.runtime._hooks["request_ended"][:] = [lambda each: ended.append(weakref.ref(each))]
         gc.disable()
-        try:
-            assert self.fetch("/hello/world").code == 200
-            assert [exchange() for exchange in ended] == [None]
-        finally:
-            gc.enable()
+        self.addCleanup(gc.enable)
+        assert self.fetch("/hello/world").code == 200
+        assert [exchange() for exchange in ended] == [None]
 
     def test_patterns_too_intricate_for_a_template_stand_as_they_are(self) -> None:
         routes = [
@@ -398,28 +352,23 @@ class TestApplication(RecordedTest):
         (rule,) = [each for each in self.app.wildcard_router.rules if each.target is OfOwn][:1]
         assert rule.target is OfOwn
 
-    def test_exceptions_are_logged_without_the_query(self) -> None:
-        with self.assertLogs(hooks.__name__, "ERROR") as logs:
+    def test_errors_are_logged_without_the_query(self) -> None:
+        with self.assertLogs(hooks.__name__, "WARNING") as logs:
             self.fetch("/boom?token=secret")
             self.fetch("/status/503?token=secret")
-        assert "Unhandled exception in GET /boom" in "".join(logs.output)
-        stacks = [each.exc_info[0] for each in logs.records if each.exc_info]
-        assert [each for each in stacks if each is not RuntimeError] == [ValueError, HTTPError]
-        assert "secret" not in "".join(logs.output)
-
-    def test_message_of_a_client_error_is_logged_without_the_query(self) -> None:
-        with self.assertLogs(hooks.__name__, "WARNING") as logs:
             kind = "Content-Type: multipart/form-data"
             self.raw(http("POST /?token=secret", "Connection: close", kind, body=b"-"))
-        assert any("400 POST /: Invalid body: " in line for line in logs.output)
-        assert "secret" not in "".join(logs.output)
+        output = "".join(logs.output)
+        assert "Unhandled exception in GET /boom" in output
+        assert "400 POST /: Invalid body: " in output
+        stacks = [each.exc_info[0] for each in logs.records if each.exc_info]
+        assert [each for each in stacks if each is not RuntimeError] == [ValueError, HTTPError]
+        assert "secret" not in output
 
 
 class Nested(Feature):
-    order: ClassVar[list[str]] = []
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, order: list[str]) -> None:
+        self.name, self.order = name, order
 
     def request_started(self, exchange: Exchange) -> None:
         self.order.append(f"start {self.name}")
@@ -429,17 +378,12 @@ class Nested(Feature):
 
 
 class TestOrder(ChassisTest):
-    def get_app(self) -> Application:
-        super().get_app()
-        return self.observed_by(Nested("one"), Nested("two"))
-
     def test_last_to_see_the_start_is_the_first_to_see_the_end(self) -> None:
-        Nested.order.clear()
+        order: list[str] = []
+        self.observed_by(Nested("one", order), Nested("two", order))
+        assert self.app.runtime.state == "starting"
         self.fetch("/")
-        assert Nested.order == ["start one", "start two", "end two", "end one"]
-
-    def test_application_starts_as_starting(self) -> None:
-        assert Application([]).runtime.state == "starting"
+        assert order == ["start one", "start two", "end two", "end one"]
 
 
 class TestRequestLines(ChassisTest):

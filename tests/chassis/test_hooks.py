@@ -14,7 +14,7 @@ from tornado_chassis import limits, server
 from tornado_chassis.connections import Server
 from tornado_chassis.service import Service
 
-from .routes import make_service
+from .routes import broken, make_service
 from .testing import UPGRADE, RecordedTest, http
 
 NEXT, GET = http("GET /hello/next"), http("GET %s")
@@ -107,17 +107,6 @@ KINDS = {GET: "get", POST: "post", CUT_OFF: "cut", HANDSHAKE: "handshake"}
 ASYNCHRONOUS = "prepare get post data_received open on_message on_ping on_pong".split()
 
 
-def failing(base: type[Any], hook: str, error: type[BaseException], *, later: bool) -> type[Any]:
-    def fail(self: object, *args: object, **kwargs: object) -> None:
-        raise error
-
-    async def fail_later(self: object, *args: object, **kwargs: object) -> None:
-        await asyncio.sleep(0)
-        raise error
-
-    return type(f"Failing{base.__name__}", (base,), {hook: fail_later if later else fail})
-
-
 def cases() -> Iterator[tuple[str, bytes, type[Any]]]:
     """Path, request and handler for each way in which a hook can fail."""
     for base, request, hooks in CASES:
@@ -127,7 +116,7 @@ def cases() -> Iterator[tuple[str, bytes, type[Any]]]:
                     kind = KINDS[request]
                     way = f"{error.__name__}{'/later' if later else ''}"
                     path = f"/{base.__name__}/{kind}/{hook}/{way}"
-                    yield path, request, failing(base, hook, error, later=later)
+                    yield path, request, broken(base, hook, error, later=later)
 
 
 class HooksTest(RecordedTest):

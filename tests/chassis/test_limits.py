@@ -18,7 +18,7 @@ from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler
 from tornado_chassis.service import Service
 
-from .routes import ROUTES, Big, Slow, Upload
+from .routes import ROUTES, Big, Slow, Upload, broken
 from .testing import RecordedTest, Recorder, http
 
 NEXT, BIG = http("GET /"), http("GET /big")
@@ -492,12 +492,8 @@ class TestRejection(AdmissionTest):
                     return None
                 return Rejection(429, "Slow down", "rate", {"Retry-After": "7"})
 
-        class Broken(Feature):
-            def reject(self, exchange: Exchange) -> Rejection | None:
-                raise RuntimeError("broken feature")
-
         recorder = Recorder()
-        self.observed_by(Broken(), Full(), recorder)
+        self.observed_by(broken(Feature, "reject", RuntimeError)(), Full(), recorder)
         assert self.fetch("/").code == 200
         answer = self.fetch("/", method="DELETE")
         assert (answer.code, answer.headers["Retry-After"]) == (429, "7")

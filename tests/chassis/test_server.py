@@ -23,7 +23,7 @@ from tornado_chassis.server import serve
 from tornado_chassis.settings import read
 from tornado_chassis.testing import UNWATCHED, until
 
-from .routes import Big, Slow, make_service
+from .routes import Big, Slow, broken, make_service
 from .settings import Settings
 from .testing import (
     SECONDS,
@@ -384,24 +384,14 @@ async def test_request_is_closed_when_time_is_up(caplog: pytest.LogCaptureFixtur
     assert "Closing 1 request: GET /slow, 0 s old" in caplog.messages
 
 
-class Unclosable(WebSocketHandler):
-    """A WebSocket of the team that fails whenever it is closed."""
-
-    error: BaseException
-
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        raise self.error
-
-
 @pytest.mark.parametrize("error", [ValueError("fails"), asyncio.CancelledError()], ids=repr)
 async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.05)
-    monkeypatch.setattr(Unclosable, "error", error, raising=False)
     calls: list[str] = []
     async with running() as service:
-        service.app.add_handlers(".*", [(r"/unclosable", Unclosable)])
+        service.app.add_handlers(".*", [(r"/unclosable", broken(WebSocketHandler, "close", error))])
 
         service.service.on_shutdown.append(does(lambda: calls.append("stop")))
         bad, good = [await service.websocket(path) for path in ("/unclosable", "/ws")]
@@ -415,7 +405,7 @@ async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
             websocket.close()
         await service.stopped()
     assert calls == ["stop"]
-    assert "Unclosable.close failed while stopping" in caplog.text
+    assert "BrokenWebSocketHandler.close failed while stopping" in caplog.text
 
 
 async def test_websocket_that_opens_during_the_stop_is_closed_too() -> None:
