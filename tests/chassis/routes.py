@@ -240,25 +240,20 @@ class Big(RequestHandler):
         self.finish(b"x" * self.SIZE)
 
 
+def named(*handlers: type[RequestHandler]) -> list[Any]:
+    """Routes of these, each at its own name."""
+    return [(f"/{each.__name__.lower()}", each) for each in handlers]
+
+
 ROUTES: list[Any] = [
+    *named(Boom, Flushed, Finished, Slow, Thread, Stubborn, Stuck, Stream, Fork, Upload, Big),
     (r"/", Root),
     (r"/hello/(?P<name>[^/]+)", Hello),
-    (r"/boom", Boom),
     (r"/unmade", broken(RequestHandler, "initialize", LookupError)),
     (r"/status/(\d+)", Status),
-    (r"/flushed", Flushed),
-    (r"/finished", Finished),
-    (r"/slow", Slow),
-    (r"/thread", Thread),
-    (r"/stubborn", Stubborn),
-    (r"/stuck", Stuck),
-    (r"/stream", Stream),
-    (r"/fork", Fork),
     (r"/exit/(\w+)", Exit),
     (r"/blocking/(\w+)/(\d+)", Blocking),
-    (r"/upload", Upload),
     (r"/ws", Echo),
-    (r"/big", Big),
     (r"/static/(?P<path>.*)", StaticFileHandler, {"path": str(Path(__file__).parent)}),
     (r"/old", RedirectHandler, {"url": "/"}),
 ]

@@ -59,17 +59,14 @@ def make_service(settings: Settings) -> "Service":
     async def start_task() -> None:
         service.tasks = [asyncio.create_task(routes.ignore_cancellation())]  # type: ignore[attr-defined]
 
-    async def wait_for_thread() -> None:
-        await asyncio.to_thread(time.sleep, 3600)
-
     async def block() -> None:
         routes.block(0.4)
 
     stubborn = os.environ.get("STUBBORN", "")
-    on_startup = {
+    on_startup: dict[str, Any] = {
         "startup": routes.ignore_cancellation,
         "task": start_task,
-        "thread": wait_for_thread,
+        "thread": lambda: asyncio.to_thread(time.sleep, 3600),
         "exit": routes.exit_process,
         "blocking": block,
     }

@@ -21,7 +21,7 @@ from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler, NotFound
 
-from .routes import ROUTES, Boom, Slow, Upload, broken
+from .routes import ROUTES, Boom, Slow, Upload, broken, named
 from .testing import ChassisTest, RecordedTest, Recorder, http
 
 mark: ContextVar[str] = ContextVar("mark", default="unset")
@@ -178,12 +178,10 @@ class TestApplication(RecordedTest):
             [(r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)]
         )
         own = [
-            (r"/marks", Marks),
-            (r"/cleared", Cleared),
+            *named(Marks, Cleared, Detached),
             (r"/unmade/upload", broken(Upload, "set_default_headers", LookupError)),
             (r"/broken", broken(Upload, "data_received", ValueError)),
             (r"/broken/later", broken(Upload, "data_received", ValueError, later=True)),
-            (r"/detached", Detached),
             (r"/upstream", broken(RequestHandler, "get", StreamClosedError)),
             (r"/own", OfOwn),
             (r"/own/(\w+)", OfOwn),

@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 from tornado.httpclient import HTTPResponse
-from tornado.web import HTTPError, RedirectHandler, RequestHandler, StaticFileHandler
+from tornado.web import HTTPError, RequestHandler
 from tornado_chassis import bodies, hooks
 from tornado_chassis.bodies import encode, find_errors, is_json
 from tornado_chassis.handlers import JsonHandler, Problem, operation
-from tornado_chassis.service import Service
 
+from .routes import broken, named
 from .testing import ChassisTest
 
 REASONS = ["two\nlines", "<script>", "5 €", "没有", "\r\nSet-Cookie: a=b", "lone \ud800", "plain"]
@@ -112,11 +112,6 @@ class Failing(JsonHandler):
             raise HTTPError(422, "not for %s", "clients", reason=reason)
 
 
-class OtherReason(JsonHandler):
-    def get(self) -> None:
-        b"\xff".decode()  # an exception with a `reason` that is none
-
-
 class Upstream(JsonHandler):
     def get(self) -> None:
         try:
@@ -131,27 +126,19 @@ class TestHandlers(ChassisTest):
     def get_httpserver_options(self) -> dict[str, Any]:
         return {"max_body_size": 100_000}
 
-    def make_service(self) -> Service:
-        routes: list[Any] = [
-            (r"/orders", Orders),
-            (r"/strict", Stricts),
-            (r"/raw", Raw),
-            (r"/typed", Typed),
-            (r"/raised", Failing, {"how": "raise"}),
-            (r"/sent", Failing, {"how": "send"}),
-            (r"/problem", Failing, {"how": "problem"}),
-            (r"/other", OtherReason),
-            (r"/upstream", Upstream),
-            (r"/old", RedirectHandler, {"url": "/"}),
-            (r"/plain", RequestHandler),
-            (r"/files/(.*)", StaticFileHandler, {"path": "."}),
-        ]
-        return Service(self.settings(), routes)
+    handlers: ClassVar[list[Any]] = [
+        *named(Orders, Stricts, Raw, Typed, Upstream),
+        (r"/raised", Failing, {"how": "raise"}),
+        (r"/sent", Failing, {"how": "send"}),
+        (r"/problem", Failing, {"how": "problem"}),
+        # An exception with a `reason` that is none.
+        (r"/other", broken(JsonHandler, "get", UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"))),
+        (r"/plain", RequestHandler),
+    ]
 
     def send(self, path: str, body: str | bytes, kind: str | None = None, **more: Any) -> Any:
         headers = {"Content-Type": "application/json" if kind is None else kind}
-        more = {"method": "POST", **more}
-        return self.fetch(path, body=body, headers=headers, **more)
+        return self.fetch(path, body=body, headers=headers, **{"method": "POST", **more})
 
     def problem(self, response: HTTPResponse, status: int) -> dict[str, Any]:
         problem: dict[str, Any] = json.loads(response.body)
@@ -173,7 +160,7 @@ class TestHandlers(ChassisTest):
         }
 
     def test_of_a_name_that_comes_twice_the_last_value_counts(self) -> None:
-        response = self.send("/strict", '{"size": 2, "a/b~c d": 1, "size": 3}')
+        response = self.send("/stricts", '{"size": 2, "a/b~c d": 1, "size": 3}')
         assert json.loads(response.body) == [{"a/b~c d": 1, "size": 3}]
 
     def test_body_that_is_no_json_is_a_400(self) -> None:
@@ -214,7 +201,7 @@ class TestHandlers(ChassisTest):
             ({"a/b~c d": 1, "more": 1}, "#", "Object contains unknown field `more`"),
             ([], "#", "Expected `object`, got `array`"),
         ):
-            problem = self.problem(self.send("/strict", json.dumps(body)), 422)
+            problem = self.problem(self.send("/stricts", json.dumps(body)), 422)
             assert problem["errors"] == [{"detail": detail, "pointer": pointer}]
 
     def test_annotations_of_an_operation_read_the_body_and_answer(self) -> None:
@@ -229,11 +216,8 @@ class TestHandlers(ChassisTest):
     def test_operation_that_raises_or_writes_a_problem(self) -> None:
         sold_out = self.send("/typed", '{"customer": "none", "items": []}')
         problem = self.problem(sold_out, 409)
-        assert [problem[each] for each in ("title", "detail", "left")] == [
-            "Sold out",
-            "until Monday",
-            0,
-        ]
+        assert (problem["title"], problem["detail"]) == ("Sold out", "until Monday")
+        assert problem["left"] == 0
         gone = self.fetch("/typed", method="PATCH", body="")
         assert self.problem(gone, 410)["title"] == "Gone for good"
 
@@ -262,7 +246,7 @@ class TestHandlers(ChassisTest):
         for path, allowed in (
             ("/orders", "POST, PUT"),
             ("/old", "GET"),
-            ("/files/x", "GET, HEAD"),
+            ("/static/x", "GET, HEAD"),
             ("/livez", "GET, HEAD"),
             ("/plain", ""),
         ):

@@ -18,7 +18,7 @@ from tornado_chassis.feature import Feature
 from tornado_chassis.handlers import JsonHandler
 from tornado_chassis.service import Service
 
-from .routes import ROUTES, Big, Slow, Upload, broken
+from .routes import ROUTES, Big, Slow, Upload, broken, named
 from .testing import RecordedTest, Recorder, http
 
 NEXT, BIG = http("GET /"), http("GET /big")
@@ -98,7 +98,8 @@ class Waiting(JsonHandler):
 
 
 Patient, Unhurried, Hasty = (
-    type("Timed", (Waiting,), {"request_timeout": seconds}) for seconds in (None, 60, 0.01)
+    type(name, (Waiting,), {"request_timeout": seconds})
+    for name, seconds in (("Patient", None), ("Unhurried", 60), ("Hasty", 0.01))
 )
 
 
@@ -122,20 +123,9 @@ class PatientUpload(Upload, Waiting):
 
 class AdmissionTest(RecordedTest):
     handlers: ClassVar = [
-        (r"/probe", Probe),
-        (r"/waiting", Waiting),
-        (r"/patient", Patient),
-        (r"/unhurried", Unhurried),
-        (r"/hasty", Hasty),
-        (r"/deaf", Deaf),
-        (r"/started", Started),
-        (r"/patient/upload", PatientUpload),
-        (r"/reading/probe", ReadingProbe),
+        *named(Probe, ReadingProbe, Waiting, Patient, Unhurried, Hasty, Deaf, Started),
+        *named(PatientUpload, Form, Early, Begun, Holding),
         (r"/function", function),
-        (r"/form", Form),
-        (r"/early", Early),
-        (r"/begun", Begun),
-        (r"/holding", Holding),
     ]
 
     def make_service(self) -> Service:
@@ -258,8 +248,8 @@ class TestBodies(AdmissionTest):
             (503, http("GET /?" + "a&" * 990)),
             (405, chunked + b"5\r\n12345\r\n0\r\n\r\n"),
             (503, chunked + b"c8\r\n" + b"x" * 200 + b"\r\n0\r\n\r\n"),
-            (200, post(9, to="POST /reading/probe")),
-            (503, post(200, to="POST /reading/probe")),
+            (200, post(9, to="POST /readingprobe")),
+            (503, post(200, to="POST /readingprobe")),
             # What nobody reads is not held.
             *((405, post(200, to=f"POST {probe}")) for probe in ("/probe", "/livez")),
             *((200, post(200, to=f"GET {probe}")) for probe in ("/probe", "/livez")),
@@ -455,7 +445,7 @@ class TestTimeout(AdmissionTest):
         assert (self.one().status, self.one().error_type) == (200, "TimeoutError")
 
     async def test_handler_may_have_more_time_or_no_limit(self) -> None:
-        cases = ("GET", "/unhurried"), ("GET", "/patient"), ("PUT", "/patient/upload")
+        cases = ("GET", "/unhurried"), ("GET", "/patient"), ("PUT", "/patientupload")
         for method, path in cases:
             Slow.release.clear()
             body = "x" if method == "PUT" else None

@@ -352,17 +352,30 @@ def test_process_out_of_descriptors_accepts_again_later() -> None:
         assert service.stop() == 0
 
 
-@pytest.mark.parametrize(("delay", "others"), [("0", 0), ("0.1", 0), ("0", 1)])
-async def test_idle_connection_has_a_moment_to_send_and_closes(delay: str, others: int) -> None:
+@pytest.mark.parametrize(
+    ("delay", "others", "sent", "status", "connection", "end"),
+    [
+        ("0", 0, LATE, b"200 OK", b"close", b'{"hello":"late"}'),
+        ("0.1", 0, LATE, b"200 OK", b"close", b'{"hello":"late"}'),
+        ("0", 1, LATE, b"200 OK", b"close", b'{"hello":"late"}'),
+        ("0", 1, HANDSHAKE, b"101 ", b"Upgrade", b"\x88\x0c\x03\xe9Going away"),
+    ],
+)
+async def test_idle_connection_has_a_moment_to_send_and_closes(
+    delay: str, others: int, sent: bytes, status: bytes, connection: bytes, end: bytes
+) -> None:
     async with running(DRAIN_DELAY_SECONDS=delay) as service:
         reader, writer = await service.idle()
         if others:  # which hold the drain at the point where it waits for requests
             await service.slow()
         await service.stops_listening()
-        writer.write(LATE)
-        answer = await within(reader.read())
-        assert b"200 OK" in answer
-        assert b"\r\nConnection: close\r\n" in answer
+        writer.write(sent)
+        head = await within(reader.readuntil(b"\r\n\r\n"))
+        assert head.startswith(b"HTTP/1.1 " + status)
+        assert b"\r\nConnection: %b\r\n" % connection in head
+        if sent == HANDSHAKE:
+            Slow.release.set()
+        assert await within(reader.read()) == end
         Slow.release.set()
         await service.stopped()
 
@@ -406,20 +419,6 @@ async def test_websockets_are_closed_with_1001_in_a_stop_though_one_raises(
         await service.stopped()
     assert calls == ["stop"]
     assert "BrokenWebSocketHandler.close failed while stopping" in caplog.text
-
-
-async def test_websocket_that_opens_during_the_stop_is_closed_too() -> None:
-    async with running() as service:
-        reader, writer = await service.idle()
-        await service.slow()
-        await service.stops_listening()
-        writer.write(HANDSHAKE)
-        head = await within(reader.readuntil(b"\r\n\r\n"))
-        assert head.startswith(b"HTTP/1.1 101 ")
-        assert b"\r\nConnection: Upgrade\r\n" in head
-        Slow.release.set()
-        assert await within(reader.read()) == b"\x88\x0c\x03\xe9Going away"
-        await service.stopped()
 
 
 hanging = asyncio.Event()

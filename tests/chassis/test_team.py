@@ -33,7 +33,7 @@ from tornado_chassis import limits, server
 from tornado_chassis.application import Application, _name_routes
 from tornado_chassis.service import Service
 
-from .routes import Boom, Slow, broken, make_service
+from .routes import Boom, Slow, broken, make_service, named
 from .testing import RecordedTest, http
 
 
@@ -214,12 +214,8 @@ class TeamTest(RecordedTest):
         os.truncate(large, 16_000_000)
         own = [
             *((f"/impatient/{n}", Impatient, {"value": v}) for n, v in enumerate(Impatient.values)),
-            ("/named", Named),
-            ("/socket", NamedSocket),
-            ("/broadcast", Broadcast),
-            ("/late", Late),
+            *named(Named, NamedSocket, Broadcast, Late, Reach),
             ("/callback/(.*)", OwnCallback),
-            ("/reach", Reach),
             ("/files/(?P<path>.*)", StaticFileHandler, {"path": self.directory.name}),
             ("/function", function),
             ("/silent", silent),
@@ -237,7 +233,7 @@ class TestNames(TeamTest):
         assert answer == {"own": [1, 2, 3, 4, 5, 6, 7, 8], "label": "one", "limit": 7}
 
     async def test_names_of_a_websocket_are_its_own(self) -> None:
-        client = await self.websocket("/socket")
+        client = await self.websocket("/namedsocket")
         await client.write_message("hello")
         answer = await client.read_message()
         assert answer == "minemine"
@@ -324,11 +320,11 @@ class TestConnections(TeamTest):
             assert (self.one().route, self.one().status) == ("/upload", status)
 
     async def test_websocket_of_another_client_that_has_closed_is_a_failure(self) -> None:
-        gone = await self.websocket("/socket")
+        gone = await self.websocket("/namedsocket")
         gone.close()
         await gone.read_message()
         await self.until(lambda: not self.app.runtime.websockets)
-        here = await self.websocket("/socket")
+        here = await self.websocket("/namedsocket")
         await here.write_message("all")
         assert await here.read_message() is None
         assert [type(each).__name__ for each in self.recorder.failed] == ["WebSocketClosedError"]
