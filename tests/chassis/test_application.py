@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import time
 import weakref
 from contextvars import ContextVar
@@ -255,9 +256,12 @@ class TestApplication(RecordedTest):
         answer = await reader.readuntil(b"}}")
         writer.write(b"nonsense\r\n\r\n")
         ids: list[dict[str, str]] = []
-        filters = mock.patch.object(
-            rejections.log, "filters", [lambda record: ids.append(dict(correlation.get())) or True]
-        )
+
+        def keep(record: logging.LogRecord) -> bool:
+            ids.append(dict(correlation.get()))
+            return True
+
+        filters = mock.patch.object(rejections.log, "filters", [keep])
         with filters, self.assertLogs(rejections.log, "INFO"):
             await reader.read()
         assert ids == [{}]

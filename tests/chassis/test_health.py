@@ -25,7 +25,7 @@ class Textless(Exception):
 
 
 class TextlessValue:
-    __str__ = Textless.__str__  # type: ignore[assignment]
+    __str__ = Textless.__str__
 
 
 CIRCLE: list[object] = []
@@ -63,8 +63,8 @@ class TestProbes(ChassisTest):
 
     def add(self, outcome: object, name: str = "database", **options: Any) -> None:
         """Adds a check that returns this, or raises it if it is an exception."""
-        is_raised = isinstance(outcome, BaseException)
-        self.health.add(name, raises(outcome) if is_raised else does(lambda: outcome), **options)
+        check = raises(outcome) if isinstance(outcome, BaseException) else does(lambda: outcome)
+        self.health.add(name, check, **options)
 
     def reported(self, name: str = "database") -> dict[str, Any]:
         """What the admin port shows of a check."""
@@ -199,8 +199,8 @@ class TestProbes(ChassisTest):
         self.health.add("slow", slow)
         _, gone = await self.connect(http("GET /readyz"))
         await entered.wait()
-        reader, _ = await self.connect(http("GET /readyz"))
         cancelled, other = (asyncio.create_task(results(self.health)) for _ in range(2))
+        reader, _ = await self.connect(http("GET /readyz"))
         gone.close()
         await self.until(lambda: self.app.runtime.in_flight == 1)
         cancelled.cancel()

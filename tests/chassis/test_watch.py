@@ -16,9 +16,12 @@ import pytest
 from tornado_chassis import watch
 from tornado_chassis.application import Application
 from tornado_chassis.feature import Incident
+from tornado_chassis.settings import read
+from tornado_chassis.settings.setting import in_force
 from tornado_chassis.watch import Watch, is_own
 
 from . import routes
+from .settings import Settings
 from .testing import Process, RecordedTest, listening
 
 LIMIT = 0.05
@@ -151,6 +154,10 @@ def incidents(running: Process) -> list[str]:
     return [line for line in running.output().splitlines() if "The event loop was blocked" in line]
 
 
+def durations(running: Process) -> list[float]:
+    return [float(re.findall(r"blocked for ([\d.]+) s", line)[0]) for line in incidents(running)]
+
+
 def test_process_in_development_is_watched_by_default_but_not_while_it_starts() -> None:
     with listening(LOOP_BLOCKED_SECONDS="", STUBBORN="blocking") as running:
         running.fetch("/blocking/call/400")
@@ -178,10 +185,12 @@ def test_process_without_a_processor_has_blocked_nothing() -> None:
 
 
 def test_process_elsewhere_may_block_for_longer() -> None:
+    limit = in_force(read(Settings, {"ENVIRONMENT": "production"}), "loop_blocked_seconds")
     with listening(LOOP_BLOCKED_SECONDS="", ENVIRONMENT="production") as running:
         running.fetch("/blocking/call/300")
         assert running.stop() == 0
-        assert incidents(running) == []
+        # A busy machine may have held the loop, too.
+        assert min(durations(running), default=limit) >= limit > 0.3
 
 
 def test_process_that_was_stopped_has_blocked_nothing() -> None:
@@ -196,7 +205,4 @@ def test_process_that_was_stopped_has_blocked_nothing() -> None:
             running.fetch("/")
         assert running.stop() == 0
         # A busy machine may have held the loop, too, but not for as long as a stop.
-        blocked = [
-            float(re.findall(r"blocked for ([\d.]+) s", line)[0]) for line in incidents(running)
-        ]
-        assert max(blocked, default=0.0) < 10 * LIMIT
+        assert max(durations(running), default=0.0) < 10 * LIMIT
