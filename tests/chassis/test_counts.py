@@ -125,8 +125,7 @@ class TestGarbageCollection(CountsTest):
         self.addCleanup(gc.enable)
         for generation in (0, 0, 2):
             before = pauses()
-            # A time that is no pause.
-            time.sleep(0.01)
+            time.sleep(0.01)  # which is no pause
             started = perf_counter()
             gc.collect(generation)
             passed = perf_counter() - started

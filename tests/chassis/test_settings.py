@@ -127,36 +127,35 @@ def test_values_of_a_setting() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-@pytest.mark.parametrize(
-    ("descriptors", "connections"), [(64, 32), (1024, 924), (2**20, 1000), (-1, 1000), (1, 1)]
-)
-def test_connections_leave_descriptors(
-    monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
-) -> None:
+def test_connections_leave_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
-    limit = vars(resource)["RLIM_INFINITY"] if descriptors == -1 else descriptors
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
-    assert read(Settings, {}).max_connections == connections
-    assert read(Settings, {"MAX_CONNECTIONS": "7"}).max_connections == 7
+    unlimited = vars(resource)["RLIM_INFINITY"]
+    cases = (64, 32), (1024, 924), (2**20, 1000), (unlimited, 1000), (1, 1)
+    for descriptors, connections in cases:
+        limits = descriptors, descriptors
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limits=limits: limits)
+        assert read(Settings, {}).max_connections == connections
+        assert read(Settings, {"MAX_CONNECTIONS": "7"}).max_connections == 7
 
 
-@pytest.mark.parametrize(
-    ("name", "setting"),
-    [
-        ("REUSE_PRT", "REUSE_PORT"),
-        ("ENVIROMENT", "ENVIRONMENT"),
-        ("ENVIRONEMNT", "ENVIRONMENT"),
-        ("MAX_CONNECTION", "MAX_CONNECTIONS"),
-        ("XMAX_CONNECTIONS", "MAX_CONNECTIONS"),
-        ("REQUEST_TIMEOUT", "REQUEST_TIMEOUT_SECONDS"),
-        ("DRAIN_DELAY", "DRAIN_DELAY_SECONDS"),
-        *((n, "") for n in "TRUSTED_PROXY HOSTNAME HOME MY_SERVICE_PORT REUSE_PORT PROMPT".split()),
-    ],
-)
-def test_misspelled(name: str, setting: str) -> None:
-    hint = f"{name} is not a setting; did you mean {setting}?"
-    assert [*read(Settings, {name: "1"}).warnings] == ([hint] if setting else [])
+MISSPELLED = {
+    "REUSE_PRT": "REUSE_PORT",
+    "ENVIROMENT": "ENVIRONMENT",
+    "ENVIRONEMNT": "ENVIRONMENT",
+    "MAX_CONNECTION": "MAX_CONNECTIONS",
+    "XMAX_CONNECTIONS": "MAX_CONNECTIONS",
+    "REQUEST_TIMEOUT": "REQUEST_TIMEOUT_SECONDS",
+    "DRAIN_DELAY": "DRAIN_DELAY_SECONDS",
+}
+
+
+def test_misspelled() -> None:
+    for name, meant in MISSPELLED.items():
+        hint = f"{name} is not a setting; did you mean {meant}?"
+        assert [*read(Settings, {name: "1"}).warnings] == [hint]
+    for name in "TRUSTED_PROXY HOSTNAME HOME MY_SERVICE_PORT REUSE_PORT PROMPT".split():
+        assert [*read(Settings, {name: "1"}).warnings] == [], name
 
 
 # Variables of the specification, and what is logged about them: nothing if one is heeded, or asks
@@ -165,12 +164,6 @@ def test_misspelled(name: str, setting: str) -> None:
 # What a `*` in a name stands for.
 SIGNALS = "", "TRACES_", "METRICS_"
 IGNORED = "It is ignored"
-CERTIFICATES = "should be a file with certificates in PEM format"
-BATCHES = "ignored, because up to 512 spans are sent at once"
-LIMITS = "ignored, because a span has up to 128 attributes"
-LOGS = "ignored, because logs are written to standard output"
-HTTP = "ignored, because telemetry is sent over HTTP: send to port 4318"
-NOBODY = "ignored, because nothing in this service reads it"
 SPECIFIED = {
     f"should be true or false, not '1'. {IGNORED}": "OTEL_SDK_DISABLED=1",
     "ignored, because OTEL_RESOURCE_ATTRIBUTES describes": "OTEL_ENTITIES=service{}",
@@ -181,16 +174,16 @@ SPECIFIED = {
     f"should be one of .*{IGNORED}": "OTEL_TRACES_SAMPLER=parentbased_jaeger_remote",
     f"should be a number from 0 to 1, not 'half'. {IGNORED}": "OTEL_TRACES_SAMPLER_ARG=half",
     "ignored, because OTEL_TRACES_SAMPLER is not": "OTEL_TRACES_SAMPLER_ARG=0.5",
-    BATCHES: (
+    "ignored, because up to 512 spans are sent at once": (
         "OTEL_BSP_SCHEDULE_DELAY=1000 OTEL_BSP_EXPORT_TIMEOUT=1000 OTEL_BSP_MAX_QUEUE_SIZE=1000 "
         "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=1000"
     ),
-    LOGS: (
+    "ignored, because logs are written to standard output": (
         "OTEL_BLRP_SCHEDULE_DELAY=1000 OTEL_BLRP_EXPORT_TIMEOUT=1000 "
         "OTEL_BLRP_MAX_QUEUE_SIZE=1000 OTEL_BLRP_MAX_EXPORT_BATCH_SIZE=1000 "
         "OTEL_LOGS_EXPORTER=otlp OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=http://collector:4318"
     ),
-    LIMITS: (
+    "ignored, because a span has up to 128 attributes": (
         "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT=many OTEL_ATTRIBUTE_COUNT_LIMIT=10 "
         "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT=10 OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=10 "
         "OTEL_SPAN_EVENT_COUNT_LIMIT=10 OTEL_SPAN_LINK_COUNT_LIMIT=10 "
@@ -217,12 +210,14 @@ SPECIFIED = {
     f"should be a whole number from 0 to .*{IGNORED}": (
         "OTEL_EXPORTER_OTLP_*TIMEOUT=-1 OTEL_EXPORTER_OTLP_TRACES_TIMEOUT=10s"
     ),
-    CERTIFICATES: (
+    "should be a file with certificates in PEM format": (
         f"OTEL_EXPORTER_OTLP_*CERTIFICATE=/nowhere OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE={__file__}"
     ),
     "CLIENT_CERTIFICATE is not set": "OTEL_EXPORTER_OTLP_*CLIENT_KEY=/nowhere",
-    HTTP: "OTEL_EXPORTER_OTLP_*PROTOCOL=grpc",
-    NOBODY: (
+    "ignored, because telemetry is sent over HTTP: send to port 4318": (
+        "OTEL_EXPORTER_OTLP_*PROTOCOL=grpc"
+    ),
+    "ignored, because nothing in this service reads it": (
         "OTEL_EXPORTER_PROMETHEUS_HOST=0.0.0.0 OTEL_EXPORTER_PROMETHEUS_PORT=9464 "
         "OTEL_EXPORTER_ZIPKIN_ENDPOINT=http://zipkin:9411 OTEL_INVENTED_NAME=1 SENTRY_INVENTED=1"
     ),
