@@ -31,23 +31,20 @@ class TestRefusals(RecordedTest, CountsTest):
         return {**super().get_httpserver_options(), **limits}
 
     async def test_what_else_ends_is_no_refusal(self) -> None:
-        async def is_left() -> None:
-            _, writer = await self.connect(http("POST /", body=b"half", size=9))
-            await self.until(lambda: self.http_server._connections)
-            writer.close()
-
-        async def is_idle(sent: bytes = b"") -> None:
+        async def say_no_more(sent: bytes = b"") -> None:
             reader, _ = await self.connect(sent)
             await reader.read()
 
-        await is_left()
-        await is_idle()
-        await is_idle(http("GET /"))
+        _, writer = await self.connect(http("POST /", body=b"half", size=9))
+        await self.until(lambda: self.http_server._connections)
+        writer.close()  # the client goes away
+        await say_no_more()
+        await say_no_more(http("GET /"))
         for path in ("/nowhere", "/status/413"):
             await self.answer_to(path)
         # An upload that has reached its handler.
-        await is_idle(http("PUT /upload", "Transfer-Encoding: chunked") + b"zz\r\n")
-        await is_idle(http("PUT /upload", body=b"half", size=9))
+        await say_no_more(http("PUT /upload", "Transfer-Encoding: chunked") + b"zz\r\n")
+        await say_no_more(http("PUT /upload", body=b"half", size=9))
         self.http_client.close()
         await self.until(lambda: not self.http_server._connections)
         assert [each.status for each in self.recorder.ended] == [200, 404, 413, 400, 408]

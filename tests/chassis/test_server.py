@@ -360,6 +360,7 @@ def test_process_out_of_descriptors_accepts_again_later() -> None:
         ("0", 1, LATE, b"200 OK", b"close", b'{"hello":"late"}'),
         ("0", 1, HANDSHAKE, b"101 ", b"Upgrade", b"\x88\x0c\x03\xe9Going away"),
     ],
+    ids=["request", "after the delay", "while others are answered", "websocket"],
 )
 async def test_idle_connection_has_a_moment_to_send_and_closes(
     delay: str, others: int, sent: bytes, status: bytes, connection: bytes, end: bytes
@@ -495,6 +496,7 @@ async def test_body_over_the_limit_is_rejected_before_it_is_sent(
         ("STALL", http("POST /", body=b"half", size=9), b"408"),
         ("STALL", http("PUT /upload", size=9), b"408"),
     ],
+    ids=["nothing", "half a head", "half a body", "no more of a body", "no body of an upload"],
 )
 async def test_connection_that_says_nothing_more_is_closed(
     limit: str, sent: bytes, answer: bytes
