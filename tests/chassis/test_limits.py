@@ -469,7 +469,7 @@ class TestOwnTimeout(AdmissionTest):
 
 
 class TestRejection(AdmissionTest):
-    environ = {"ADMIN_ALLOWED_HOSTS": "Ops.example"}  # noqa: RUF012
+    environ = {"ADMIN_ALLOWED_HOSTS": "Ops.example", "ENVIRONMENT": "staging"}  # noqa: RUF012
 
     def test_feature_may_reject(self) -> None:
         class Full(Feature):
