@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from opentelemetry import trace
 from tornado.web import RequestHandler
 from tornado_chassis.feature import Feature
+from tornado_chassis.settings import read
 from tornado_chassis.tracing.otel import ApiSpan
+from tornado_chassis.tracing.otlp import Otlp
+from tornado_chassis.tracing.zipkin import Backend as Zipkin
 
-from ..settings import Settings
+from ..settings import Settings, SettingsOfZipkin
 
+OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
+ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
+each_backend = pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda each: each.name)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
