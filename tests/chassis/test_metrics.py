@@ -8,25 +8,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado_chassis import metrics
+from tornado_chassis.application import Application
 from tornado_chassis.client import Calls
-from tornado_chassis.feature import Feature
+from tornado_chassis.feature import Export, Feature
 from tornado_chassis.metrics import meter
 
 from .routes import Slow
 from .test_values import HOSTILE, Mute, failing
 from .testing import SOURCES, ChassisTest
 
-if TYPE_CHECKING:
-    Base = ChassisTest
-else:
-    Base = object
 DURATION = "http_server_request_duration_seconds"
 LAG = "event_loop_lag_seconds"
 Shown = dict[tuple[str, ...], float]
@@ -53,7 +51,29 @@ class Counting(Feature):
         return [("work_done", "Work done.", self.total)]
 
 
-class Measured(Base):
+class MetricsTest(ChassisTest):
+    """With no other metrics than of the test."""
+
+    #: The feature whose instance is `metrics`.
+    backend: type[Feature]
+    metrics: Any
+
+    def get_app(self) -> Application:
+        self.enterContext(no_metrics())
+        self.enterContext(mock.patch.object(meter, "LAG_INTERVAL_SECONDS", 0.001))
+        super().get_app()
+        self.counting = Counting()
+        app = self.observed_by(self.counting)
+        [self.metrics] = (each for each in app.runtime.features if isinstance(each, self.backend))
+        return app
+
+    def exported(self) -> Export:
+        """What the backend's page shows."""
+        [export] = self.metrics.exports()
+        return cast(Export, export)
+
+
+class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
     """What is measured, as each backend shows it."""
 
     async def shown(self, name: str) -> Shown:
@@ -70,7 +90,7 @@ class Measured(Base):
         raise NotImplementedError
 
     async def until_shown(self, name: str, condition: Callable[[Shown], object]) -> Shown:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             # Nothing notifies of what is sent or shown.
             while not condition(shown := await self.shown(name)):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
@@ -82,12 +102,13 @@ class Measured(Base):
 
         await self.until_shown(name, is_equal)
 
-    def expect(self, name: str, *expected: tuple[str, ...]) -> None:
+    def expect(self, name: str, *expected: tuple[str, ...], times: int = 1) -> None:
         """Waits for as many durations, then compares their labels."""
+        count = times * len(expected)
         found = self.run_async(
-            lambda: self.until_shown(name, lambda shown: sum(shown.values()) >= len(expected))
+            lambda: self.until_shown(name, lambda shown: sum(shown.values()) >= count)
         )
-        assert found == dict.fromkeys((self.form(*each) for each in expected), 1)
+        assert found == dict.fromkeys((self.form(*each) for each in expected), times)
 
     async def talk(self) -> None:
         websocket = await self.websocket()
@@ -117,9 +138,20 @@ class Measured(Base):
             ("_OTHER", "http", "405", "/", ""),
         )
 
-    def test_websocket_is_measured_once(self) -> None:
-        self.run_async(self.talk)
-        self.expect(DURATION, ("GET", "http", "101", "/ws", ""))
+    def test_any_number_of_paths_is_one_series(self) -> None:
+        async def flood(paths: range) -> None:
+            reader, writer = await self.connect()
+            for number in paths:
+                for path in (b"/%x", b"/hello/%x"):
+                    writer.write(b"HEAD " + path % number + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                    await reader.readuntil(b"\r\n\r\n")
+            writer.close()
+            await self.shown(DURATION)  # which empties a socket
+
+        for first in range(0, 1000, 200):
+            self.run_async(partial(flood, range(first, first + 200)))
+        unmatched = "HEAD", "http", "404", "unmatched", ""
+        self.expect(DURATION, unmatched, ("HEAD", "http", "405", "/hello/{name}", ""), times=1000)
 
     def test_active_requests_and_a_client_that_goes_away(self) -> None:
         async def leave() -> None:
@@ -195,6 +227,28 @@ class Measured(Base):
         assert min(found[:16]) > 4
         assert found[30] < 2
 
+    async def test_totals_of_other_features(self) -> None:
+        for total in (7, 9):
+            self.counting.total = total
+            await self.until_equal("work_done", {"": total})
+
+    async def test_metrics_of_one_s_own(self) -> None:
+        orders = metrics.counter("orders", "Orders placed.", ["country"])
+        orders.labels("nl").inc(2.5)
+        orders.labels("de").inc(float("nan"))
+        metrics.gauge("never_set", "Unknown.")
+        metrics.gauge("broken", "Raises.").set_function(lambda: 1 // 0)
+        metrics.gauge("computed", "From a function.").set_function(lambda: 7)
+        metrics.gauge("degrees", "Below zero.").set(-2.25)
+        queries = metrics.histogram("query_seconds", "Queries.", ["table"])
+        for seconds in (0.2, 1, float("inf")):
+            queries.labels("users").observe(seconds)
+        await self.until_equal("orders", {"nl": 2.5})
+        await self.until_equal("computed", {"": 7})
+        await self.until_equal("degrees", {"": -2.25})
+        await self.until_equal("query_seconds", {"users": 2})
+        assert await self.shown("never_set") == await self.shown("broken") == {}
+
     def test_totals_that_fail_cost_themselves_only(self) -> None:
         self.app.runtime.max_connections = 7
         with (
@@ -209,7 +263,7 @@ class Measured(Base):
         self.run_async(self.talk)
         self.fetch("/")
         self.expect(DURATION, ("GET", "http", "101", "/ws", ""), ("GET", "http", "200", "/", ""))
-        names = self.reserved()
+        names = self.reserved() - {"work_done"}
         assert len(names) > 10
         for name in names:
             with pytest.raises(ValueError, match=name):

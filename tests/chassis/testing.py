@@ -223,13 +223,14 @@ class Process:
 
 @contextlib.contextmanager
 def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
-    """Runs a module with these settings until the end of the block, on a free port."""
+    """Runs a module, or a program in lines, with these settings until the end of the block, on a
+    free port."""
     defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", **UNWATCHED}
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-c" if "\n" in module else "-m", module, *arguments],
                 env={**inherited(), **defaults, **environ},
                 cwd=directory,
                 stdout=output,

@@ -277,10 +277,10 @@ def test_batch_that_cannot_be_put_together_harms_no_other(log: Log, receiver: Re
 
 
 def test_backend_that_does_not_resolve(log: Log) -> None:
-    with mock.patch("socket.getaddrinfo", side_effect=OSError("no such name")):
-        with sending("http://nowhere.invalid:9999") as sender:
-            end(sender)
-            log.wait_for("failed: no such name")
+    unresolvable = mock.patch("socket.getaddrinfo", side_effect=OSError("no such name"))
+    with unresolvable, sending("http://nowhere.invalid:9999") as sender:
+        end(sender)
+        log.wait_for("failed: no such name")
     assert sender.dropped == 1
 
 
