@@ -4,8 +4,6 @@ They are not installed: all of them call `propagate.inject` and `propagate.extra
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -21,8 +19,8 @@ from tornado_chassis.service import Service
 
 from .. import routes
 from ..settings import Settings, SettingsOfZipkin
-from ..testing import ChassisTest, inherited
-from . import PARENT, TRACE, Headers, settings_of
+from ..testing import ChassisTest, process
+from . import PARENT, TRACE, TRACEPARENT, Headers, settings_of
 
 
 class Library(RequestHandler):
@@ -83,8 +81,7 @@ class PropagatorTest(ChassisTest):
 
 class TestDefault(PropagatorTest):
     def test_library_sends_what_tornado_s_client_sends(self) -> None:
-        traceparent = f"00-{TRACE}-{PARENT}-01"
-        library, own = self.sent(traceparent=traceparent, tracestate="a=b", baggage="tenant=1")
+        library, own = self.sent(traceparent=TRACEPARENT, tracestate="a=b", baggage="tenant=1")
         assert library.keys() == own.keys() == {"traceparent", "tracestate"}
         assert library["traceparent"].split("-")[1] == own["traceparent"].split("-")[1] == TRACE
 
@@ -93,7 +90,7 @@ class TestDefault(PropagatorTest):
         ids = trace.SpanContext(int(TRACE, 16), int(PARENT, 16), True, trace.TraceFlags(1))
         elsewhere = trace.set_span_in_context(trace.NonRecordingSpan(ids))
         propagate.inject(headers, elsewhere)
-        assert headers == {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+        assert headers == {"traceparent": TRACEPARENT}
         found = propagate.extract(headers)
         assert trace.get_current_span(found).get_span_context().trace_id == int(TRACE, 16)
         propagate.inject(headers := {}, context.Context())
@@ -154,19 +151,16 @@ class TestSetBefore(PropagatorTest):
     def test_one_that_fails_costs_only_its_own_headers(self) -> None:
         for method in ("inject", "extract"):
             self.enterContext(mock.patch.object(Custom, method, side_effect=ValueError))
-        library, own = self.sent(traceparent=f"00-{TRACE}-{PARENT}-01")
+        library, own = self.sent(traceparent=TRACEPARENT)
         assert library.keys() == own.keys() == {"traceparent"}
         assert TRACE in own["traceparent"]
 
     def test_what_our_formats_find_counts(self) -> None:
-        headers = {"x-ours": f"{'f' * 32}:{PARENT}", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+        headers = {"x-ours": f"{'f' * 32}:{PARENT}", "traceparent": TRACEPARENT}
         assert TRACE in self.sent(**headers)[1]["traceparent"]
 
 
-@pytest.mark.parametrize("formats", ["b3", "xray", "tracecontext, b3multi"])
-def test_import_of_an_instrumentation_does_not_fail(formats: str) -> None:
-    """As they are imported by a team's `app.py`, before there is a service."""
-    code = """
+IMPORTED = """
 from tests.chassis.settings import Settings
 from tornado_chassis import process
 process.configure([], Settings)
@@ -174,7 +168,10 @@ from opentelemetry import propagate
 import os
 print(os.environ["OTEL_PROPAGATORS"])
 """
-    argv = [sys.executable, "-c", code]
-    environ = {**inherited(), "OTEL_PROPAGATORS": formats}
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == (f"{formats}\n", "")
+
+
+@pytest.mark.parametrize("formats", ["b3", "xray", "tracecontext, b3multi"])
+def test_import_of_an_instrumentation_does_not_fail(formats: str) -> None:
+    """As they are imported by a team's `app.py`, before there is a service."""
+    with process(IMPORTED, OTEL_PROPAGATORS=formats) as child:
+        assert (child.wait(), child.output()) == (0, f"{formats}\n")
