@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
@@ -83,7 +82,7 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
         """These labels as the backend shows them."""
         return labels
 
-    def reserved(self) -> set[str]:
+    async def reserved(self) -> set[str]:
         """Names of the chassis' own that are shown."""
         raise NotImplementedError
 
@@ -100,13 +99,18 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
 
         await self.until_shown(name, is_equal)
 
-    def expect(self, name: str, *expected: tuple[str, ...], times: int = 1) -> None:
+    async def expect(self, name: str, *expected: tuple[str, ...], times: int = 1) -> None:
         """Waits for as many durations, then compares their labels."""
         count = times * len(expected)
-        found = self.run_async(
-            lambda: self.until_shown(name, lambda shown: sum(shown.values()) >= count)
-        )
+        found = await self.until_shown(name, lambda shown: sum(shown.values()) >= count)
         assert found == dict.fromkeys((self.form(*each) for each in expected), times)
+
+    async def ask(self, path: str, method: str = "GET") -> None:
+        """Sends a request, and reads until the service closes."""
+        reader, writer = await self.connect()
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
 
     async def talk(self) -> None:
         websocket = await self.websocket()
@@ -116,16 +120,13 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
         await self.until_equal("http_server_open_connections", {"": 1})
         websocket.close(1001)
 
-    def test_every_handler_is_measured_once(self) -> None:
-        self.fetch("/nowhere")
-        self.fetch("/static/testing.py")
-        self.fetch("/old", follow_redirects=False)
-        self.fetch("/boom")
-        self.fetch("/status/503")
-        self.raw(b"GET /flushed HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        self.raw(b"nonsense\r\n\r\n")
-        self.raw(b"BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        self.expect(
+    async def test_every_handler_is_measured_once(self) -> None:
+        for path in ("/nowhere", "/static/testing.py", "/old", "/boom", "/status/503", "/flushed"):
+            await self.ask(path)
+        await self.ask("/\0")  # which is malformed
+        await self.ask("/", method="BREW")
+        await self.talk()
+        await self.expect(
             DURATION,
             ("GET", "http", "404", "unmatched", ""),
             ("GET", "http", "200", "/static/{path}", ""),
@@ -134,71 +135,63 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
             ("GET", "http", "503", "/status/{1}", "503"),
             ("GET", "http", "200", "/flushed", "ValueError"),
             ("_OTHER", "http", "405", "/", ""),
+            ("GET", "http", "101", "/ws", ""),
         )
+        names = await self.reserved() - {"work_done"}
+        assert len(names) > 10
+        for name in names:
+            with pytest.raises(ValueError, match=name):
+                metrics.gauge(name, "Not ours.")
 
-    def test_any_number_of_paths_is_one_series(self) -> None:
-        async def flood(paths: range) -> None:
-            reader, writer = await self.connect()
-            for number in paths:
-                for path in (b"/%x", b"/hello/%x"):
-                    writer.write(b"HEAD " + path % number + b" HTTP/1.1\r\nHost: a\r\n\r\n")
-                    await reader.readuntil(b"\r\n\r\n")
-            writer.close()
-            await self.shown(DURATION)  # which empties a socket
-
-        for first in range(0, 1000, 200):
-            self.run_async(partial(flood, range(first, first + 200)))
+    async def test_any_number_of_paths_is_one_series(self) -> None:
+        reader, writer = await self.connect()
+        for number in range(1000):
+            for path in (b"/%x", b"/hello/%x"):
+                writer.write(b"HEAD " + path % number + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                await reader.readuntil(b"\r\n\r\n")
+            if number % 200 == 0:
+                await self.shown(DURATION)  # which empties a socket
+        writer.close()
         unmatched = "HEAD", "http", "404", "unmatched", ""
-        self.expect(DURATION, unmatched, ("HEAD", "http", "405", "/hello/{name}", ""), times=1000)
+        matched = "HEAD", "http", "405", "/hello/{name}", ""
+        await self.expect(DURATION, unmatched, matched, times=1000)
 
-    def test_active_requests_and_a_client_that_goes_away(self) -> None:
-        async def leave() -> None:
-            _, writer = await self.connect()
-            writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            await self.until_equal("http_server_active_requests", {"GET.http": 1})
-            writer.close()
-            await self.until_equal("http_server_active_requests", {})
-            Slow.release.set()
+    async def test_active_requests_and_a_client_that_goes_away(self) -> None:
+        _, writer = await self.connect()
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await self.until_equal("http_server_active_requests", {"GET.http": 1})
+        writer.close()
+        await self.until_equal("http_server_active_requests", {})
+        Slow.release.set()
+        await self.expect(DURATION, ("GET", "http", "499", "/slow", ""))
 
-        self.run_async(leave)
-        self.expect(DURATION, ("GET", "http", "499", "/slow", ""))
+    async def test_route_without_latency_objective_is_shown_from_its_first_request_on(self) -> None:
+        _, writer = await self.connect()
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        name = "http_server_route_without_latency_objective"
+        await self.until_shown(name, lambda shown: shown == {self.form("/stream"): 1})
+        writer.close()
 
-    def test_route_without_latency_objective_is_shown_from_its_first_request_on(self) -> None:
-        async def ask() -> None:
-            name = "http_server_route_without_latency_objective"
-            _, writer = await self.connect()
-            writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
-            await self.until_shown(name, lambda shown: shown == {self.form("/stream"): 1})
-            writer.close()
-
-        self.run_async(ask)
-
-    def test_outgoing_calls(self) -> None:
-        async def call() -> None:
-            await AsyncHTTPClient().fetch(self.get_url("/hello/a"))
-            await AsyncHTTPClient().fetch(self.get_url("/status/503"), raise_error=False)
-
+    async def test_outgoing_calls(self) -> None:
         Calls.servers.clear()
-        self.run_async(call)
+        await AsyncHTTPClient().fetch(self.get_url("/hello/a"))
+        await AsyncHTTPClient().fetch(self.get_url("/status/503"), raise_error=False)
         server = "GET", "127.0.0.1", str(self.get_http_port()), "http"
         name = "http_client_request_duration_seconds"
-        self.expect(name, (*server, "200", ""), (*server, "503", "503"))
+        await self.expect(name, (*server, "200", ""), (*server, "503", "503"))
 
-    def test_what_is_counted_beside_the_requests(self) -> None:
-        async def count() -> None:
-            await self.talk()
-            await self.until_equal("websocket_connections", {})
-            await self.until_equal("http_server_open_connections", {})
-            await self.until_equal("http_server_max_connections", {"": 7})
-            await self.until_equal("http_server_refused_requests", {"malformed": 1})
-            await self.until_equal("websocket_messages", {"received": 1, "sent": 1})
-            await self.until_equal("websocket_closes", {"1001": 1})
-            gc.collect()
-            await self.until_shown("python_gc_pause_seconds", lambda shown: ("2",) in shown)
-
+    async def test_what_is_counted_beside_the_requests(self) -> None:
         self.app.runtime.max_connections = 7
-        self.raw(b"nonsense\r\n\r\n")
-        self.run_async(count)
+        await self.ask("/\0")
+        await self.talk()
+        await self.until_equal("websocket_connections", {})
+        await self.until_equal("http_server_open_connections", {})
+        await self.until_equal("http_server_max_connections", {"": 7})
+        await self.until_equal("http_server_refused_requests", {"malformed": 1})
+        await self.until_equal("websocket_messages", {"received": 1, "sent": 1})
+        await self.until_equal("websocket_closes", {"1001": 1})
+        gc.collect()
+        await self.until_shown("python_gc_pause_seconds", lambda shown: ("2",) in shown)
 
     async def test_event_loop_lag(self) -> None:
         await asyncio.sleep(0.002)
@@ -206,22 +199,18 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
         await asyncio.sleep(0.002)
         await self.until_shown(LAG, lambda shown: 0.03 <= shown.get((), 0) < 10)
 
-    def test_the_worst_lag_is_kept_for_15_to_30_seconds(self) -> None:
-        async def lags() -> list[float]:
-            await self.until_shown(LAG, bool)
-            clock = mock.Mock(return_value=time.monotonic())
-            found = []
-            with mock.patch.object(meter, "monotonic", clock):
-                for seconds in (5, *[1] * 30):
-                    clock.return_value += seconds
-                    # It reads the clock twice each time that it wakes; StatsD is sent a value
-                    # after four times.
-                    wakes = clock.call_count + 2 * 9
-                    await self.until(lambda: clock.call_count > wakes)  # noqa: B023
-                    found.append((await self.shown(LAG)).get((), 0))
-            return found
-
-        found = self.run_async(lags)
+    async def test_the_worst_lag_is_kept_for_15_to_30_seconds(self) -> None:
+        await self.until_shown(LAG, bool)
+        clock = mock.Mock(return_value=time.monotonic())
+        found = []
+        with mock.patch.object(meter, "monotonic", clock):
+            for seconds in (5, *[1] * 30):
+                clock.return_value += seconds
+                # It reads the clock twice each time that it wakes; StatsD is sent a value after
+                # four times.
+                wakes = clock.call_count + 2 * 9
+                await self.until(lambda: clock.call_count > wakes)  # noqa: B023
+                found.append((await self.shown(LAG)).get((), 0))
         assert min(found[:16]) > 4
         assert found[30] < 2
 
@@ -247,25 +236,12 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
         await self.until_equal("query_seconds", {"users": 2})
         assert await self.shown("never_set") == await self.shown("broken") == {}
 
-    def test_totals_that_fail_cost_themselves_only(self) -> None:
+    async def test_totals_that_fail_cost_themselves_only(self) -> None:
         self.app.runtime.max_connections = 7
-        with (
-            mock.patch.object(self.app.runtime, "totals", side_effect=LookupError),
-            self.assertLogs(meter.log) as logs,
-        ):
-            self.run_async(lambda: self.until_equal("http_server_max_connections", {"": 7}))
+        broken = mock.patch.object(self.app.runtime, "totals", side_effect=LookupError)
+        with broken, self.assertLogs(meter.log) as logs:
+            await self.until_equal("http_server_max_connections", {"": 7})
         assert len(logs.records) == 1
-
-    def test_names_are_reserved(self) -> None:
-        self.raw(b"nonsense\r\n\r\n")
-        self.run_async(self.talk)
-        self.fetch("/")
-        self.expect(DURATION, ("GET", "http", "101", "/ws", ""), ("GET", "http", "200", "/", ""))
-        names = self.reserved() - {"work_done"}
-        assert len(names) > 10
-        for name in names:
-            with pytest.raises(ValueError, match=name):
-                metrics.gauge(name, "Not ours.")
 
 
 @pytest.fixture(autouse=True)
@@ -380,17 +356,8 @@ def test_a_metric_with_labels_needs_them() -> None:
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("", []),
-        ("orders.placed", []),
-        ("shop:orders", []),
-        ("1st", []),
-        ("bestellungen_für", []),
-        ("orders\n", []),
-        ("orders", ["le"]),
-        ("orders", ["__name__"]),
-        ("orders", ["a-b"]),
-        ("orders", ["a", "a"]),
-        ("orders", "country"),
+        *((name, []) for name in ("", "a.b", "shop:orders", "1st", "bestellungen_für", "orders\n")),
+        *(("orders", labels) for labels in (["le"], ["__name__"], ["a-b"], ["a", "a"], "country")),
     ],
 )
 def test_invalid_name_is_refused(name: str, labels: list[str]) -> None:

@@ -137,9 +137,8 @@ class TestMeasurements(Measured, OtlpTest):
     def form(self, *labels: str) -> tuple[str, ...]:
         return tuple(filter(None, labels))
 
-    def reserved(self) -> set[str]:
-        points = self.run_async(self.next)
-        return {point.in_prometheus for point in points}
+    async def reserved(self) -> set[str]:
+        return {point.in_prometheus for point in self.points()}
 
 
 class TestWire(OtlpTest):
@@ -259,30 +258,22 @@ class TestNoExemplars(TestTraced):
 class TestIntervals(OtlpTest):
     features = "stub otlp"
 
-    def test_exemplar_is_sent_once(self) -> None:
-        async def fetch() -> int:
-            await self.next()
-            headers = {"traceparent": TRACEPARENT}
-            await self.http_client.fetch(self.get_url("/"), headers=headers)
-            await self.next()
-            await self.next()
-            return sum(len(point.exemplars) for point in self.points())
+    async def test_exemplar_is_sent_once(self) -> None:
+        await self.next()
+        await self.http_client.fetch(self.get_url("/"), headers={"traceparent": TRACEPARENT})
+        await self.next()
+        await self.next()
+        assert sum(len(point.exemplars) for point in self.points()) == 1
 
-        assert self.run_async(fetch) == 1
-
-    def test_nothing_is_collected_before_the_last_was_sent(self) -> None:
-        async def outage() -> int:
-            await self.next()
-            self.receiver.statuses.extend([503] * 6)
-            with mock.patch.object(
-                self.metrics, "_collect", side_effect=self.metrics._collect
-            ) as collect:
-                await self.until(lambda: not self.receiver.statuses)
-            await self.next()
-            return collect.call_count
-
+    async def test_nothing_is_collected_before_the_last_was_sent(self) -> None:
+        await self.next()
+        self.receiver.statuses.extend([503] * 6)
+        collecting = mock.patch.object(self.metrics, "_collect", side_effect=self.metrics._collect)
+        with collecting as collect:
+            await self.until(lambda: not self.receiver.statuses)
+        await self.next()
         # What was on its way before and after the outage, and not at each interval.
-        assert self.run_async(outage) <= 2
+        assert collect.call_count <= 2
         assert self.exported().dropped == 0
 
 
@@ -344,19 +335,16 @@ class TestDelta(OtlpTest):
         # What goes up and down has no difference that means something.
         assert {point.temporality for point in named("process.memory.usage")} == {CUMULATIVE}
 
-    def test_what_was_not_accepted_at_once_is_not_lost(self) -> None:
+    async def test_what_was_not_accepted_at_once_is_not_lost(self) -> None:
         orders = metrics.counter("orders", "Orders placed.")
-
-        async def outage() -> None:
-            await self.next()
-            self.receiver.statuses.extend([503] * 5)
-            for _ in range(5):
-                orders.inc()
-                await asyncio.sleep(0.002)
-            await self.until(lambda: not self.receiver.statuses)
-
-        self.run_async(outage)
-        assert sum(point.value for point in self.named("orders")) == 5
+        await self.next()
+        self.receiver.statuses.extend([503] * 5)
+        for _ in range(5):
+            orders.inc()
+            await asyncio.sleep(0.002)
+        await self.until(lambda: not self.receiver.statuses)
+        await self.metrics.shutdown()
+        assert sum(point.value for point in self.points() if point.name == "orders") == 5
 
 
 class TestLowMemory(TestDelta):
@@ -367,13 +355,10 @@ class TestLowMemory(TestDelta):
 class TestDrain(OtlpTest):
     interval = "3600000"
 
-    def test_last_push_has_what_ended_meanwhile(self) -> None:
-        async def drain() -> None:
-            async with self.busy():
-                Slow.release.set()
-            await self.metrics.shutdown()
-
-        self.run_async(drain)
+    async def test_last_push_has_what_ended_meanwhile(self) -> None:
+        async with self.busy():
+            Slow.release.set()
+        await self.metrics.shutdown()
         assert [p.attributes["http.route"] for p in self.points() if "http.route" in p.attributes]
 
 

@@ -129,7 +129,7 @@ class TestMeasurements(Measured, StatsDTest):
     def form(self, *labels: str) -> tuple[str, ...]:
         return tuple(re.sub(r"[^A-Za-z0-9_-]+", "_", label) or "none" for label in labels)
 
-    def reserved(self) -> set[str]:
+    async def reserved(self) -> set[str]:
         received = [*self.daemon.values("g"), *self.counts, *self.daemon.values("ms")]
         return {name.partition(".")[0] for name in received}
 
