@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
-from unittest import mock
 
 import pytest
 from tornado.web import FallbackHandler, RequestHandler
@@ -38,13 +37,23 @@ import asyncio, logging, multiprocessing, os, signal, threading
 
 from tornado_chassis.logs import Logs
 from tests.chassis.settings import Settings
+
+
+async def start():
+    await Logs(Settings(log_format="json")).startup()
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 """
 DYING = """
 async def main():
-    await Logs(Settings(log_format="json")).startup()
+    await start()
     logging.info("before")
     logging.warning("last words")
-    os.kill(os.getpid(), signal.SIGKILL)
+    die()
 
 
 asyncio.run(main())
@@ -89,27 +98,27 @@ def in_thread():
 
 
 async def main():
-    await Logs(Settings(log_format="json")).startup()
+    await start()
     logging.info("held by the parent")
     with multiprocessing.get_context("fork").Pool(2) as pool:
         pool.map(in_child, range(4), 1)
     thread = threading.Thread(target=in_thread)
     thread.start()
     thread.join()
-    os.kill(os.getpid(), signal.SIGKILL)
+    die()
 
 
 asyncio.run(main())
 """
 STOPPED = """
 async def main():
-    await Logs(Settings(log_format="json")).startup()
+    await start()
     logging.info("in the last turn")
 
 
 asyncio.new_event_loop().run_until_complete(main())
 logging.info("after it")
-os.kill(os.getpid(), signal.SIGKILL)
+die()
 """
 ENVIRON = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", **UNWATCHED}
 HOSTILE = "a\nb\r\x1b[31mc\x00\x7f\x85\x9b31m\u2028\u202e"
@@ -129,12 +138,13 @@ class Terminal(io.StringIO):
         return True
 
 
-@contextmanager
-def logging_to(stream: io.StringIO, log_format: str) -> Iterator[None]:
+def logging_to(log_format: str, stream: io.StringIO | None = None) -> io.StringIO:
+    """What is logged from here on."""
+    stream = stream or io.StringIO()
     # pytest's own handlers raise an exception if a record can't be formatted.
     logging.getLogger().handlers.clear()
     Logs(read(Settings, {"LOG_FORMAT": log_format, "LOG_LEVEL": "DEBUG"}), stream)
-    yield
+    return stream
 
 
 def written(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -293,65 +303,59 @@ class TestConsole(ChassisTest):
 
 
 def test_record_stays_on_one_line() -> None:
-    stream, terminal = io.StringIO(), Terminal()
     token = correlation.set({"request_id": "r1"})
-    for each, log_format in ((stream, "json"), (terminal, "console")):
-        with logging_to(each, log_format):
-            log.info("said %s", HOSTILE, extra={"who": HOSTILE})
+    for log_format, stream in (("json", io.StringIO()), ("console", Terminal())):
+        logging_to(log_format, stream)
+        log.info("said %s", HOSTILE, extra={"who": HOSTILE})
+        (line,) = stream.getvalue().split("\n")[:-1]
+        if log_format == "json":
+            assert line.isascii()
+            assert line.isprintable()
+            assert json.loads(line)["message"] == f"said {HOSTILE}"
+            assert json.loads(line)["who"] == HOSTILE
+        else:
+            assert line.count("\x1b") == 2  # the level's colour, on and off
+            assert line.replace("\x1b[32m", "").replace("\x1b[0m", "").isprintable()
+            assert "request_id=r1" in line
     correlation.reset(token)
-    (line,) = stream.getvalue().splitlines()
-    assert line.isascii()
-    assert line.isprintable()
-    assert json.loads(line)["message"] == f"said {HOSTILE}"
-    assert json.loads(line)["who"] == HOSTILE
-    (line,) = terminal.getvalue().split("\n")[:-1]
-    assert line.count("\x1b") == 2  # the level's colour, on and off
-    assert line.replace("\x1b[32m", "").replace("\x1b[0m", "").isprintable()
-    assert "request_id=r1" in line
 
 
 def test_console_indents_stack_traces() -> None:
-    stream = io.StringIO()
-    with logging_to(stream, "console"):
-        try:
-            raise ValueError("a\nINFO forged \x1b[31m")
-        except ValueError:
-            log.exception("failed", stack_info=True)
+    stream = logging_to("console")
+    try:
+        raise ValueError("a\nINFO forged \x1b[31m")
+    except ValueError:
+        log.exception("failed", stack_info=True)
     first, *rest = stream.getvalue().splitlines()
     assert " ERROR    failed " in first
     assert rest
     assert all(line.startswith("    ") and line.isprintable() for line in rest)
 
 
-def test_no_colour_without_a_terminal_or_with_no_color() -> None:
-    stream = io.StringIO()
-    with logging_to(stream, "console"):
-        log.error("plain")
-    terminal = Terminal()
-    with mock.patch.dict("os.environ", {"NO_COLOR": "1"}), logging_to(terminal, "console"):
-        log.error("plain")
+def test_no_colour_without_a_terminal_or_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = logging_to("console")
+    log.error("plain")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = logging_to("console", Terminal())
+    log.error("plain")
     assert "\x1b" not in stream.getvalue() + terminal.getvalue()
+    assert "plain" in terminal.getvalue()
 
 
 def test_anything_that_is_logged_makes_a_line() -> None:
-    circle: list[Any] = []
-    circle.append(circle)
-    stream = io.StringIO()
-    with logging_to(stream, "json"):
-        log.info("%d of %d", 1)
-        log.info("extras", extra={"a": float("nan"), "b": circle, "c": {(1,): 2}, "d": object()})
-        log.info("surrogate \ud800", stack_info=True)
-        log.info("object", extra={"d": {"deep": object()}})
-    first, second, third, fourth = written(stream)
+    stream = logging_to("json")
+    log.info("%d of %d", 1)
+    log.info("extras", extra={"c": {(1,): 2}, "d": {"deep": object()}})
+    log.info("surrogate \ud800", stack_info=True)
+    first, second, third = written(stream)
     assert first["message"] == "%d of %d (1,)"
-    assert second["a"] == "nan"
+    assert second["d"]["deep"].startswith("<object ")
     assert third["stacktrace"].startswith("Stack ")
-    assert fourth["d"]["deep"].startswith("<object ")
 
 
 def test_warnings_and_uncaught_exceptions_have_the_same_format() -> None:
-    stream = io.StringIO()
-    with logging_to(stream, "json"), warnings.catch_warnings():
+    stream = logging_to("json")
+    with warnings.catch_warnings():
         warnings.simplefilter("default")
         logging.captureWarnings(True)
         warnings.warn("old ways", DeprecationWarning, stacklevel=1)
@@ -366,19 +370,17 @@ def test_warnings_and_uncaught_exceptions_have_the_same_format() -> None:
 
 
 def test_interrupt_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    stream = io.StringIO()
-    with logging_to(stream, "json"):
-        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    stream = logging_to("json")
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert stream.getvalue() == ""
     assert "KeyboardInterrupt" in capsys.readouterr().err
 
 
 def test_lines_for_a_stream_that_is_closed_are_counted() -> None:
-    stream = io.StringIO()
+    stream = logging_to("json")
     closed = Output(stream, "{} lost\n".format)
-    with logging_to(stream, "json"):
-        stream.close()
-        log.error("to nobody")
+    stream.close()
+    log.error("to nobody")
     for _ in range(2):
         closed.write("to nobody\n")
     assert closed.dropped == 2
@@ -627,15 +629,14 @@ def test_stopped_loop_holds_no_line() -> None:
     assert messages(STOPPED) == ["in the last turn", "after it"]
 
 
-def test_long_fields_are_cut() -> None:
-    for log_format in ("json", "console"):
-        stream = io.StringIO()
-        with logging_to(stream, log_format):
-            try:
-                raise ValueError("x" * 5_000_000)
-            except ValueError:
-                log.exception("y" * 5_000_000, extra={"a": "z" * 5_000_000, "b": ["w" * 5_000_000]})
-        text = stream.getvalue()
-        assert len(text) < 200_000
-        assert "ValueError: xxx" in text
-        assert len(re.findall(r"\.\.\. [0-9]{7} characters cut \.\.\.", text)) >= 4
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_long_fields_are_cut(log_format: str) -> None:
+    stream = logging_to(log_format)
+    try:
+        raise ValueError("x" * 5_000_000)
+    except ValueError:
+        log.exception("y" * 5_000_000, extra={"a": "z" * 5_000_000, "b": ["w" * 5_000_000]})
+    text = stream.getvalue()
+    assert len(text) < 200_000
+    assert "ValueError: xxx" in text
+    assert len(re.findall(r"\.\.\. [0-9]{7} characters cut \.\.\.", text)) >= 4

@@ -273,34 +273,26 @@ class TestWithToken(AccessTest):
         assert TOKEN not in "\n".join(self.lines()[before:])
 
 
-class LinkTest(AccessTest):
-    def link(self) -> str:
-        """The line with the console's address."""
+class TestInDevelopment(AccessTest):
+    environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (as its base)
+    logged = f"http://127.0.0.1:8001/?token={TOKEN}"
+
+    def test_link_is_logged_and_is_not_on_the_page(self) -> None:
+        lines = json.loads(self.ask("/console/logs.json", headers=BEARER).body)["lines"]
+        assert any("Console: http://" in line["message"] for line in lines)
+        assert TOKEN not in json.dumps(lines)
         [console] = (each for each in self.app.runtime.features if isinstance(each, Console))
         self.run_async(console.shutdown)
         with self.assertLogs("tornado_chassis.console") as logged:
             self.run_async(console.startup)
-            logging.getLogger("tornado_chassis.console").info("The end")
-        return logged.output[0]
+        assert logged.output[0].endswith(self.logged)
 
 
-class TestInDevelopment(LinkTest):
-    environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (as its base)
+class TestWhereNobodySaysSo(TestInDevelopment):
+    """The link is logged without the token."""
 
-    def test_link_is_logged(self) -> None:
-        assert f"http://127.0.0.1:8001/?token={TOKEN}" in self.link()
-
-    def test_link_is_not_on_the_page(self) -> None:
-        lines = json.loads(self.ask("/console/logs.json", headers=BEARER).body)["lines"]
-        assert any("Console: http://" in line["message"] for line in lines)
-        assert TOKEN not in json.dumps(lines)
-
-
-class TestWhereNobodySaysSo(LinkTest):
     environ = {"CONSOLE_TOKEN": TOKEN, "ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
-
-    def test_link_is_logged_without_the_token(self) -> None:
-        assert self.link().endswith("http://127.0.0.1:8001/")
+    logged = "http://127.0.0.1:8001/"
 
 
 class TestLevels(AccessTest):

@@ -79,21 +79,15 @@ def test_url_of_otlp(signal: str, make: Make, endpoint: str, own_endpoint: str, 
 
 @each_signal
 def test_what_is_set_for_a_signal_replaces_what_is_set_for_all(signal: str, make: Make) -> None:
-    environ = {
-        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=a,x-tenant=b",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "1000",
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-    }
+    def settings(prefix: str, headers: str, timeout: str, compression: str) -> dict[str, str]:
+        given = {"HEADERS": headers, "TIMEOUT": timeout, "COMPRESSION": compression}
+        return {f"OTEL_EXPORTER_OTLP_{prefix}{name}": value for name, value in given.items()}
+
+    environ = settings("", "api-key=a,x-tenant=b", "1000", "gzip")
     general = make(environ)
     assert (general.headers["api-key"], general.headers["x-tenant"]) == ("a", "b")
     assert (general.headers["Content-Encoding"], general.timeout) == ("gzip", 1.0)
-    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}"
-    environ |= {
-        f"{own}_HEADERS": "api-key=c",
-        f"{own}_TIMEOUT": "500",
-        f"{own}_COMPRESSION": "none",
-    }
-    special = make(environ)
+    special = make(environ | settings(f"{signal.upper()}_", "api-key=c", "500", "none"))
     assert (special.headers["api-key"], special.timeout) == ("c", 0.5)
     assert not {"x-tenant", "Content-Encoding"} & special.headers.keys()
 
