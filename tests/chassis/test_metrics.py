@@ -459,20 +459,6 @@ def test_threads_lose_nothing() -> None:
     assert (sum(queries.counts), queries.value) == (80, 80)
 
 
-def test_a_backend_may_have_each_duration() -> None:
-    seen: list[tuple[str, tuple[str, ...], float]] = []
-
-    def subscriber(series: metrics.Histogram, seconds: float) -> None:
-        seen.append((series.name, series.label_values, seconds))
-
-    queries = metrics.histogram("query_seconds", "Queries.", ["table"])
-    with mock.patch.object(metrics, "subscribers", [subscriber]):
-        queries.labels("users").observe(0.5)
-        queries.labels("users").observe(NAN)
-    queries.labels("users").observe(1)
-    assert seen == [("query_seconds", ("users",), 0.5)]
-
-
 class TestNoBackend(ChassisTest):
     features = ""
 

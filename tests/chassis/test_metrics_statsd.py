@@ -93,7 +93,7 @@ class StatsDTest(MetricsTest):
     def counts(self) -> dict[str, list[float]]:
         return self.daemon.values("c")
 
-    def stop(self) -> None:
+    def shut_down(self) -> None:
         self.run_async(self.metrics.shutdown)
 
     def wait_until_sending(self) -> None:
@@ -109,7 +109,7 @@ class StatsDTest(MetricsTest):
     def recoveries(self) -> list[str]:
         return [line for line in self.logged if line.endswith("works again")]
 
-    def expect_requests(self, count: int) -> None:
+    def expect_requests(self, count: float) -> None:
         """That so many for `/` have come, and no others."""
         assert self.daemon.requests() == {"GET.http.200._.none": count}
 
@@ -167,7 +167,7 @@ class TestNames(StatsDTest):
     def test_each_has_the_prefix_and_a_gauge_the_instance(self) -> None:
         self.fetch("/")
         metrics.counter("greetings", "Greetings given.").inc()
-        self.stop()
+        self.shut_down()
         assert self.daemon.values("ms")
         datagrams = filter(None, self.daemon.datagrams)  # an empty one is a probe
         lines = b"\n".join(datagrams).decode().splitlines()
@@ -199,7 +199,8 @@ class TestOwn(StatsDTest):
         # They may be older than the service.
         self.greetings = metrics.counter("greetings", "Greetings given.", ["language"])
         self.greetings.labels("en").inc()
-        self.queries = metrics.histogram("query_duration_seconds", "Duration of queries.")
+        queries = metrics.histogram("query_duration_seconds", "Duration of queries.", ["table"])
+        self.queries = queries.labels("users")
         self.queries.observe(7)
         return super().make_service()
 
@@ -227,15 +228,15 @@ class TestOwn(StatsDTest):
         assert re.search(lines, b"\n".join(self.daemon.datagrams).decode())
 
     def test_each_duration_of_a_histogram_is_sent(self) -> None:
-        self.queries.observe(0.2)
-        self.queries.observe(1)
+        for seconds in (0.2, float("nan"), 1):
+            self.queries.observe(seconds)
         self.until(lambda: self.daemon.values("ms"))
         # But not what was before the service.
-        assert self.daemon.values("ms") == {"query_duration_seconds": [200, 1000]}
+        assert self.daemon.values("ms") == {"query_duration_seconds.users": [200, 1000]}
 
     def test_nothing_is_kept_of_a_service_that_has_ended(self) -> None:
         assert len(metrics.subscribers) == 1
-        self.stop()
+        self.shut_down()
         assert metrics.subscribers == []
 
 
@@ -442,7 +443,7 @@ class TestUnresolvable(StatsDTest):
         lookups = self.lookups
         assert self.fetch("/").code == 200
         self.wait_for_flushes()
-        self.stop()
+        self.shut_down()
         assert self.hanging == 1
         assert self.lookups == lookups
 
@@ -507,6 +508,6 @@ class TestStop(StatsDTest):
     def test_what_is_left_is_sent(self) -> None:
         self.fetch("/")
         metrics.counter("greetings", "Greetings given.").inc()
-        self.stop()
+        self.shut_down()
         self.expect_requests(1)
         assert self.counts == {"greetings": [1]}

@@ -77,13 +77,14 @@ class ChassisTest(ServiceTest):
 
     #: Names of `settings.FEATURES`.
     features = DEFAULT
+    kind: type[Settings] = Settings
 
     def settings(self) -> Settings:
         names = self.features
 
-        class Chosen(Settings):
+        class Chosen(self.kind):  # type: ignore[name-defined, misc]
             def features(self) -> list[Feature]:
-                return self.make(names)
+                return list(self.make(names))
 
         return self.read(Chosen)
 

@@ -574,10 +574,7 @@ class Own(Settings):
 
 class TestSettings(ConsoleTest):
     environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""}  # noqa: RUF012 (as its base)
-
-    def settings(self) -> Settings:
-        # Its features are chosen by name, as those of `Settings` are.
-        return self.read(Own)
+    kind = Own
 
     @property
     def shown(self) -> dict[str, Any]:

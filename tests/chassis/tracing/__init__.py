@@ -38,20 +38,6 @@ class Headers(RequestHandler):
         self.finish({name.lower(): value for name, value in self.request.headers.items()})
 
 
-def settings_of(
-    kind: type[Settings], names: str, read: Callable[[type[Settings]], Any]
-) -> Settings:
-    """Those of a kind, with these features."""
-
-    class Chosen(kind):  # type: ignore[misc, valid-type]
-        def features(self) -> list[Feature]:
-            made: list[Feature] = self.make(names)
-            return made
-
-    settings: Settings = read(Chosen)
-    return settings
-
-
 def make_span(
     kind: str = "INTERNAL", on_end: Callable[[Any], None] | None = lambda span: None
 ) -> ApiSpan:

@@ -10,11 +10,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from .decode import Received, decode
 
 # For `export`: its tests need not wait, but a busy machine may need long to stop.
-IMPATIENT = {
+IMPATIENT: dict[str, Any] = {
     "BATCH_SECONDS": 0.001,
     "FIRST_DELAY_SECONDS": 0.001,
     "MAX_DELAY_SECONDS": 0.01,

@@ -3,7 +3,6 @@
 They are not installed: all of them call `propagate.inject` and `propagate.extract`, as here.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -13,24 +12,11 @@ from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from tornado.httpclient import AsyncHTTPClient
-from tornado.web import RequestHandler
 from tornado_chassis.service import Service
 
-from .. import routes
-from ..settings import Settings, SettingsOfZipkin
-from ..testing import ChassisTest, process
-from . import PARENT, TRACE, TRACEPARENT, Headers, settings_of
-
-
-class Library(RequestHandler):
-    """Answers with the headers that a library would send, and with what Tornado's client sends."""
-
-    async def get(self) -> None:
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
-        own = await AsyncHTTPClient().fetch(f"http://{self.request.host}/headers")
-        self.finish({"library": headers, "own": json.loads(own.body)})
+from ..testing import process
+from . import PARENT, TRACE, TRACEPARENT
+from .test_tracing import TracingTest, WithZipkin
 
 
 class Custom(TextMapPropagator):
@@ -57,25 +43,16 @@ def restored() -> Iterator[None]:
     propagate.set_global_textmap(before)
 
 
-class PropagatorTest(ChassisTest):
-    kind: type[Settings] = Settings
+class PropagatorTest(TracingTest):
     features = "jaeger"
-
-    def settings(self) -> Settings:
-        return settings_of(self.kind, self.features, self.read)
-
-    def make_service(self) -> Service:
-        service = routes.make_service(self.settings())
-        service.app.add_handlers(".*", [("/library", Library), ("/headers", Headers)])
-        return service
 
     def sent(self, **headers: str) -> tuple[dict[str, str], dict[str, str]]:
         """What a library would send, and what Tornado's client sends, of the headers of traces."""
-        answer = json.loads(self.fetch("/library", headers=headers).body)
+        answer = self.work("calls", **headers)
         names = ("traceparent", "tracestate", "b3", "baggage", "x-ours")
         return tuple(  # type: ignore[return-value]
             {name: value for name, value in answer[who].items() if name in names}
-            for who in ("library", "own")
+            for who in ("library", "called")
         )
 
 
@@ -103,10 +80,7 @@ class TestDefault(PropagatorTest):
         assert propagate.get_global_textmap() is later
 
 
-class TestZipkin(PropagatorTest):
-    features = "zipkin"
-    kind = SettingsOfZipkin
-
+class TestZipkin(WithZipkin, PropagatorTest):
     def test_library_sends_b3(self) -> None:
         library, own = self.sent(b3=f"{TRACE}-{PARENT}-1")
         assert library.keys() == own.keys() == {"traceparent", "b3"}

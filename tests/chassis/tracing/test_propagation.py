@@ -77,10 +77,7 @@ def test_tracestate_is_passed_on() -> None:
     headers.add("tracestate", "c=d")
     parent = Propagation().extract(headers)
     assert parent == Parent(TRACE, SPAN, 1, "a=b,c=d")
-    assert inject("tracecontext", parent) == {
-        "traceparent": TRACEPARENT,
-        "tracestate": "a=b,c=d",
-    }
+    assert inject("tracecontext", parent) == {"traceparent": TRACEPARENT, "tracestate": "a=b,c=d"}
 
 
 def test_tracestate_beyond_its_length_is_dropped() -> None:

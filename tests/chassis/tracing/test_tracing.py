@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 from unittest import mock
 
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, propagate, trace
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.web import Finish, HTTPError, RequestHandler
 from tornado_chassis import __version__, export, tracing
@@ -16,10 +16,11 @@ from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange, correlation
 from tornado_chassis.tracing import otel
 
-from ..settings import SERVICE, VERSION, Settings, SettingsOfZipkin
+from ..settings import SERVICE, VERSION, SettingsOfZipkin
 from ..testing import ChassisTest, reserved_port
-from . import PARENT, TRACE, TRACEPARENT, Headers, Parts, settings_of
-from .receiver import IMPATIENT, Received, receiving
+from . import PARENT, TRACE, TRACEPARENT, Headers, Parts
+from .decode import Received
+from .receiver import IMPATIENT, receiving
 
 SDK = {
     "telemetry.sdk.name": "tornado-chassis",
@@ -81,15 +82,26 @@ class Work(RequestHandler):
             return [both.span_id, *await asyncio.gather(self.waits(), self.waits())]
 
     async def calls(self) -> dict[str, Any]:
-        """What it sends to another service: with Tornado's client, and with another."""
+        """What it sends to another service: with Tornado's client, with another, and with one of
+        which a library of OpenTelemetry's knows."""
         with tracing.span("call") as span:
             span.set_attribute("peer", "self")
             span.record_exception(ValueError("not really"))
             request = HTTPRequest(f"http://{self.request.host}/headers", headers={"A": "b"})
             response = await AsyncHTTPClient().fetch(request)
-        headers: dict[str, str] = {}
-        tracing.inject(headers)
-        return {"called": json.loads(response.body), "injected": headers}
+        sent: dict[str, dict[str, str]] = {"injected": {}, "library": {}}
+        tracing.inject(sent["injected"])
+        propagate.inject(sent["library"])
+        return {**sent, "called": json.loads(response.body)}
+
+    async def call(self) -> str:
+        """What came of a call to the `url` of the query."""
+        request = HTTPRequest(self.get_query_argument("url"), request_timeout=60)
+        try:
+            response = await AsyncHTTPClient().fetch(request, raise_error=False)
+            return f"{response.code} {response.body!r}"
+        except Exception as error:
+            return f"No answer: {type(error).__name__}"
 
     def fails(self) -> None:
         for error in (KeyError("lost"), HTTPError(500), HTTPError(404), Finish()):
@@ -151,23 +163,6 @@ class Work(RequestHandler):
         return {**baggage.get_all(), "passed on": headers.get("baggage")}
 
 
-class Call(RequestHandler):
-    """Calls, and answers with what came of it."""
-
-    async def get(self) -> None:
-        request = HTTPRequest(self.get_query_argument("url"), request_timeout=5)
-        try:
-            response = await AsyncHTTPClient().fetch(request, raise_error=False)
-            self.finish(f"{response.code} {response.body!r}")
-        except Exception as error:
-            self.finish(f"No answer: {type(error).__name__}")
-
-
-class Away(RequestHandler):
-    def get(self) -> None:
-        self.redirect("/headers")
-
-
 class Probe(RequestHandler):
     is_probe = True
 
@@ -192,8 +187,8 @@ class TracingTest(ChassisTest):
         super().get_app()
         self.recorder = Recorder()
         app = self.observed_by(self.recorder)
-        own = [("/task/(.*)", Work), ("/headers", Headers), ("/away", Away), ("/probe", Probe)]
-        app.add_handlers(".*", [*own, ("/call", Call)])
+        own = [("/task/(.*)", Work), ("/headers", Headers), ("/probe", Probe)]
+        app.add_handlers(".*", own)
         return app
 
     @property
@@ -227,9 +222,7 @@ class WithZipkin(TracingTest):
 
     features = "logs zipkin prometheus sentry probes console"
     endpoint = "ZIPKIN_ENDPOINT"
-
-    def settings(self) -> Settings:
-        return settings_of(SettingsOfZipkin, self.features, self.read)
+    kind = SettingsOfZipkin
 
 
 class TestContext(TracingTest):
@@ -566,7 +559,7 @@ class TestApiWithZipkin(WithZipkin, TestApi):
 
 class TestCalls(TracingTest):
     def call(self, url: str) -> str:
-        return self.fetch("/call?url=" + url).body.decode()
+        return str(self.work(f"call?url={url}"))
 
     def test_span_of_a_call(self) -> None:
         url = self.get_url("/headers").replace("//", "//user:hidden@")
@@ -611,10 +604,10 @@ class TestCalls(TracingTest):
         assert call.attributes["http.request.method_original"] == "BREW"
 
     def test_redirect_belongs_to_the_call(self) -> None:
-        self.call(self.get_url("/away"))
-        away, headers, call, _ = self.spans()
-        assert (away.name, headers.name, call.kind) == ("GET /away", "GET /headers", "CLIENT")
-        assert away.parent_id == headers.parent_id == call.span_id
+        self.call(self.get_url("/old"))
+        old, root, call, _ = self.spans()
+        assert (old.name, root.name, call.kind) == ("GET /old", "GET /", "CLIENT")
+        assert old.parent_id == root.parent_id == call.span_id
 
     def test_call_outside_of_a_request_begins_a_trace(self) -> None:
         self.run_async(lambda: AsyncHTTPClient().fetch(self.get_url("/headers")))
