@@ -1,7 +1,11 @@
 import asyncio
 import inspect
+import os
 
 import pytest
+
+# How long Tornado waits for an answer: 5 seconds are not enough for a busy machine.
+os.environ.setdefault("ASYNC_TEST_TIMEOUT", "60")
 
 
 @pytest.hookimpl(tryfirst=True)

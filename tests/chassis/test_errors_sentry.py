@@ -184,7 +184,7 @@ class TestSentry(SentryTest):
         await socket.write_message("boom")
         assert await socket.read_message() is None
         asyncio.get_running_loop().call_soon(fail)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         logging.getLogger("asyncio").error("no exception here")
         assert [self.exception(event) for event in self.events()] == [
             ("HTTPError", "HTTP 503: Service Unavailable"),

@@ -142,7 +142,7 @@ class TestMeasurements(Measured, StatsDTest):
         await self.until(self.daemon.requests)
         writer.close()
         ((duration,),) = self.daemon.values("ms").values()
-        assert 20 <= duration < 10_000
+        assert 20 <= duration < 60_000
 
     def test_build_process_and_garbage_collection(self) -> None:
         self.until(lambda: self.daemon.values("g"))

@@ -258,7 +258,7 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(
 ) -> None:
     with unanswering() as address:
         resolve_to(monkeypatch, address, ("127.0.0.1", receiver.server_port))
-        with sending("http://collector.invalid", timeout=2) as sender:
+        with sending("http://collector.invalid", timeout=4) as sender:
             end(sender)
             receiver.wait_for(spans=1)
     assert (sender.sent, len(receiver.requests)) == (1, 1)

@@ -150,12 +150,13 @@ class Work(RequestHandler):
 
     def leaves(self) -> None:
         async def go_on() -> None:
-            await asyncio.sleep(0.001)
+            await left.wait()
             trace.get_current_span().set_attribute("too", "late")
             with tracing.span("afterwards"):
                 pass
 
-        self.application.settings["task"] = asyncio.create_task(go_on())
+        left = asyncio.Event()
+        self.application.settings.update(left=left, task=asyncio.create_task(go_on()))
 
     def baggage(self) -> dict[str, Any]:
         headers: dict[str, str] = {}
@@ -495,6 +496,7 @@ class TestChildren(TracingTest):
 
     def test_span_after_the_end_of_its_request(self) -> None:
         async def wait() -> None:
+            self.app.settings["left"].set()
             await self.app.settings["task"]
 
         self.work("leaves")
