@@ -374,7 +374,7 @@ def test_agent_is_initialised_before_tornado_is_imported() -> None:
     assert run(MAIN) == (0, "")
 
 
-def test_no_cloud_is_asked_and_warnings_of_the_agent_are_logged() -> None:
+def test_no_cloud_is_asked_and_only_warnings_of_the_agent_are_logged() -> None:
     _, output = run(INITIALIZED)
     assert "asks clouds: False False False\n" in output
     assert "license is wrong" in output
@@ -390,20 +390,19 @@ def test_agent_has_a_file_and_a_log_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "environ",
+    ("name", "value"),
     [
-        {"NEW_RELIC_PORT": "https"},
-        {"NEW_RELIC_SHUTDOWN_TIMEOUT": "soon"},
-        {"NEW_RELIC_CONFIG_FILE": "/nowhere/newrelic.ini"},
-        {"NEW_RELIC_CONFIG_FILE": __file__},
+        ("NEW_RELIC_PORT", "https"),
+        ("NEW_RELIC_SHUTDOWN_TIMEOUT", "soon"),
+        ("NEW_RELIC_CONFIG_FILE", "/nowhere/newrelic.ini"),
+        ("NEW_RELIC_CONFIG_FILE", __file__),
     ],
-    ids=lambda environ: next(iter(environ)),
 )
-def test_variable_that_the_agent_rejects_is_logged_and_ignored(environ: dict[str, str]) -> None:
-    status, output = run(INITIALIZED, **environ)
+def test_variable_that_the_agent_rejects_is_logged_and_ignored(name: str, value: str) -> None:
+    status, output = run(INITIALIZED, **{name: value})
     assert status == 0
     [warning] = [line for line in output.splitlines() if "It is ignored" in line]
-    assert warning.startswith(f"warning: {next(iter(environ))}: ")
+    assert warning.startswith(f"warning: {name}: ")
     assert "asks clouds: False False False\n" in output
 
 
