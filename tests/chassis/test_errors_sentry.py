@@ -121,7 +121,7 @@ class SentryTest(ChassisTest):
         return [event for request in self.sentry.requests for event in events_of(request)]
 
     def events(self) -> list[dict[str, Any]]:
-        """All that there were, and none of them once more."""
+        """What has been received once all is sent."""
         sentry_sdk.flush()
         return self.received()
 

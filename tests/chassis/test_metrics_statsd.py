@@ -182,15 +182,6 @@ class TestPrefix(TestNames):
     environ = {"STATSD_PREFIX": "shop.checkout"}  # noqa: RUF012 (as its base)
     prefix = "shop.checkout"
 
-    def test_processes_on_one_host_differ(self) -> None:
-        def instance(**environ: str) -> str:
-            return meter.instance_of(read(Settings, environ))
-
-        assert instance(PORT="8000") != instance(PORT="8001")
-        # One port has several processes, the other none yet.
-        for environ in ({"REUSE_PORT": "true"}, {"PORT": "0"}):
-            assert instance(**environ).endswith(f":{os.getpid()}")
-
 
 class TestOwn(StatsDTest):
     """Metrics of one's own."""
@@ -506,3 +497,13 @@ class TestStop(StatsDTest):
         self.shut_down()
         self.expect_requests(1)
         assert self.counts == {"greetings": [1]}
+
+
+def test_processes_on_one_host_have_names_of_their_own() -> None:
+    def instance(**environ: str) -> str:
+        return meter.instance_of(read(Settings, environ))
+
+    assert instance(PORT="8000") != instance(PORT="8001")
+    # One port has several processes, the other none yet.
+    for environ in ({"REUSE_PORT": "true"}, {"PORT": "0"}):
+        assert instance(**environ).endswith(f":{os.getpid()}")
