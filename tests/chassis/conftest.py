@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-# How long Tornado waits for an answer: 5 seconds are not enough for a busy machine.
+# Of each `fetch`. Tornado allows 5 seconds, which a busy machine exceeds.
 os.environ.setdefault("ASYNC_TEST_TIMEOUT", "60")
 
 

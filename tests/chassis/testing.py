@@ -11,10 +11,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import tornado_chassis
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -23,7 +23,7 @@ from tornado_chassis.exchange import Exchange
 from tornado_chassis.feature import Feature, Incident
 from tornado_chassis.handlers import NotFound
 from tornado_chassis.service import Service
-from tornado_chassis.testing import UNWATCHED, Result, ServiceTest
+from tornado_chassis.testing import UNWATCHED, ServiceTest
 
 from . import routes
 from .routes import ROUTES, Slow
@@ -75,9 +75,9 @@ class Recorder(Feature):
 class ChassisTest(ServiceTest):
     """Serves `routes.make_service`, with the settings and the features of the test alone."""
 
+    kind: type[Settings] = Settings
     #: Names of `settings.FEATURES`.
     features = DEFAULT
-    kind: type[Settings] = Settings
 
     def settings(self) -> Settings:
         names = self.features
@@ -100,10 +100,6 @@ class ChassisTest(ServiceTest):
             self.run_async(method)
         else:
             super()._callTestMethod(method)
-
-    def run_async(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """As `ServiceTest` does, with time for a busy machine."""
-        return cast(Result, self.io_loop.run_sync(work, timeout=60))
 
     def observed_by(self, *features: Feature) -> Application:
         """The same application with further features, in place of the one before."""
