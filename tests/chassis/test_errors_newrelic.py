@@ -390,19 +390,20 @@ def test_agent_has_a_file_and_a_log_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "environ",
     [
-        ("NEW_RELIC_PORT", "https"),
-        ("NEW_RELIC_SHUTDOWN_TIMEOUT", "soon"),
-        ("NEW_RELIC_CONFIG_FILE", "/nowhere/newrelic.ini"),
-        ("NEW_RELIC_CONFIG_FILE", __file__),
+        {"NEW_RELIC_PORT": "https"},
+        {"NEW_RELIC_SHUTDOWN_TIMEOUT": "soon"},
+        {"NEW_RELIC_CONFIG_FILE": "/nowhere/newrelic.ini"},
+        {"NEW_RELIC_CONFIG_FILE": __file__},
     ],
+    ids=lambda environ: next(iter(environ)),
 )
-def test_variable_that_the_agent_rejects_is_logged_and_ignored(name: str, value: str) -> None:
-    status, output = run(INITIALIZED, **{name: value})
+def test_variable_that_the_agent_rejects_is_logged_and_ignored(environ: dict[str, str]) -> None:
+    status, output = run(INITIALIZED, **environ)
     assert status == 0
     [warning] = [line for line in output.splitlines() if "It is ignored" in line]
-    assert warning.startswith(f"warning: {name}: ")
+    assert warning.startswith(f"warning: {next(iter(environ))}: ")
     assert "asks clouds: False False False\n" in output
 
 

@@ -1,0 +1,65 @@
+"""Spans that OpenTelemetry's SDK makes, on their way to where the service's own go."""
+
+import pytest
+from opentelemetry import trace
+from tornado_chassis.tracing.sdk import make_provider
+from tornado_chassis.tracing.spans import Event, Link, Span
+
+
+def test_nothing_of_a_span_is_lost() -> None:
+    ended: list[Span] = []
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("library", "1.2.3")
+    state = trace.TraceState([("a", "b")])
+    parent = trace.SpanContext(1, 2, True, trace.TraceFlags(1), state)
+    span = tracer.start_span(
+        "query",
+        trace.set_span_in_context(trace.NonRecordingSpan(parent)),
+        trace.SpanKind.CLIENT,
+        {"rows": 3},
+        [trace.Link(parent, {"why": "retry"})],
+        start_time=100,
+    )
+    span.add_event("slow", {"by": 1.5}, 150)
+    span.set_status(trace.StatusCode.ERROR, "too slow")
+    span.end(200)
+
+    (ours,) = ended
+    assert (ours.name, ours.kind) == ("query", "CLIENT")
+    assert (ours.scope, ours.scope_version) == ("library", "1.2.3")
+    assert (ours.trace_id, ours.parent_id) == (f"{1:032x}", f"{2:016x}")
+    assert ours.span_id == f"{span.get_span_context().span_id:016x}"
+    assert (ours.flags & 1, ours.tracestate) == (1, "a=b")
+    assert (ours.started, ours.ended) == (100, 200)
+    assert ours.attributes == {"rows": 3}
+    assert ours.events == [Event("slow", 150, {"by": 1.5})]
+    assert ours.links == [Link(f"{1:032x}", f"{2:016x}", {"why": "retry"})]
+    assert (ours.status, ours.status_message) == ("ERROR", "too slow")
+
+
+def test_ratio_of_traces() -> None:
+    ended: list[Span] = []
+    make_provider(False, 0.0, ended.append).get_tracer("library").start_span("query").end()
+    assert ended == []
+
+
+@pytest.mark.parametrize("limit", ["many", "1"])
+def test_limits_of_the_environment_are_not_read(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SPAN_ATTRIBUTE_COUNT", "ATTRIBUTE_VALUE_LENGTH", "EVENT_ATTRIBUTE_COUNT"):
+        monkeypatch.setenv(f"OTEL_{name}_LIMIT", limit)
+    ended: list[Span] = []
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    tracer.start_span("query", attributes={"table": "orders", "rows": 3}).end()
+    assert ended[0].attributes == {"table": "orders", "rows": 3}
+
+
+def test_times_that_no_backend_takes() -> None:
+    ended: list[Span] = []
+    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    span = tracer.start_span("query", start_time=-5)
+    span.add_event("event", timestamp=-1)
+    span.end(1.5)  # type: ignore[arg-type]
+    (ours,) = ended
+    assert (ours.started, ours.ended, ours.events[0].time) == (0, 1, 0)
+    assert type(ours.ended) is int
