@@ -40,6 +40,7 @@ from tornado_chassis.settings.setting import HIDDEN
 
 from ..routes import Slow
 from ..settings import Settings
+from ..test_values import failing
 from ..testing import ChassisTest
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -57,18 +58,9 @@ class Calling(RequestHandler):
             path = "nowhere"
             with suppress(ValueError), tracing.span("charge") as span:
                 span.set_attribute("items", 3)
-                span.set_attribute("card", Card())
+                span.set_attribute("card", failing(KeyError()))
                 raise ValueError("declined")
         await AsyncHTTPClient().fetch(f"http://{self.request.host}/{path}", raise_error=False)
-
-
-class Card:
-    def __str__(self) -> str:
-        raise KeyError
-
-
-class Answers(HTTPServerConnectionDelegate):
-    """A target of a route, like a function."""
 
 
 def answer(request: HTTPServerRequest) -> None:
@@ -290,12 +282,16 @@ class TestConsole(ConsoleTest):
 
     def test_routes_need_not_lead_to_handlers(self) -> None:
         inner = web.Application([("/inner/calling", Calling)])
-        own = [("/function", answer), ("/answers", Answers()), ("/inner/.*", inner)]
+        own = [
+            ("/function", answer),
+            ("/delegate", HTTPServerConnectionDelegate()),
+            ("/inner/.*", inner),
+        ]
         self.app.add_handlers(".*", own)
         assert self.fetch("/function").code == 204
         routes = {each["route"]: each for each in self.ask("routes.json")["routes"]}
         named = {route: routes[route]["handler"].rpartition(".")[2] for route in routes}
-        expected = {"/function": "answer", "/answers": "Answers"}
+        expected = {"/function": "answer", "/delegate": "HTTPServerConnectionDelegate"}
         expected |= {"/inner/.*": "Application", "/inner/calling": "Calling"}
         assert expected.items() <= named.items()
         assert routes["/function"]["count"] == 1
@@ -522,7 +518,7 @@ class TestParts(ConsoleTest):
             self.fetch("/calling?fails=1", headers={"traceparent": parent})
             charge, call = self.latest(route="/calling")["spans"]
             assert charge["error"] == "ValueError: declined"
-            assert charge["attributes"] == "items=3 card=<Card whose text fails: KeyError>"
+            assert charge["attributes"] == "items=3 card=<Order whose text fails: KeyError>"
             assert (call["kind"], call["error"]) == ("CLIENT", "404")
             assert "http.response.status_code=404" in call["attributes"].split(" ")
 

@@ -16,6 +16,7 @@ from tornado_chassis.console import recorder
 from tornado_chassis.exchange import Exchange
 
 from ..settings import PACKAGE
+from ..test_values import Mute
 
 MEBIBYTE = 1024 * 1024
 LIMIT = 4 * MEBIBYTE
@@ -83,11 +84,6 @@ def test_last_lines_are_kept() -> None:
     assert (len(tail.lines), tail.lines[0].message) == (recorder.LINES, "10")
 
 
-class Mute(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError
-
-
 def test_what_cannot_be_printed_is_kept() -> None:
     tail, memory = recorder.Tail(None), recorder.Recorder(PACKAGE)
     tail.handle(line(Mute()))
@@ -95,7 +91,7 @@ def test_what_cannot_be_printed_is_kept() -> None:
     record.args, fields.order, fields.mute = ("no number",), 5, Mute()
     tail.handle(record)
     tail.handle(fields)
-    mute = "<Mute whose text fails: RuntimeError>"
+    mute = "<Mute whose text fails: Detached>"
     assert [each.message for each in tail.lines] == [mute, "%d orders ('no number',)", "paid"]
     assert tail.lines[2].fields == f"order=5 mute={mute}"
     memory.failed(Mute(), "GET /", 1, "")
