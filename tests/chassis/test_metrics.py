@@ -242,8 +242,9 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
         self.app.runtime.max_connections = 7
         broken = mock.patch.object(self.app.runtime, "totals", side_effect=LookupError)
         with broken, self.assertLogs(meter.log) as logs:
-            await self.until_equal("http_server_max_connections", {"": 7})
-        assert len(logs.records) == 1
+            for _ in range(2):
+                await self.until_equal("http_server_max_connections", {"": 7})
+        assert len(logs.records) == 1  # of both times
 
 
 @pytest.fixture(autouse=True)
