@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import http.client
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,7 +18,7 @@ from tornado.websocket import websocket_connect
 from tornado_chassis.errors.newrelic import MAX_WAITING
 
 from .settings import SERVICE, VERSION
-from .testing import ChassisTest, Process, inherited, process
+from .testing import ChassisTest, Process, listening, process
 
 FEATURES = "logs stub prometheus newrelic probes console"
 LICENSE_KEY = "0123456789abcdef" * 2 + "FFFFNRAL"
@@ -39,13 +38,7 @@ import sys
 from tornado_chassis.settings import newrelic
 from tests.chassis import stand_in
 
-
-def initialize(license_key, app_name):
-    print("imported:", "tornado" in sys.modules)
-    sys.exit()
-
-
-newrelic._initialize = initialize
+newrelic._initialize = lambda *given: sys.exit("tornado" in sys.modules)
 stand_in.main()
 """
 CHILD = """
@@ -79,22 +72,22 @@ class Probe(RequestHandler):
         raise ValueError("in a probe")
 
 
-class Callback(RequestHandler):
-    def get(self):
-        asyncio.get_running_loop().call_soon(self.fail)
-
-    def fail(self):
-        raise ValueError("in a callback")
-
-
 class Mute(Exception):
     def __str__(self):
         sys.exit(1)
 
 
 class Raising(RequestHandler):
-    def get(self, name):
-        raise Mute() if name == "mute" else ValueError("a\\ud800b")
+    def get(self, how):
+        match how:
+            case "mute":
+                raise Mute()
+            case "callback":
+                asyncio.get_running_loop().call_soon(self.get, "late")
+            case "late":
+                raise ValueError("in a callback")
+            case "alone":
+                raise ValueError("a\\ud800b")
 
 
 class Outgoing(RequestHandler):
@@ -106,33 +99,34 @@ class Outgoing(RequestHandler):
 agent = core.Agent
 activate, agent.activate_application = agent.activate_application, lambda *args, **kwargs: None
 service = make_service(settings)
-own = [("/probe", Probe), ("/callback", Callback), ("/outgoing", Outgoing)]
-own += [("/raising/(.*)", Raising)]
+own = [("/probe", Probe), ("/outgoing", Outgoing), ("/raising/(.*)", Raising)]
 service.app.add_handlers(".*", own)
 [feature] = [each for each in service.app.runtime.features if isinstance(each, newrelic.NewRelic)]
+bodies = weakref.WeakSet()
+
+
 class OrderError(LookupError):
     pass
 
 
 class Body:
-    alive = weakref.WeakSet()
+    pass
 
 
 def lose(number):
-    body = Body()
-    Body.alive.add(body)
     error = OrderError(f"early {number}" + "x" * 1_000_000 * (number == 9))
-    error.body = body
+    error.body = Body()
+    bodies.add(error.body)
     raise error
 
 
 for number in range(newrelic.MAX_WAITING + 5):
     try:
         lose(number)
-    except LookupError as error:
+    except OrderError as error:
         feature.report(error, {})
 gc.collect()
-print("bodies that are kept:", len(Body.alive))
+print("bodies that are kept:", len(bodies))
 agent.activate_application = activate
 
 
@@ -197,13 +191,18 @@ class Reports:
                 found.append(ast.literal_eval(data.strip()))
         return found
 
+    def events(self, method: str) -> list[Event]:
+        """Intrinsic, own and the agent's attributes of each."""
+        return [event for payload in self.payloads(f"{method}_event_data") for event in payload[2]]
+
     def transactions(self) -> list[Event]:
-        """Intrinsic, own and the agent's attributes of each transaction."""
-        return [event for payload in self.payloads("analytic_event_data") for event in payload[2]]
+        return self.events("analytic")
 
     def errors(self) -> list[Event]:
-        """Intrinsic, own and the agent's attributes of each error."""
-        return [event for payload in self.payloads("error_event_data") for event in payload[2]]
+        return self.events("error")
+
+    def traces(self) -> list[Any]:
+        return [trace for payload in self.payloads("error_data") for trace in payload[1]]
 
     def error(self, message: str) -> Event:
         (found,) = [event for event in self.errors() if event[0]["error.message"] == message]
@@ -216,7 +215,8 @@ class Reports:
 
 
 def request(port: int, method: str, path: str, body: str | None = None) -> None:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(client):
         client.request(method, path, body, HEADERS)
         with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
             client.getresponse().read()
@@ -228,60 +228,36 @@ async def talk(port: int) -> None:
     assert await websocket.read_message() is None
 
 
-def arguments(code: str, **environ: str) -> dict[str, Any]:
-    """How to run a program in a process of its own, and so with an agent of its own."""
-    foreign = {name: value for name, value in inherited().items() if "NEW_RELIC" not in name}
-    return {
-        "args": [sys.executable, "-c", code],
-        "env": {**foreign, "FEATURES": FEATURES, "NEW_RELIC_LICENSE_KEY": LICENSE_KEY, **environ},
-        "stderr": subprocess.STDOUT,
-    }
-
-
 def run(code: str, **environ: str) -> tuple[int, str]:
-    """Exit status and output of a program."""
-    done = subprocess.run(
-        **arguments(code, **environ), stdout=subprocess.PIPE, text=True, timeout=15, check=False
-    )
-    return done.returncode, done.stdout
+    """Exit status and output of a program, in a process and so with an agent of its own."""
+    key = {"NEW_RELIC_LICENSE_KEY": LICENSE_KEY}
+    with process(code, FEATURES=FEATURES, **{**key, **environ}) as child:
+        return child.wait(), child.output()
 
 
 @contextlib.contextmanager
-def running(directory: Path) -> Iterator[tuple[Process, Reports]]:
+def running() -> Iterator[tuple[Process, Reports]]:
     """A connected service."""
-    reports = Reports(directory / "audit.log")
-    environ = {
-        "NEW_RELIC_DEVELOPER_MODE": "true",
-        "NEW_RELIC_AUDIT_LOG": str(reports.log),
-        "ENVIRONMENT": "test",
-        "PORT": "0",
-        "ADMIN_PORT": "0",
-        "DRAIN_DELAY_SECONDS": "0",
-    }
-    log = directory / "log"
-    with log.open("wb") as output:
-        child = subprocess.Popen(**arguments(CHILD, **environ), stdout=output)
-    service = Process(child, log)
-    try:
-        service.wait_for_output("connected\n")
-        yield service, reports
-    finally:
-        child.kill()
-        child.wait()
-
-
-def stop(service: Process) -> None:
-    service.process.terminate()
-    assert service.wait() == 0, service.output()
+    with tempfile.TemporaryDirectory() as directory:
+        reports = Reports(Path(directory, "audit.log"))
+        environ = {
+            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
+            "NEW_RELIC_DEVELOPER_MODE": "true",
+            "NEW_RELIC_AUDIT_LOG": str(reports.log),
+            "ENVIRONMENT": "test",
+        }
+        with process(CHILD, FEATURES=FEATURES, **environ) as service:
+            service.wait_for_output("connected\n")
+            yield service, reports
 
 
 @pytest.fixture(scope="module")
 def reports() -> Iterator[Reports]:
     """From a service that served one request of each kind, and was then stopped."""
-    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as (service, reports):
+    with running() as (service, reports):
         port = service.port
         paths = "hello/one hello/two nowhere else/where status/403 raising/mute raising/alone boom "
-        paths += "status/503 flushed finished probe callback"
+        paths += "status/503 flushed finished probe raising/callback"
         for path in paths.split():
             request(port, "GET", f"/{path}?token=s3cret")
         request(port, "POST", "/", "s3cret")
@@ -290,26 +266,20 @@ def reports() -> Iterator[Reports]:
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
             service.wait_for_output("slow\n")
-        stop(service)
+        assert service.stop() == 0, service.output()
         reports.output = service.output()
         yield reports
 
 
 def test_transactions_are_named_after_routes_and_have_their_status(reports: Reports) -> None:
     names = Counter(intrinsics["name"] for intrinsics, _, _ in reports.transactions())
-    assert names == {
-        "WebTransaction/Tornado/GET /hello/{name}": 3,
-        "WebTransaction/Tornado/GET unmatched": 2,
-        "WebTransaction/Tornado/GET /status/{1}": 2,
-        "WebTransaction/Tornado/GET /raising/{1}": 2,
-        "WebTransaction/Tornado/GET /boom": 1,
-        "WebTransaction/Tornado/GET /flushed": 1,
-        "WebTransaction/Tornado/GET /finished": 1,
-        "WebTransaction/Tornado/GET /callback": 1,
-        "WebTransaction/Tornado/POST /": 1,
-        "WebTransaction/Tornado/GET /outgoing": 1,
-        "WebTransaction/Tornado/GET /ws": 1,
-        "WebTransaction/Tornado/GET /slow": 1,
+    assert {name.removeprefix("WebTransaction/Tornado/"): names[name] for name in names} == {
+        "GET /hello/{name}": 3,
+        "GET unmatched": 2,
+        "GET /status/{1}": 2,
+        "GET /raising/{1}": 3,
+        **dict.fromkeys(("GET /boom", "GET /flushed", "GET /finished", "POST /"), 1),
+        **dict.fromkeys(("GET /outgoing", "GET /ws", "GET /slow"), 1),
     }
     statuses = {
         (attributes["request.uri"], attributes["http.statusCode"])
@@ -356,9 +326,8 @@ def test_error_has_its_transaction_and_ids_and_those_too_after_the_end(reports: 
 
 
 def test_stack_traces_are_sent(reports: Reports) -> None:
-    traces = [trace for payload in reports.payloads("error_data") for trace in payload[1]]
-    assert traces
-    assert all("in <module>" in str(trace[4]["stack_trace"]) for trace in traces)
+    assert reports.traces()
+    assert all("in <module>" in str(trace[4]["stack_trace"]) for trace in reports.traces())
 
 
 def test_calls_to_other_services_are_measured(reports: Reports) -> None:
@@ -383,14 +352,14 @@ def test_errors_wait_until_the_agent_is_connected(reports: Reports) -> None:
 
 def test_waiting_errors_keep_nothing_else_alive(reports: Reports) -> None:
     assert "bodies that are kept: 0\n" in reports.output
-    traces = [trace for payload in reports.payloads("error_data") for trace in payload[1]]
-    assert "in lose" in str([trace[4]["stack_trace"] for trace in traces if "early" in trace[2]])
+    early = [trace[4]["stack_trace"] for trace in reports.traces() if "early" in trace[2]]
+    assert "in lose" in str(early)
 
 
-def test_waiting_errors_are_sent_by_a_stop(tmp_path: Path) -> None:
-    with running(tmp_path) as (service, reports):
-        stop(service)
-    assert len(reports.errors()) == MAX_WAITING
+def test_waiting_errors_are_sent_by_a_stop() -> None:
+    with running() as (service, reports):
+        assert service.stop() == 0, service.output()
+        assert len(reports.errors()) == MAX_WAITING
 
 
 def test_session_describes_the_service_and_is_ended_by_a_stop(reports: Reports) -> None:
@@ -402,10 +371,10 @@ def test_session_describes_the_service_and_is_ended_by_a_stop(reports: Reports) 
 
 
 def test_agent_is_initialised_before_tornado_is_imported() -> None:
-    assert run(MAIN) == (0, "imported: False\n")
+    assert run(MAIN) == (0, "")
 
 
-def test_no_cloud_is_asked_and_warnings_of_the_agent_are_logged() -> None:
+def test_no_cloud_is_asked_and_only_warnings_of_the_agent_are_logged() -> None:
     _, output = run(INITIALIZED)
     assert "asks clouds: False False False\n" in output
     assert "license is wrong" in output
@@ -467,16 +436,12 @@ def test_proxy_of_the_environment_is_the_agent_s() -> None:
 
 def test_stop_does_not_wait_for_a_silent_collector() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        environ = {
-            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
-            "FEATURES": FEATURES,
-            "NEW_RELIC_HOST": "127.0.0.1",
-            "NEW_RELIC_PORT": str(silent.getsockname()[1]),
-        }
-        with process(**environ) as service:
-            service.wait_until_listening()
+        port = str(silent.getsockname()[1])
+        key = {"NEW_RELIC_LICENSE_KEY": LICENSE_KEY}
+        where = {"NEW_RELIC_HOST": "127.0.0.1", "NEW_RELIC_PORT": port}
+        with listening(FEATURES=FEATURES, **key, **where) as service:
             request(service.port, "GET", "/")
-            stop(service)
+            assert service.stop() == 0, service.output()
 
 
 class TestIdle(ChassisTest):

@@ -95,8 +95,7 @@ def test_each_line_is_written_once_in_one_format(tmp_path: Path, name: str, when
             service.fetch(path)
         with service.get("/boom") as connection:
             connection.recv(1024)
-        service.process.terminate()
-        assert service.wait() == 0
+        assert service.stop() == 0
         lines = [json.loads(line) for line in service.output().splitlines()]
     messages = [line["message"] for line in lines]
     assert messages.count("from the library") == 1

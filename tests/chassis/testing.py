@@ -144,6 +144,7 @@ class Recorder(Feature):
 class ChassisTest(ServiceTest):
     """Serves `routes.make_service`, with the settings and the features of the test alone."""
 
+    kind: type[Settings] = Settings
     #: Names of `settings.FEATURES`.
     features = DEFAULT
     #: Routes of the test, before those of `routes`.
@@ -166,9 +167,9 @@ class ChassisTest(ServiceTest):
     def settings(self) -> Settings:
         names = self.features
 
-        class Chosen(Settings):
+        class Chosen(self.kind):  # type: ignore[name-defined, misc]
             def features(self) -> list[Feature]:
-                return self.make(names)
+                return list(self.make(names))
 
         return self.read(Chosen)
 
@@ -319,13 +320,14 @@ class Process:
 
 @contextlib.contextmanager
 def process(module: str = STAND_IN, *arguments: str, **environ: str) -> Iterator[Process]:
-    """Runs a module with these settings until the end of the block, on a free port."""
+    """Runs a module, or a program in lines, with these settings until the end of the block, on a
+    free port."""
     defaults = {"PORT": "0", "ADMIN_PORT": "0", "DRAIN_DELAY_SECONDS": "0", **UNWATCHED}
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-c" if "\n" in module else "-m", module, *arguments],
                 env={**inherited(), **defaults, **environ},
                 cwd=directory,
                 stdout=output,

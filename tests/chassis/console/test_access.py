@@ -5,12 +5,14 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from functools import partial
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
@@ -53,11 +55,21 @@ OF_CHROMIUM = {
 
 
 class AccessTest(ChassisTest):
+    @property
+    def door(self) -> admin.Door:
+        return cast(admin.Door, self.service.endpoints[1].app.settings["door"])
+
     def ask(self, path: str = "/console/now.json", **kwargs: Any) -> HTTPResponse:
         return self.fetch_admin(path, follow_redirects=False, **kwargs)
 
     def codes(self, *paths: str, **headers: str) -> set[int]:
         return {self.ask(path, headers=headers).code for path in paths}
+
+    def expect_closed(self, code: int) -> None:
+        assert self.codes(*GUARDED) == {code}
+        assert self.ask("/loglevel", method="PUT", body='{"level": "DEBUG"}').code == code
+        assert logging.getLogger().level == logging.INFO
+        assert self.codes(*OPEN) == {200}
 
     def scraped(self, name: str) -> float:
         found = re.search(rf"^{re.escape(name)} (.+)$", self.ask("/metrics").body.decode(), re.M)
@@ -77,17 +89,14 @@ class TestWithoutToken(AccessTest):
             assert self.codes("/console/now.json", "/loglevel", **{header: "127.0.0.1"}) == {403}
 
     def test_what_a_proxy_rewrites_closes_it(self) -> None:
-        async def plain(path: str) -> bytes:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)
-            # nginx's `proxy_pass` with nothing else.
-            host = f"Host: 127.0.0.1:{self.admin_port}"
-            writer.write(f"GET {path} HTTP/1.0\r\n{host}\r\nConnection: close\r\n\r\n".encode())
-            answer = await reader.read()
-            writer.close()
-            return answer
-
+        # nginx's `proxy_pass` with nothing else.
+        host = f"Host: 127.0.0.1:{self.admin_port}"
         for path in GUARDED:
-            assert b" 403 " in self.run_async(partial(plain, path)).partition(b"\r\n")[0]
+            with socket.create_connection(("127.0.0.1", self.admin_port)) as client:
+                request = f"GET {path} HTTP/1.0\r\n{host}\r\nConnection: close\r\n\r\n"
+                client.sendall(request.encode())
+                answer = self.run_async(partial(asyncio.to_thread, client.recv, 100))
+                assert b" 403 " in answer.partition(b"\r\n")[0]
         for host in ("192.0.2.1", "[2001:db8::1]:80", "0.0.0.0"):
             assert self.codes("/", "/loglevel", Host=host) == {403}, host
 
@@ -108,28 +117,26 @@ class TestWithoutToken(AccessTest):
 
     def test_pages_of_others_change_nothing(self) -> None:
         host = f"127.0.0.1:{self.admin_port}"
-        rejected: list[tuple[dict[str, str], int]] = [
-            ({**JSON, "Origin": "http://evil.example"}, 403),
-            ({**JSON, "Origin": "null"}, 403),
-            ({**JSON, "Origin": "http://127.0.0.1:1"}, 403),
-            ({**JSON, "Sec-Fetch-Site": "cross-site"}, 403),
-            ({**JSON, "Sec-Fetch-Site": "same-site"}, 403),
-            ({**JSON, "Host": "evil.example"}, 421),
+        changes = [("/console/levels.json", "PUT"), ("/console/profile.json", "POST")]
+
+        def codes(changes: list[tuple[str, str]], **headers: str) -> set[int]:
+            return {
+                self.ask(path, method=method, body=LEVEL, headers=headers).code
+                for path, method in changes
+            }
+
+        origins = [
+            {"Origin": each} for each in ("http://evil.example", "null", "http://127.0.0.1:1")
         ]
-        changes = [("console/levels.json", "PUT"), ("console/profile.json", "POST")]
-        for headers, code in rejected:
-            for path, method in [*changes, ("loglevel", "PUT")]:
-                answer = self.ask(f"/{path}", method=method, body=LEVEL, headers=headers)
-                assert answer.code == code, headers
+        sites = [{"Sec-Fetch-Site": each} for each in ("cross-site", "same-site")]
+        for headers in (*origins, *sites):
+            assert codes([*changes, ("/loglevel", "PUT")], **JSON, **headers) == {403}, headers
+        assert codes([*changes, ("/loglevel", "PUT")], **JSON, Host="evil.example") == {421}
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
-            for path, method in changes:
-                headers = {"Content-Type": kind}
-                answer = self.ask(f"/{path}", method=method, body=LEVEL, headers=headers)
-                assert answer.code == 415, kind
+            assert codes(changes, **{"Content-Type": kind}) == {415}, kind
         own = {**JSON, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
         for headers in (own, JSON):
-            answer = self.ask("/console/levels.json", method="PUT", body=LEVEL, headers=headers)
-            assert answer.code == 200
+            assert codes(changes[:1], **headers) == {200}
 
     def test_no_other_method_is_known(self) -> None:
         for method in ("POST", "PUT", "DELETE", "PATCH"):
@@ -149,10 +156,7 @@ class TestInProduction(AccessTest):
     environ = {"ENVIRONMENT": "production"}  # noqa: RUF012 (as its base)
 
     def test_nobody_passes_without_a_token(self) -> None:
-        assert self.codes(*GUARDED) == {403}
-        assert self.ask("/loglevel", method="PUT", body='{"level": "DEBUG"}').code == 403
-        assert logging.getLogger().level == logging.INFO
-        assert self.codes(*OPEN) == {200}
+        self.expect_closed(403)
 
 
 class TestNowhere(TestInProduction):
@@ -192,14 +196,11 @@ class TestWithToken(AccessTest):
     environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (as its base)
 
     def setUp(self) -> None:
-        self.enterContext(pytest.MonkeyPatch.context()).setattr(admin, "WRONG_TOKEN_SECONDS", 0.01)
+        self.enterContext(mock.patch.object(admin, "WRONG_TOKEN_SECONDS", 0.01))
         super().setUp()
 
     def test_everybody_needs_it_on_the_machine_too_and_passes_with_it_from_anywhere(self) -> None:
-        assert self.codes(*GUARDED) == {401}
-        assert self.ask("/loglevel", method="PUT", body='{"level": "DEBUG"}').code == 401
-        assert logging.getLogger().level == logging.INFO
-        assert self.codes(*OPEN) == {200}
+        self.expect_closed(401)
         assert self.codes(*GUARDED, **BEARER) == {200}
         assert self.codes(*GUARDED, **BEARER, Via="1.1 proxy") == {200}
 
@@ -225,13 +226,11 @@ class TestWithToken(AccessTest):
             headers = {"Authorization": f"Bearer {token}"}
             return (await self.http_client.fetch(url, headers=headers, raise_error=False)).code
 
-        door: admin.Door = self.service.endpoints[1].app.settings["door"]
         most = admin.MAX_WRONG_TOKENS
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(admin, "WRONG_TOKEN_SECONDS", 60.0)
+        with mock.patch.object(admin, "WRONG_TOKEN_SECONDS", 60.0):
             self.http_client.max_clients = 2 * most  # type: ignore[attr-defined]
             tries = [asyncio.create_task(try_out(f"wrong{n}")) for n in range(most)]
-            await self.until(lambda: door._wrong == most)
+            await self.until(lambda: self.door._wrong == most)
             # From here on, even the right one is not looked at: this is no way to find it.
             assert await try_out(TOKEN) == await try_out("wrong") == 429
         for each in tries:
@@ -257,14 +256,12 @@ class TestWithToken(AccessTest):
     def test_cookie_ends(self) -> None:
         cookie = self.ask(f"/?token={TOKEN}").headers["Set-Cookie"]
         assert f"Max-Age={admin.COOKIE_SECONDS}" in cookie.split("; ")
-        door: admin.Door = self.service.endpoints[1].app.settings["door"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(admin, "COOKIE_SECONDS", -1)
-            ended = door.cookie()
+        with mock.patch.object(admin, "COOKIE_SECONDS", -1):
+            ended = self.door.cookie()
         later = f"9{ended}"
         for value in (ended, later, "", ".", "x" * 5000, f"1e9.{ended.partition('.')[2]}"):
             assert self.codes("/loglevel", Cookie=f"console={value}") == {401}
-        assert self.codes("/loglevel", Cookie=f"console={door.cookie()}") == {200}
+        assert self.codes("/loglevel", Cookie=f"console={self.door.cookie()}") == {200}
 
     def test_token_is_not_logged_nor_shown(self) -> None:
         self.ask(f"/?token={TOKEN}")
@@ -276,34 +273,26 @@ class TestWithToken(AccessTest):
         assert TOKEN not in "\n".join(self.lines()[before:])
 
 
-class LinkTest(AccessTest):
-    def link(self) -> str:
-        """The line with the console's address."""
+class TestInDevelopment(AccessTest):
+    environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (as its base)
+    logged = f"http://127.0.0.1:8001/?token={TOKEN}"
+
+    def test_link_is_logged_and_is_not_on_the_page(self) -> None:
+        lines = json.loads(self.ask("/console/logs.json", headers=BEARER).body)["lines"]
+        assert any("Console: http://" in line["message"] for line in lines)
+        assert TOKEN not in json.dumps(lines)
         [console] = (each for each in self.app.runtime.features if isinstance(each, Console))
         self.run_async(console.shutdown)
         with self.assertLogs("tornado_chassis.console") as logged:
             self.run_async(console.startup)
-            logging.getLogger("tornado_chassis.console").info("The end")
-        return logged.output[0]
+        assert logged.output[0].endswith(self.logged)
 
 
-class TestInDevelopment(LinkTest):
-    environ = {"CONSOLE_TOKEN": TOKEN}  # noqa: RUF012 (as its base)
+class TestWhereNobodySaysSo(TestInDevelopment):
+    """The link is logged without the token."""
 
-    def test_link_is_logged(self) -> None:
-        assert f"http://127.0.0.1:8001/?token={TOKEN}" in self.link()
-
-    def test_link_is_not_on_the_page(self) -> None:
-        lines = json.loads(self.ask("/console/logs.json", headers=BEARER).body)["lines"]
-        assert any("Console: http://" in line["message"] for line in lines)
-        assert TOKEN not in json.dumps(lines)
-
-
-class TestWhereNobodySaysSo(LinkTest):
     environ = {"CONSOLE_TOKEN": TOKEN, "ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
-
-    def test_link_is_logged_without_the_token(self) -> None:
-        assert self.link().endswith("http://127.0.0.1:8001/")
+    logged = "http://127.0.0.1:8001/"
 
 
 class TestLevels(AccessTest):
@@ -327,7 +316,7 @@ class TestLevels(AccessTest):
         self.put("/console/levels.json", **change, seconds=60)
         self.put("/loglevel", level="ERROR")
         self.put("/console/levels.json", **change, seconds=0.01)
-        self.run_async(lambda: self.until(lambda: self.level() != "DEBUG"))
+        self.until(lambda: self.level() != "DEBUG")
         assert self.level() == "ERROR"
         assert "changed from DEBUG to ERROR by the console, as before" in "\n".join(self.lines())
 

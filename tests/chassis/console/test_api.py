@@ -35,13 +35,12 @@ from tornado_chassis.console import Console
 from tornado_chassis.console.recorder import REQUESTS
 from tornado_chassis.exchange import correlation
 from tornado_chassis.feature import Export, Feature
-from tornado_chassis.service import Service
 from tornado_chassis.settings import parsing, read, setting
 from tornado_chassis.settings.setting import HIDDEN
 
-from .. import routes
 from ..routes import Slow
 from ..settings import Settings
+from ..test_values import failing
 from ..testing import ChassisTest
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -59,18 +58,9 @@ class Calling(RequestHandler):
             path = "nowhere"
             with suppress(ValueError), tracing.span("charge") as span:
                 span.set_attribute("items", 3)
-                span.set_attribute("card", Card())
+                span.set_attribute("card", failing(KeyError()))
                 raise ValueError("declined")
         await AsyncHTTPClient().fetch(f"http://{self.request.host}/{path}", raise_error=False)
-
-
-class Card:
-    def __str__(self) -> str:
-        raise KeyError
-
-
-class Answers(HTTPServerConnectionDelegate):
-    """A target of a route, like a function."""
 
 
 def answer(request: HTTPServerRequest) -> None:
@@ -99,7 +89,10 @@ class Exporter(Feature):
 class ConsoleTest(ChassisTest):
     def get_app(self) -> Application:
         super().get_app()
-        return self.observed_by(Exporter())
+        self.exporter = Exporter()
+        app = self.observed_by(self.exporter)
+        app.add_handlers(".*", [(r"/calling", Calling)])
+        return app
 
     @property
     def console(self) -> Console:
@@ -127,6 +120,20 @@ class ConsoleTest(ChassisTest):
         requests = self.ask("requests.json")["requests"]
         found = next(each for each in requests if wanted.items() <= each.items())
         return {**found, **self.ask(f"requests/{found['number']}.json"), "error": found["error"]}
+
+    def paths(self, query: str = "") -> list[str]:
+        """The paths of the requests that are kept, the last one first."""
+        return [each["path"] for each in self.ask(f"requests.json?{query}")["requests"]]
+
+    def in_trace(self, **ids: str) -> tuple[str, dict[str, str]]:
+        """The page of a request that has no other ids of a trace than these, and its ids."""
+        self.fetch("/hello/x")
+        entry = self.console.recorder.requests[-1]
+        own: dict[str, str] = entry[7]
+        for name in ("trace_id", "span_id", "trace_flags"):
+            own.pop(name, None)
+        own.update(ids)
+        return f"requests/{entry[0]}.json", own
 
     async def asked(self, path: str) -> Any:
         answer = await self.http_client.fetch(f"http://127.0.0.1:{self.admin_port}/console/{path}")
@@ -190,37 +197,21 @@ class TestConsole(ConsoleTest):
         group, *_ = self.ask("errors.json")["errors"]
         assert (group["where"], group["message"]) == ("background work mail", "no route")
 
-    def test_request_in_flight_shows_where_it_stands(self) -> None:
-        async def look() -> Any:
-            request = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
-            await Slow.entered.wait()
+    async def test_request_in_flight_shows_where_it_stands(self) -> None:
+        async with self.busy():
             [slow] = (await self.asked("requests.json"))["in_flight"]
             found = await self.asked(f"requests/{slow['number']}.json")
-            Slow.release.set()
-            await request
-            return slow, found
-
-        slow, found = self.run_async(look)
         assert (slow["path"], slow["status"]) == ("/slow", 0)
         assert slow["has_latency_objective"] is True
         assert found["duration"] >= slow["duration"] > 0
         if sys.version_info >= (3, 12):  # with which a task's context can be read
             assert any("in Slow.get" in line for line in found["stack"])
-        assert self.ask("requests.json")["in_flight"] == []
+        assert (await self.asked("requests.json"))["in_flight"] == []
 
-    def test_response_that_is_long_by_design_says_so(self) -> None:
+    async def test_response_that_is_long_by_design_says_so(self) -> None:
         with mock.patch.object(Slow, "has_latency_objective", False, create=True):
-
-            async def look() -> Any:
-                request = asyncio.ensure_future(self.http_client.fetch(self.get_url("/slow")))
-                await Slow.entered.wait()
-                url = f"http://127.0.0.1:{self.admin_port}/console/requests.json"
-                answer = await self.http_client.fetch(url)
-                Slow.release.set()
-                await request
-                return json.loads(answer.body)["in_flight"]
-
-            [slow] = self.run_async(look)
+            async with self.busy():
+                [slow] = (await self.asked("requests.json"))["in_flight"]
         assert slow["has_latency_objective"] is False
 
     def test_requests_are_filtered(self) -> None:
@@ -236,41 +227,32 @@ class TestConsole(ConsoleTest):
             "limit=1": ["/nowhere"],
         }
         for query, found in paths.items():
-            shown = self.ask(f"requests.json?{query}")["requests"]
-            assert [each["path"] for each in shown] == found, query
+            assert self.paths(query) == found, query
         for query in ("limit=x", "limit=nan", "slower=1e999", "limit=-1", "status=%ff"):
             self.ask(f"requests.json?{query}")
         assert self.fetch_admin("/console/requests/12345.json").code == 404
 
     def test_timeline_has_the_spans_below_the_request(self) -> None:
-        self.fetch("/hello/x")
-        entry = self.console.recorder.requests[-1]
-        ids: dict[str, str] = entry[7]
-        ids.update(trace_id="a" * 32, span_id="b" * 16)
+        page, _ = self.in_trace(trace_id="a" * 32, span_id="b" * 16)
         for number, (parent, trace) in enumerate((("b", "a"), ("0", "a"), ("c", "a"), ("b", "f"))):
             span = SimpleNamespace(name=f"part {number}", kind="INTERNAL", trace_id=trace * 32)
             span.span_id, span.parent_id = str(number) * 16, parent * 16
             span.started, span.ended = 10**18 + number, 10**18 + number + 10**6
             self.console.span_ended(span)
-        spans = self.ask(f"requests/{entry[0]}.json")["spans"]
+        spans = self.ask(page)["spans"]
         assert [each["name"] for each in spans] == ["part 0", "part 1"]
         assert spans[0]["duration"] == 0.001
 
     def test_call_of_a_request_without_a_trace_is_in_its_timeline(self) -> None:
-        self.fetch("/hello/x")
-        entry = self.console.recorder.requests[-1]
-        ids: dict[str, str] = entry[7]
-        ids.pop("trace_id", None)
-        ids.pop("span_id", None)
+        page, ids = self.in_trace()
         call = SimpleNamespace(method="GET", server_address="a", server_port=80, duration=0.25)
         token = correlation.set(ids)
         self.console.call_ended(call)
         correlation.reset(token)
-        [span] = self.ask(f"requests/{entry[0]}.json")["spans"]
+        [span] = self.ask(page)["spans"]
         assert (span["name"], round(span["duration"], 3)) == ("GET a:80", 0.25)
 
     def test_call_is_in_the_timeline_of_its_request(self) -> None:
-        self.app.add_handlers(".*", [(r"/calling", Calling)])
         self.fetch("/calling")
         [span] = self.latest(route="/calling")["spans"]
         assert span["kind"] == "CLIENT"
@@ -300,14 +282,18 @@ class TestConsole(ConsoleTest):
 
     def test_routes_need_not_lead_to_handlers(self) -> None:
         inner = web.Application([("/inner/calling", Calling)])
-        own = [("/function", answer), ("/answers", Answers()), ("/inner/.*", inner)]
+        own = [
+            ("/function", answer),
+            ("/delegate", HTTPServerConnectionDelegate()),
+            ("/inner/.*", inner),
+        ]
         self.app.add_handlers(".*", own)
         assert self.fetch("/function").code == 204
         routes = {each["route"]: each for each in self.ask("routes.json")["routes"]}
         named = {route: routes[route]["handler"].rpartition(".")[2] for route in routes}
-        assert named["/function"] == "answer"
-        assert named["/answers"] == "Answers"
-        assert (named["/inner/.*"], named["/inner/calling"]) == ("Application", "Calling")
+        expected = {"/function": "answer", "/delegate": "HTTPServerConnectionDelegate"}
+        expected |= {"/inner/.*": "Application", "/inner/calling": "Calling"}
+        assert expected.items() <= named.items()
         assert routes["/function"]["count"] == 1
 
     def test_seconds_are_summed_up(self) -> None:
@@ -352,7 +338,7 @@ class TestConsole(ConsoleTest):
         assert 0 < levels["shop.orders"]["seconds_left"] <= 60
         # Once more, as to go back to what was there before both.
         self.send("levels.json", "PUT", {**body, "level": "ERROR", "seconds": 0.01})
-        self.run_async(lambda: self.until(lambda: log.level == logging.NOTSET))
+        self.until(lambda: log.level == logging.NOTSET)
         assert self.console.changed_levels == {}
         self.send("levels.json", "PUT", {**body, "level": "ERROR"})
         self.run_async(self.console.shutdown)
@@ -368,47 +354,42 @@ class TestConsole(ConsoleTest):
         assert self.send("levels.json", "PUT", [good])[0] == 400
         assert self.console.changed_levels == {}
 
-    def test_work_shows_where_it_stands(self) -> None:
+    async def test_work_shows_where_it_stands(self) -> None:
         async def wait() -> None:
             await asyncio.Event().wait()
 
-        async def start() -> None:
-            self.service.background("mail", wait)
-            await asyncio.sleep(0)
-
-        self.run_async(start)
-        shown = self.ask("work.json")
+        self.service.background("mail", wait)
+        await asyncio.sleep(0)
+        shown = await self.asked("work.json")
         [mail] = shown["work"]
         assert (mail["name"], mail["state"]) == ("mail", "running")
         assert (mail["last_failed"], mail["error"]) == (None, "")
         assert any("wait" in line for line in mail["stack"])
-        assert 0 < mail["seconds"] < 10
+        assert 0 < mail["seconds"] < 60
         [task] = [task for task in shown["tasks"] if task["name"] == "mail"]
         assert 0 <= task["at_least_seconds"] <= mail["seconds"]
 
-    def test_work_that_failed_does_not_run(self) -> None:
+    async def test_work_that_failed_does_not_run(self) -> None:
         async def fail() -> None:
             raise ValueError("no route")
 
-        async def start() -> None:
-            self.service.background("mail", fail)
-            self.service.background("post", fail, restart=True)
-            await self.until(lambda: all(each.failures for each in self.background))
-
-        self.run_async(start)
-        mail, post = self.ask("work.json")["work"]
+        self.service.background("mail", fail)
+        self.service.background("post", fail, restart=True)
+        await self.until(lambda: all(each.failures for each in self.background))
+        mail, post = (await self.asked("work.json"))["work"]
         assert (mail["state"], mail["seconds"]) == ("failed", None)
         assert (post["state"], post["seconds"]) == ("restarting", None)
         assert post["error"] == "ValueError: no route"
         assert post["last_failed"] > self.console.started
-        mail, post = self.ask("now.json")["failed_work"]
+        mail, post = (await self.asked("now.json"))["failed_work"]
         assert (mail["name"], mail["failures"], mail["state"]) == ("mail", 1, "failed")
         assert (post["error"], post["state"]) == ("ValueError: no route", "restarting")
         # What runs again for some minutes is no longer among them; what does not run, is.
         for each in self.background:
             self.console.failed_work[each.name] = (0.0, "")
         self.background[1].state = "running"
-        assert [each["name"] for each in self.ask("now.json")["failed_work"]] == ["mail"]
+        failed = (await self.asked("now.json"))["failed_work"]
+        assert [each["name"] for each in failed] == ["mail"]
 
     async def test_age_of_a_task_counts_from_when_it_was_first_seen(self) -> None:
         async def age() -> float:
@@ -421,8 +402,7 @@ class TestConsole(ConsoleTest):
         self.console.tasks[task] -= 60
         second = await age()
         task.cancel()
-        assert 0 <= first < 10
-        assert 60 <= second < 70
+        assert 0 <= first < 60 <= second < 120
 
     def test_ended_tasks_are_not_kept(self) -> None:
         async def run() -> None:
@@ -440,11 +420,10 @@ class TestConsole(ConsoleTest):
             self.console._note_exports()
             return {each["backend"]: each for each in self.ask("exports.json")["exports"]}
 
-        [exporter] = (each for each in self.app.runtime.features if isinstance(each, Exporter))
         post = shown()["Post"]
         assert (post["unit"], post["sent"], post["dropped"]) == ("parcels", 7, 1)
         assert shown()["Post"]["last_sent"] == post["last_sent"] > 0
-        exporter.sent += 1
+        self.exporter.sent += 1
         assert shown()["Post"]["last_sent"] > post["last_sent"]
         pigeon = shown()["Pigeon"]
         assert (pigeon["sent"], pigeon["last_sent"]) == (None, None)
@@ -453,14 +432,11 @@ class TestConsole(ConsoleTest):
 
     def test_trace_of_a_request_is_linked_to_where_it_was_sampled(self) -> None:
         self.console.trace_url = "http://a/{trace_id}"
-        self.fetch("/hello/x")
-        entry = self.console.recorder.requests[-1]
-        ids: dict[str, str] = entry[7]
+        page, ids = self.in_trace(trace_id="b" * 32)
+        assert self.ask(page)["trace_url"] is None
         for flags, link in (("01", f"http://a/{'b' * 32}"), ("00", None)):
-            ids.update(trace_id="b" * 32, trace_flags=flags)
-            assert self.ask(f"requests/{entry[0]}.json")["trace_url"] == link
-        ids.pop("trace_flags")
-        assert self.ask(f"requests/{entry[0]}.json")["trace_url"] is None
+            ids.update(trace_flags=flags)
+            assert self.ask(page)["trace_url"] == link
 
     def test_profile_is_a_tree_and_a_file(self) -> None:
         assert self.fetch_admin("/console/profile.json").code == 404
@@ -476,47 +452,37 @@ class TestConsole(ConsoleTest):
         frames = file["shared"]["frames"]
         assert all(index < len(frames) for sample in main["samples"] for index in sample)
 
-    def test_profile_shows_a_thread_pool_that_is_full(self) -> None:
+    async def test_profile_shows_a_thread_pool_that_is_full(self) -> None:
         let_go = threading.Event()
-
-        async def sample() -> bytes:
-            loop = asyncio.get_running_loop()
-            loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="pool"))
-            waiting = [loop.run_in_executor(None, let_go.wait) for _ in range(2)]
-            # Not with a client that looks up the address in this pool.
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)
-            writer.write(
-                b"POST /console/profile.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                b'Content-Type: application/json\r\nContent-Length: 16\r\n\r\n{"seconds": 0.2}'
-            )
-            try:
-                async with asyncio.timeout(5):
-                    answer = await reader.read()
-            finally:
-                writer.close()
-                let_go.set()
-                await asyncio.gather(*waiting)
-            return answer.partition(b"\r\n\r\n")[2]
-
-        tree = json.loads(self.run_async(sample))["tree"]
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="pool"))
+        waiting = [loop.run_in_executor(None, let_go.wait) for _ in range(2)]
+        # Not with a client that looks up the address in this pool.
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)
+        writer.write(
+            b"POST /console/profile.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b'Content-Type: application/json\r\nContent-Length: 16\r\n\r\n{"seconds": 0.2}'
+        )
+        answer = await reader.read()
+        writer.close()
+        let_go.set()
+        await asyncio.gather(*waiting)
+        tree = json.loads(answer.partition(b"\r\n\r\n")[2])["tree"]
         assert "pool_0" in [each["name"] for each in tree["children"]]
 
-    def test_one_profile_at_a_time_and_none_beyond_a_stop(self) -> None:
-        async def both() -> list[int]:
-            address = f"http://127.0.0.1:{self.admin_port}/console/profile.json"
-            options: dict[str, Any] = {"method": "POST", "headers": JSON, "raise_error": False}
+    async def test_one_profile_at_a_time_and_none_beyond_a_stop(self) -> None:
+        address = f"http://127.0.0.1:{self.admin_port}/console/profile.json"
+        options: dict[str, Any] = {"method": "POST", "headers": JSON, "raise_error": False}
 
-            async def sample() -> int:
-                answer = await self.http_client.fetch(address, body='{"seconds": 60}', **options)
-                return answer.code
+        async def sample() -> int:
+            answer = await self.http_client.fetch(address, body='{"seconds": 60}', **options)
+            return answer.code
 
-            first = asyncio.ensure_future(sample())
-            await self.until(lambda: self.console.profile)
-            second = await sample()
-            await self.console.shutdown()
-            return [await first, second]
-
-        assert self.run_async(both) == [200, 409]
+        first = asyncio.ensure_future(sample())
+        await self.until(lambda: self.console.profile)
+        second = await sample()
+        await self.console.shutdown()
+        assert (await first, second) == (200, 409)
 
     def test_hostile_text_is_data(self) -> None:
         path = "/" + HOSTILE.replace(" ", "%20")
@@ -539,22 +505,20 @@ class TestConsole(ConsoleTest):
         self.fetch("/hello/first")
         for number in range(REQUESTS):
             self.fetch(f"/hello/{number}")
-        paths = [each["path"] for each in self.ask("requests.json")["requests"]]
-        assert len(paths) == REQUESTS
-        assert "/hello/first" not in paths
+        assert len(self.paths()) == REQUESTS
+        assert "/hello/first" not in self.paths()
 
 
 class TestParts(ConsoleTest):
     flags: tuple[str, ...] = "01", "00"
 
     def test_part_that_failed_is_shown_with_its_reason_and_its_attributes(self) -> None:
-        self.app.add_handlers(".*", [(r"/calling", Calling)])
         for flags in self.flags:
             parent = f"00-{'a' * 32}-{'b' * 16}-{flags}"
             self.fetch("/calling?fails=1", headers={"traceparent": parent})
             charge, call = self.latest(route="/calling")["spans"]
             assert charge["error"] == "ValueError: declined"
-            assert charge["attributes"] == "items=3 card=<Card whose text fails: KeyError>"
+            assert charge["attributes"] == "items=3 card=<Order whose text fails: KeyError>"
             assert (call["kind"], call["error"]) == ("CLIENT", "404")
             assert "http.response.status_code=404" in call["attributes"].split(" ")
 
@@ -569,9 +533,7 @@ class TestBlocked(ConsoleTest):
 
     def test_request_that_blocked_the_loop_is_named_and_has_the_line(self) -> None:
         self.fetch("/blocking/call/400", headers={"X-Request-ID": "abc"})
-        self.run_async(
-            lambda: self.until(lambda: any(each["route"] for each in self.console.blocked))
-        )
+        self.until(lambda: any(each["route"] for each in self.console.blocked))
         [blocked] = (each for each in self.ask("now.json")["blocked"] if each["route"])
         assert (blocked["function"], blocked["request_id"]) == ("block", "abc")
         assert blocked["file"].endswith("tests/chassis/routes.py")
@@ -608,13 +570,7 @@ class Own(Settings):
 
 class TestSettings(ConsoleTest):
     environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""}  # noqa: RUF012 (as its base)
-
-    def settings(self) -> Settings:
-        return self.read(Own)
-
-    def make_service(self) -> Service:
-        # The features of `Own` are chosen by name, as those of `Settings` are.
-        return routes.make_service(self.settings())
+    kind = Own
 
     @property
     def shown(self) -> dict[str, Any]:

@@ -16,16 +16,15 @@ from tornado_chassis.console import recorder
 from tornado_chassis.exchange import Exchange
 
 from ..settings import PACKAGE
+from ..test_values import Mute
 
 MEBIBYTE = 1024 * 1024
 LIMIT = 4 * MEBIBYTE
 
 
 def exchange(path: str, **headers: str) -> Exchange:
-    request = HTTPServerRequest(
-        start_line=RequestStartLine("GET", path, "HTTP/1.1"),
-        headers=HTTPHeaders({"Host": "a", **headers}),
-    )
+    line = RequestStartLine("GET", path, "HTTP/1.1")
+    request = HTTPServerRequest(start_line=line, headers=HTTPHeaders({"Host": "a", **headers}))
     request.remote_ip = "192.0.2.1"
     return Exchange(request, "/orders/{number}", False)
 
@@ -56,23 +55,15 @@ def test_all_of_it_takes_four_mebibytes() -> None:
         each.status, each.duration = 500, 0.01 * (number + 1)
         memory.request_ended(each)
         memory.failed(failing(own), f"GET /{number}", number, each.request_id)
-        memory.span_ended(
-            SimpleNamespace(
-                name=own,
-                kind="INTERNAL",
-                trace_id=f"{number:032x}",
-                span_id=f"{number:016x}",
-                parent_id=f"{number + 1:016x}",
-                started=10**18 + number,
-                ended=10**18 + 2 * number,
-                status="ERROR",
-                status_message=own,
-                attributes={str(each): own for each in range(100)},
-            )
-        )
+        span = SimpleNamespace(name=own, kind="INTERNAL", status="ERROR", status_message=own)
+        span.trace_id, span.span_id = f"{number:032x}", f"{number:016x}"
+        span.parent_id = f"{number + 1:016x}"
+        span.started, span.ended = 10**18 + number, 10**18 + 2 * number
+        span.attributes = {str(each): own for each in range(100)}
+        memory.span_ended(span)
         memory.end_second(number / 7)
         tail.handle(line(own, (ValueError, failing(own), None)))
-    del own, each
+    del own, each, span
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -93,11 +84,6 @@ def test_last_lines_are_kept() -> None:
     assert (len(tail.lines), tail.lines[0].message) == (recorder.LINES, "10")
 
 
-class Mute(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError
-
-
 def test_what_cannot_be_printed_is_kept() -> None:
     tail, memory = recorder.Tail(None), recorder.Recorder(PACKAGE)
     tail.handle(line(Mute()))
@@ -105,7 +91,7 @@ def test_what_cannot_be_printed_is_kept() -> None:
     record.args, fields.order, fields.mute = ("no number",), 5, Mute()
     tail.handle(record)
     tail.handle(fields)
-    mute = "<Mute whose text fails: RuntimeError>"
+    mute = "<Mute whose text fails: Detached>"
     assert [each.message for each in tail.lines] == [mute, "%d orders ('no number',)", "paid"]
     assert tail.lines[2].fields == f"order=5 mute={mute}"
     memory.failed(Mute(), "GET /", 1, "")

@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry import trace
+import pytest
 from tornado.web import RequestHandler
 from tornado_chassis.feature import Feature
+from tornado_chassis.settings import read
 from tornado_chassis.tracing.otel import ApiSpan
+from tornado_chassis.tracing.otlp import Otlp
+from tornado_chassis.tracing.zipkin import Backend as Zipkin
 
-from ..settings import Settings
+from ..settings import Settings, SettingsOfZipkin
 
+OTLP = Otlp(read(Settings, {}), {"service.name": "test"})
+ZIPKIN = Zipkin(read(SettingsOfZipkin, {}), {"service.name": "test"})
+each_backend = pytest.mark.parametrize("backend", [OTLP, ZIPKIN], ids=lambda each: each.name)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -32,30 +38,7 @@ class Headers(RequestHandler):
         self.finish({name.lower(): value for name, value in self.request.headers.items()})
 
 
-def settings_of(
-    kind: type[Settings], names: str, read: Callable[[type[Settings]], Any]
-) -> Settings:
-    """Those of a kind, with these features."""
-
-    class Chosen(kind):  # type: ignore[misc, valid-type]
-        def features(self) -> list[Feature]:
-            made: list[Feature] = self.make(names)
-            return made
-
-    settings: Settings = read(Chosen)
-    return settings
-
-
 def make_span(
     kind: str = "INTERNAL", on_end: Callable[[Any], None] | None = lambda span: None
 ) -> ApiSpan:
     return ApiSpan("work", kind, TRACE, "", 1, "", on_end)
-
-
-def full_span(flags: int) -> ApiSpan:
-    """A span of 176 ms with some of everything that both formats have."""
-    span = ApiSpan('a "name" \n ü', "SERVER", TRACE, PARENT, flags, "a=b", lambda span: None)
-    span.started = 1_700_000_000_123_456_789
-    span.add_event("paid", {"by": "card"}, 1_700_000_000_200_000_000)
-    span.set_status(trace.StatusCode.ERROR, "out of stock")
-    return span

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from ..settings import SERVICE
@@ -20,35 +21,38 @@ _RESOURCE = (
 )
 
 
-def decode(body: str) -> Iterator[dict[str, Any]]:
-    """What tests expect of each span."""
+class Received(SimpleNamespace):
+    """A span. Times are in nanoseconds since 1970; the values of attributes are all strings."""
+
+
+def decode(body: bytes) -> Iterator[Received]:
     decoded = json.loads(body)
     return _zipkin(decoded) if isinstance(decoded, list) else _otlp(decoded)
 
 
-def _otlp(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _otlp(body: dict[str, Any]) -> Iterator[Received]:
     for resource in body["resourceSpans"]:
         for scope in resource["scopeSpans"]:
             for span in scope["spans"]:
-                yield {
-                    "name": span["name"],
-                    "kind": _KINDS[span["kind"]],
-                    "trace_id": span["traceId"],
-                    "span_id": span["spanId"],
-                    "parent_id": span.get("parentSpanId", ""),
-                    "started": int(span["startTimeUnixNano"]),
-                    "ended": int(span["endTimeUnixNano"]),
-                    "attributes": _attributes(span["attributes"]),
-                    "events": [
+                yield Received(
+                    name=span["name"],
+                    kind=_KINDS[span["kind"]],
+                    trace_id=span["traceId"],
+                    span_id=span["spanId"],
+                    parent_id=span.get("parentSpanId", ""),
+                    started=int(span["startTimeUnixNano"]),
+                    ended=int(span["endTimeUnixNano"]),
+                    attributes=_attributes(span["attributes"]),
+                    events=[
                         (event["name"], _attributes(event["attributes"]))
                         for event in span.get("events", [])
                     ],
-                    "status": _STATUSES[span["status"]["code"]],
-                    "message": span["status"].get("message", ""),
-                    "scope": scope["scope"]["name"],
-                    "scope_version": scope["scope"].get("version", ""),
-                    "resource": _attributes(resource["resource"]["attributes"]),
-                }
+                    status=_STATUSES[span["status"]["code"]],
+                    message=span["status"].get("message", ""),
+                    scope=scope["scope"]["name"],
+                    scope_version=scope["scope"].get("version", ""),
+                    resource=_attributes(resource["resource"]["attributes"]),
+                )
 
 
 def _attributes(pairs: list[dict[str, Any]]) -> dict[str, str]:
@@ -60,26 +64,26 @@ def _attributes(pairs: list[dict[str, Any]]) -> dict[str, str]:
     return attributes
 
 
-def _zipkin(spans: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _zipkin(spans: list[dict[str, Any]]) -> Iterator[Received]:
     for span in spans:
         tags = span["tags"]
         resource = {name: tags.pop(name) for name in _RESOURCE if name in tags}
-        yield {
-            "name": span["name"],
-            "kind": span.get("kind", "INTERNAL"),
-            "trace_id": span["traceId"],
-            "span_id": span["id"],
-            "parent_id": span.get("parentId", ""),
-            "started": span["timestamp"] * 1000,
-            "ended": (span["timestamp"] + span["duration"]) * 1000,
-            "events": [_event(each["value"]) for each in span.get("annotations", [])],
-            "status": tags.pop("otel.status_code", "UNSET"),
-            "message": tags.pop("error", ""),
-            "scope": tags.pop("otel.scope.name", SERVICE),
-            "scope_version": tags.pop("otel.scope.version", ""),
-            "attributes": tags,
-            "resource": {"service.name": span["localEndpoint"]["serviceName"], **resource},
-        }
+        yield Received(
+            name=span["name"],
+            kind=span.get("kind", "INTERNAL"),
+            trace_id=span["traceId"],
+            span_id=span["id"],
+            parent_id=span.get("parentId", ""),
+            started=span["timestamp"] * 1000,
+            ended=(span["timestamp"] + span["duration"]) * 1000,
+            events=[_event(each["value"]) for each in span.get("annotations", [])],
+            status=tags.pop("otel.status_code", "UNSET"),
+            message=tags.pop("error", ""),
+            scope=tags.pop("otel.scope.name", SERVICE),
+            scope_version=tags.pop("otel.scope.version", ""),
+            attributes=tags,
+            resource={"service.name": span["localEndpoint"]["serviceName"], **resource},
+        )
 
 
 def _event(value: str) -> tuple[str, dict[str, str]]:

@@ -3,9 +3,6 @@
 They are not installed: all of them call `propagate.inject` and `propagate.extract`, as here.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -15,24 +12,11 @@ from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from tornado.httpclient import AsyncHTTPClient
-from tornado.web import RequestHandler
 from tornado_chassis.service import Service
 
-from .. import routes
-from ..settings import Settings, SettingsOfZipkin
-from ..testing import ChassisTest, inherited
-from . import PARENT, TRACE, Headers, settings_of
-
-
-class Library(RequestHandler):
-    """Answers with the headers that a library would send, and with what Tornado's client sends."""
-
-    async def get(self) -> None:
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
-        own = await AsyncHTTPClient().fetch(f"http://{self.request.host}/headers")
-        self.finish({"library": headers, "own": json.loads(own.body)})
+from ..testing import process
+from . import PARENT, TRACE, TRACEPARENT
+from .test_tracing import TracingTest, WithZipkin
 
 
 class Custom(TextMapPropagator):
@@ -59,32 +43,22 @@ def restored() -> Iterator[None]:
     propagate.set_global_textmap(before)
 
 
-class PropagatorTest(ChassisTest):
-    kind: type[Settings] = Settings
+class PropagatorTest(TracingTest):
     features = "jaeger"
-
-    def settings(self) -> Settings:
-        return settings_of(self.kind, self.features, self.read)
-
-    def make_service(self) -> Service:
-        service = routes.make_service(self.settings())
-        service.app.add_handlers(".*", [("/library", Library), ("/headers", Headers)])
-        return service
 
     def sent(self, **headers: str) -> tuple[dict[str, str], dict[str, str]]:
         """What a library would send, and what Tornado's client sends, of the headers of traces."""
-        answer = json.loads(self.fetch("/library", headers=headers).body)
+        answer = self.work("calls", **headers)
         names = ("traceparent", "tracestate", "b3", "baggage", "x-ours")
         return tuple(  # type: ignore[return-value]
             {name: value for name, value in answer[who].items() if name in names}
-            for who in ("library", "own")
+            for who in ("library", "called")
         )
 
 
 class TestDefault(PropagatorTest):
     def test_library_sends_what_tornado_s_client_sends(self) -> None:
-        traceparent = f"00-{TRACE}-{PARENT}-01"
-        library, own = self.sent(traceparent=traceparent, tracestate="a=b", baggage="tenant=1")
+        library, own = self.sent(traceparent=TRACEPARENT, tracestate="a=b", baggage="tenant=1")
         assert library.keys() == own.keys() == {"traceparent", "tracestate"}
         assert library["traceparent"].split("-")[1] == own["traceparent"].split("-")[1] == TRACE
 
@@ -93,7 +67,7 @@ class TestDefault(PropagatorTest):
         ids = trace.SpanContext(int(TRACE, 16), int(PARENT, 16), True, trace.TraceFlags(1))
         elsewhere = trace.set_span_in_context(trace.NonRecordingSpan(ids))
         propagate.inject(headers, elsewhere)
-        assert headers == {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+        assert headers == {"traceparent": TRACEPARENT}
         found = propagate.extract(headers)
         assert trace.get_current_span(found).get_span_context().trace_id == int(TRACE, 16)
         propagate.inject(headers := {}, context.Context())
@@ -106,10 +80,7 @@ class TestDefault(PropagatorTest):
         assert propagate.get_global_textmap() is later
 
 
-class TestZipkin(PropagatorTest):
-    features = "zipkin"
-    kind = SettingsOfZipkin
-
+class TestZipkin(WithZipkin, PropagatorTest):
     def test_library_sends_b3(self) -> None:
         library, own = self.sent(b3=f"{TRACE}-{PARENT}-1")
         assert library.keys() == own.keys() == {"traceparent", "b3"}
@@ -154,19 +125,16 @@ class TestSetBefore(PropagatorTest):
     def test_one_that_fails_costs_only_its_own_headers(self) -> None:
         for method in ("inject", "extract"):
             self.enterContext(mock.patch.object(Custom, method, side_effect=ValueError))
-        library, own = self.sent(traceparent=f"00-{TRACE}-{PARENT}-01")
+        library, own = self.sent(traceparent=TRACEPARENT)
         assert library.keys() == own.keys() == {"traceparent"}
         assert TRACE in own["traceparent"]
 
     def test_what_our_formats_find_counts(self) -> None:
-        headers = {"x-ours": f"{'f' * 32}:{PARENT}", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+        headers = {"x-ours": f"{'f' * 32}:{PARENT}", "traceparent": TRACEPARENT}
         assert TRACE in self.sent(**headers)[1]["traceparent"]
 
 
-@pytest.mark.parametrize("formats", ["b3", "xray", "tracecontext, b3multi"])
-def test_import_of_an_instrumentation_does_not_fail(formats: str) -> None:
-    """As they are imported by a team's `app.py`, before there is a service."""
-    code = """
+IMPORTED = """
 from tests.chassis.settings import Settings
 from tornado_chassis import process
 process.configure([], Settings)
@@ -174,7 +142,10 @@ from opentelemetry import propagate
 import os
 print(os.environ["OTEL_PROPAGATORS"])
 """
-    argv = [sys.executable, "-c", code]
-    environ = {**inherited(), "OTEL_PROPAGATORS": formats}
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == (f"{formats}\n", "")
+
+
+@pytest.mark.parametrize("formats", ["b3", "xray", "tracecontext, b3multi"])
+def test_import_of_an_instrumentation_does_not_fail(formats: str) -> None:
+    """As they are imported by a team's `app.py`, before there is a service."""
+    with process(IMPORTED, OTEL_PROPAGATORS=formats) as child:
+        assert (child.wait(), child.output()) == (0, f"{formats}\n")
