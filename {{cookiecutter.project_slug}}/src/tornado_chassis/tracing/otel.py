@@ -6,16 +6,17 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextvars import Token, copy_context
+from contextvars import Token
 from typing import Any
 
 from opentelemetry import context, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 from opentelemetry.propagators.textmap import default_getter as _getter
 from opentelemetry.propagators.textmap import default_setter as _setter
+from opentelemetry.util._decorator import _agnosticcontextmanager
 from tornado.httputil import HTTPHeaders
 
 from .. import tracing
@@ -80,6 +81,11 @@ class ApiSpan(spans.Span, trace.Span):
             status = status.name
         super().set_status(status, description)
 
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error:
+            self.fail(error)
+        self.end()
+
 
 class Exporting(Tracing):
     """Sends the spans of sampled traces to a backend, those of libraries included."""
@@ -134,11 +140,11 @@ class Exporting(Tracing):
 
     def current(self) -> Span | None:
         # Within a library's span, that of the exchange.
-        span = context.get_current().get(_SPAN_KEY)
-        return span if isinstance(span, Span) else current_span.get()
+        span = get_current().get(_SPAN_KEY)
+        return span if isinstance(span, ApiSpan) and not span.scope else current_span.get()
 
-    def _parent(self) -> Span | Parent | None:
-        span = context.get_current().get(_SPAN_KEY)
+    def _parent(self, current: Context | None = None) -> Span | Parent | None:
+        span = (get_current() if current is None else current).get(_SPAN_KEY)
         return span if isinstance(span, Span) else _from_api_span(span)
 
     def _enter(self, span: Span) -> None:
@@ -146,27 +152,75 @@ class Exporting(Tracing):
         self._activate(span)
 
     def _activate(self, span: Span) -> Token[Any]:
-        return context.attach(Context({**context.get_current(), _SPAN_KEY: span}))
+        return context.attach(Context({**get_current(), _SPAN_KEY: span}))
 
     _deactivate = staticmethod(context.detach)
 
-    @functools.cached_property
-    def provider(self) -> trace.TracerProvider:
-        """Makes the spans of libraries."""
-        if self._on_end is None:
-            return trace.NoOpTracerProvider()
-        from .sdk import make_provider
-
-        return make_provider(self.parent_based, self.ratio, self._on_end)
+    def start_for_library(
+        self, name: str, kind: str, parent: Context | None, scope: str, version: str
+    ) -> ApiSpan:
+        """A child of the span in this context, by default the current one."""
+        span = self._begin(name, kind, self._parent(parent))
+        assert isinstance(span, ApiSpan)
+        span.scope, span.scope_version = scope, version
+        return span
 
 
 class _Provider(trace.TracerProvider):
-    """Provides OpenTelemetry's SDK to libraries that make spans, and loads it only then."""
+    """What libraries make their spans with, in place of OpenTelemetry's SDK."""
 
     tracing: Exporting
 
-    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
-        return self.tracing.provider.get_tracer(*args, **kwargs)
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> trace.Tracer:
+        return _Tracer(instrumenting_module_name, instrumenting_library_version or "")
+
+
+class _Tracer(trace.Tracer):
+    """Makes the spans of a library."""
+
+    def __init__(self, scope: str, version: str) -> None:
+        self._scope = scope, version
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[trace.Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> ApiSpan:
+        span = _Provider.tracing.start_for_library(name, kind.name, context, *self._scope)
+        span.started = spans.as_time(start_time)
+        span.set_attributes(attributes or {})
+        for link in links or ():
+            span.add_link(link.context, link.attributes)
+        return span
+
+    @_agnosticcontextmanager
+    def start_as_current_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[trace.Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
+    ) -> Iterator[trace.Span]:
+        span = self.start_span(name, context, kind, attributes, links, start_time)
+        with trace.use_span(span, end_on_exit, record_exception, set_status_on_exception):
+            yield span
 
 
 @functools.cache
@@ -190,26 +244,36 @@ class _WithApi(Propagation):
 
     def __init__(self, formats: Sequence[Format], others: Sequence[TextMapPropagator]) -> None:
         super().__init__(formats)
-        self._others = others
+        self.others = others
 
     def extract(self, headers: HTTPHeaders) -> Parent | None:
-        before = found = context.get_current()
-        for each in self._others:
-            with _contained():
-                found = each.extract(headers, found)
+        before = get_current()
+        found = _extract_with(self.others, headers, before)
         context.attach(found)
         span = found.get(_SPAN_KEY)
         theirs = _from_api_span(span) if span is not before.get(_SPAN_KEY) else None
         return super().extract(headers) or theirs
 
     def inject(self, span: Parent | tracing.Span, headers: MutableMapping[str, str]) -> None:
-        self.inject_others(headers, _with_span(span))
+        _inject_with(self.others, headers, _with_span(span, get_current()))
         super().inject(span, headers)
 
-    def inject_others(self, headers: MutableMapping[str, str], current: Context) -> None:
-        for each in self._others:
-            with _contained():
-                each.inject(headers, current)
+
+def _extract_with(
+    propagators: Sequence[TextMapPropagator], headers: HTTPHeaders, found: Context
+) -> Context:
+    for each in propagators:
+        with _contained():
+            found = each.extract(headers, found)
+    return found
+
+
+def _inject_with(
+    propagators: Sequence[TextMapPropagator], headers: MutableMapping[str, str], current: Context
+) -> None:
+    for each in propagators:
+        with _contained():
+            each.inject(headers, current)
 
 
 @contextlib.contextmanager
@@ -247,37 +311,31 @@ class _GlobalPropagator(TextMapPropagator):
         for name in {*_HEADERS, *self.fields}:
             for value in getter.get(carrier, name) or ():
                 headers.add(name, value)
-        return copy_context().run(self._extract, headers, context)
-
-    def _extract(self, headers: HTTPHeaders, start: Context | None) -> Context:
-        context.attach(Context() if start is None else start)
-        parent = self.tracing.propagation.extract(headers)
-        return _with_span(parent) if parent and parent.trace_id else context.get_current()
+        propagation = self.tracing.propagation
+        found = _extract_with(propagation.others, headers, context or Context())
+        parent = Propagation.extract(propagation, headers)
+        return _with_span(parent, found) if parent and parent.trace_id else found
 
     def inject(
         self, carrier: Any, context: Context | None = None, setter: Setter[Any] = _setter
     ) -> None:
-        for name, value in copy_context().run(self._inject, context).items():
-            setter.set(carrier, name, value)
-
-    def _inject(self, current: Context | None) -> dict[str, str]:
+        current = get_current() if context is None else context
         headers: dict[str, str] = {}
-        if current is not None:
-            context.attach(current)
-        propagation = self.tracing.propagation
-        if parent := self.tracing._parent():
-            propagation.inject(parent, headers)
-        elif isinstance(propagation, _WithApi):
-            propagation.inject_others(headers, context.get_current())
-        return headers
+        propagation, parent = self.tracing.propagation, self.tracing._parent(current)
+        _inject_with(
+            propagation.others, headers, _with_span(parent, current) if parent else current
+        )
+        if parent:
+            Propagation.inject(propagation, parent, headers)
+        for name, value in headers.items():
+            setter.set(carrier, name, value)
 
     @property
     def fields(self) -> set[str]:
         headers: dict[str, str] = {}
         propagation = self.tracing.propagation
         propagation.inject(Parent("1" * 32, "1" * 16, SAMPLED, "a=b"), headers)
-        others = propagation._others if isinstance(propagation, _WithApi) else ()
-        return {*headers}.union(*(each.fields for each in others))
+        return {*headers}.union(*(each.fields for each in propagation.others))
 
 
 def _replace_global_propagator() -> Sequence[TextMapPropagator]:
@@ -293,11 +351,11 @@ def _replace_global_propagator() -> Sequence[TextMapPropagator]:
     return current.before
 
 
-def _with_span(span: Parent | tracing.Span) -> Context:
+def _with_span(span: Parent | tracing.Span, current: Context) -> Context:
     """OpenTelemetry's context with this as the current span."""
     is_ours = isinstance(span, trace.Span)
     found = span if is_ours else trace.NonRecordingSpan(_to_api(span, is_remote=True))
-    return Context({**context.get_current(), _SPAN_KEY: found})
+    return Context({**current, _SPAN_KEY: found})
 
 
 def _to_api(span: Parent | tracing.Span, is_remote: bool) -> trace.SpanContext:

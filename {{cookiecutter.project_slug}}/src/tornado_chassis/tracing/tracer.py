@@ -200,13 +200,9 @@ class Tracing(Feature, tracing.Tracer):
     def start(self, name: str, kind: str) -> Span:
         """A child of the current span, or that span itself if its trace is not followed."""
         outer = self._parent()
-        if not isinstance(outer, Span):
-            span = self._begin(name, kind, outer)
-        elif outer.flags & SAMPLED or self.follows_unsampled:
-            parent = outer.trace_id, outer.span_id, outer.flags, outer.tracestate
-            span = self._kind(name, kind, *parent, self._on_end)
-        else:
+        if isinstance(outer, Span) and not self._is_followed(outer):
             return outer
+        span = self._begin(name, kind, outer)
         span.started = time_ns()
         if self._report and not span.recording and self._is_followed(span):
             span.recording, span._on_end = True, _not_sent
@@ -238,8 +234,11 @@ class Tracing(Feature, tracing.Tracer):
 
         return end
 
-    def _begin(self, name: str, kind: str, parent: Parent | None) -> Span:
-        """A span of a trace that started elsewhere, or the first span of a new trace."""
+    def _begin(self, name: str, kind: str, parent: Span | Parent | None) -> Span:
+        """A child of a span, here or elsewhere, or the first span of a new trace."""
+        if isinstance(parent, Span):
+            known = parent.trace_id, parent.span_id, parent.flags, parent.tracestate
+            return self._kind(name, kind, *known, self._on_end)
         trace_id, parent_id, flags, tracestate = parent or _NO_PARENT
         trace_id = trace_id or _new_trace_id()
         if flags is None or not self.parent_based:
