@@ -1,5 +1,6 @@
 """Spans that libraries make through OpenTelemetry's API, and where the service's own go."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -84,3 +85,31 @@ def test_times_that_no_backend_takes() -> None:
     (ours,) = ended
     assert (ours.started, ours.ended, ours.events[0].time) == (0, 1, 0)
     assert type(ours.ended) is int
+
+
+@pytest.mark.parametrize(("records", "fails"), [(True, True), (False, True), (True, False)])
+def test_exception_that_leaves_a_span(records: bool, fails: bool) -> None:
+    ended: list[Span] = []
+    tracer = make_tracer(ended)
+    how = {"record_exception": records, "set_status_on_exception": fails}
+    outer, inner = tracer.start_as_current_span("around", **how), tracer.start_span("query", **how)
+    with pytest.raises(KeyError), outer, inner:
+        raise KeyError("orders")
+    assert [span.name for span in ended] == ["query", "around"]
+    for span in ended:
+        assert [each.name for each in span.events] == ["exception"] * records
+        status = ("ERROR", "KeyError: 'orders'") if fails else ("UNSET", "")
+        assert (span.status, span.status_message) == status
+
+
+async def test_span_around_an_async_function() -> None:
+    ended: list[Span] = []
+    tracer = make_tracer(ended)
+
+    @tracer.start_as_current_span("query", kind=trace.SpanKind.CLIENT)
+    async def query() -> bool:
+        await asyncio.sleep(0)
+        return trace.get_current_span().is_recording() and not ended
+
+    assert await query()
+    assert [(span.name, span.kind) for span in ended] == [("query", "CLIENT")]

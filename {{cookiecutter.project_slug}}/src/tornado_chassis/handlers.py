@@ -3,6 +3,7 @@
 import inspect
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from http import HTTPStatus
 from time import time
@@ -113,21 +114,19 @@ class JsonHandler(RequestHandler):
         return self.finish(encode(problem))
 
 
+@dataclass
 class Operation:
     """What a method takes and returns, as its annotations say, and with which problems it
     answers."""
 
-    def __init__(
-        self, method: Callable[..., Any], status: int, problems: Mapping[int, str]
-    ) -> None:
-        self.status = status
-        self.problems = problems
-        self._method = method
+    method: Callable[..., Any]
+    status: int
+    problems: Mapping[int, str]
 
     @cached_property
     def _types(self) -> dict[str, Any]:
         # Not before the first use: a class may be defined further below.
-        return get_type_hints(self._method, include_extras=True)
+        return get_type_hints(self.method, include_extras=True)
 
     @property
     def body(self) -> Any:

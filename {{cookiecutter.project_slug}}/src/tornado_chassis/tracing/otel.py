@@ -24,11 +24,11 @@ from ..exchange import Exchange
 from ..export import make_sender
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
-from ..values import text
+from ..values import name_of, text
 from . import spans
 from .b3 import B3, B3_MULTI
 from .propagation import KNOWN_FLAGS, SAMPLED, TRACE_CONTEXT, Format, Parent, Propagation
-from .tracer import LIMIT, Span, Tracing, current_span
+from .tracer import LIMIT, Span, Tracing, as_time, current_span
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,9 @@ for _library in (W3CBaggagePropagator, trace.TraceState):
 
 class ApiSpan(spans.Span, trace.Span):
     """A span for code that uses OpenTelemetry's API."""
+
+    #: Whether one that leaves its `with` statement is recorded, and whether the span has failed.
+    on_exception = True, True
 
     def get_span_context(self) -> trace.SpanContext:
         return _to_api(self, is_remote=False)
@@ -82,8 +85,11 @@ class ApiSpan(spans.Span, trace.Span):
         super().set_status(status, description)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error:
-            self.fail(error)
+        recorded, failed = self.on_exception
+        if recorded and isinstance(error, Exception):
+            self.record_exception(error)
+        if failed and isinstance(error, Exception):
+            self.set_status("ERROR", f"{name_of(error)}: {text(error)}")
         self.end()
 
 
@@ -124,10 +130,7 @@ class Exporting(Tracing):
             yield "otel_attributes_dropped", "Attributes that spans had no room for.", lost
 
     def exports(self) -> Iterable[Export]:
-        if sender := self._sender:
-            yield Export(self._backend.name, "spans", sender.sent, sender.failed + sender.dropped)
-        else:
-            yield Export(self._backend.name, "spans")
+        yield Export(*self._backend.exported(self._sender))
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if span := exchange.context.get(current_span):
@@ -155,15 +158,6 @@ class Exporting(Tracing):
         return context.attach(Context({**get_current(), _SPAN_KEY: span}))
 
     _deactivate = staticmethod(context.detach)
-
-    def start_for_library(
-        self, name: str, kind: str, parent: Context | None, scope: str, version: str
-    ) -> ApiSpan:
-        """A child of the span in this context, by default the current one."""
-        span = self._begin(name, kind, self._parent(parent))
-        assert isinstance(span, ApiSpan)
-        span.scope, span.scope_version = scope, version
-        return span
 
 
 class _Provider(trace.TracerProvider):
@@ -198,8 +192,12 @@ class _Tracer(trace.Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> ApiSpan:
-        span = _Provider.tracing.start_for_library(name, kind.name, context, *self._scope)
-        span.started = spans.as_time(start_time)
+        tracing = _Provider.tracing
+        span = tracing._begin(name, kind.name, tracing._parent(context))
+        assert isinstance(span, ApiSpan)
+        span.scope, span.scope_version = self._scope
+        span.on_exception = record_exception, set_status_on_exception
+        span.started = as_time(start_time)
         span.set_attributes(attributes or {})
         for link in links or ():
             span.add_link(link.context, link.attributes)
@@ -207,19 +205,10 @@ class _Tracer(trace.Tracer):
 
     @_agnosticcontextmanager
     def start_as_current_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
-        attributes: Mapping[str, Any] | None = None,
-        links: Sequence[trace.Link] | None = None,
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-        end_on_exit: bool = True,
+        self, *args: Any, end_on_exit: bool = True, **kwargs: Any
     ) -> Iterator[trace.Span]:
-        span = self.start_span(name, context, kind, attributes, links, start_time)
-        with trace.use_span(span, end_on_exit, record_exception, set_status_on_exception):
+        span = self.start_span(*args, **kwargs)
+        with trace.use_span(span, end_on_exit, *span.on_exception):
             yield span
 
 

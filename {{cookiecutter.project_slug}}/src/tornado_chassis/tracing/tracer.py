@@ -28,6 +28,7 @@ LIMIT = 128
 # The bits of `KNOWN_FLAGS`: no others are passed on.
 _FLAGS = ("00", "01", "02", "03")
 _NO_PARENT = Parent("", "", None)
+_TIME_END = 1 << 63
 
 OnEnd = Callable[[Any], None]
 
@@ -112,10 +113,11 @@ class Span(tracing.Span):
             self.record_exception(error)
             self.set_status("ERROR", f"{name_of(error)}: {text(error)}")
 
-    def end(self) -> None:
+    def end(self, end_time: int | None = None) -> None:
         """Ends the span, once."""
         if self.recording:
             self.recording = False
+            self.ended = as_time(end_time)
             self._on_end(self)
 
 
@@ -213,7 +215,6 @@ class Tracing(Feature, tracing.Tracer):
         name."""
         span.end()
         if self._report and self._is_followed(span):
-            span.ended = span.ended or time_ns()
             if url:
                 span.name = f"{span.name} {_netloc(url)}"
             self._report(span)
@@ -284,6 +285,17 @@ def host(netloc: str, scheme: str) -> tuple[str, int]:
     """Name or address, and port."""
     name, port = split_host_and_port(netloc)
     return name.strip("[]"), port or (443 if scheme == "https" else 80)
+
+
+def as_time(given: Any) -> int:
+    """Nanoseconds since 1970, as backends accept them; the current time if it is not a number.
+
+    A backend refuses the whole batch if one time is negative or has a fraction.
+    """
+    try:
+        return min(max(int(given), 0), _TIME_END - 1)
+    except BaseException:
+        return time_ns()
 
 
 def _not_sent(span: Span) -> None:
