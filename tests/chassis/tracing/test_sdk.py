@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import propagate, trace
@@ -91,7 +92,7 @@ def test_times_that_no_backend_takes() -> None:
 def test_exception_that_leaves_a_span(records: bool, fails: bool) -> None:
     ended: list[Span] = []
     tracer = make_tracer(ended)
-    how = {"record_exception": records, "set_status_on_exception": fails}
+    how: Any = {"record_exception": records, "set_status_on_exception": fails}
     outer, inner = tracer.start_as_current_span("around", **how), tracer.start_span("query", **how)
     with pytest.raises(KeyError), outer, inner:
         raise KeyError("orders")

@@ -75,7 +75,8 @@ class ApiSpan(spans.Span, trace.Span):
         self, context: trace.SpanContext, attributes: Mapping[str, Any] | None = None
     ) -> None:
         if self.recording and context.is_valid and len(self.links) < LIMIT:
-            self.links = [*self.links, spans.make_link(context, attributes)]
+            ids = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+            self.links = [*self.links, spans.Link(*ids, spans.copied(attributes))]
 
     def set_status(self, status: Any, description: str | None = None) -> None:
         if isinstance(status, trace.Status):

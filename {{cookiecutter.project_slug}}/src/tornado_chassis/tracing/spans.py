@@ -182,11 +182,6 @@ def describe(
     return Recurring(f"{verb} {route}" if route else verb, attributes, encode(attributes))
 
 
-def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:
-    """`context` is an OpenTelemetry `SpanContext`."""
-    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", copied(attributes))
-
-
 def copied(attributes: Any) -> dict[str, Any]:
     """Attributes as they are now; none if that is no mapping."""
     try:
