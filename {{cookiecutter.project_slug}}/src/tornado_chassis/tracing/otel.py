@@ -5,7 +5,7 @@ spans that libraries make through it join the same traces.
 import contextlib
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextvars import Token
 from typing import Any
 
@@ -21,7 +21,7 @@ from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
-from ..export import make_sender
+from ..export import make_sender, resource_of
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
 from ..values import name_of, text
@@ -99,11 +99,13 @@ class Exporting(Tracing):
 
     follows_unsampled = False
     _kind = ApiSpan
+    #: Takes the settings, and what describes the service.
+    backend: Callable[[Any, Mapping[str, str]], spans.SpanBackend]
 
-    def __init__(self, settings: TracingSettings, backend: spans.SpanBackend) -> None:
-        self._backend = backend
-        self._sender = make_sender(backend, settings, settings.otel_traces_exporter)
-        describe = functools.partial(spans.describe, backend.attributes)
+    def __init__(self, settings: TracingSettings) -> None:
+        self._backend = self.backend(settings, resource_of(settings))
+        self._sender = make_sender(self._backend, settings, settings.otel_traces_exporter)
+        describe = functools.partial(spans.describe, self._backend.attributes)
         self._describe = functools.lru_cache(maxsize=1024)(describe)
         super().__init__(
             make_propagation(settings.otel_propagators, _replace_global_propagator()),
