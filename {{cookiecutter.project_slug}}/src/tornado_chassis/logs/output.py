@@ -52,13 +52,13 @@ class Output:
         # Lines dropped since the last line was written.
         self._lost = 0
         self._is_stalled = False
+        # Whether the loop is going to flush: at the end of its turn, or once more after a while.
         self._is_scheduled = False
-        self._is_retrying = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
         """From here on, lines may wait for the end of the running loop's turn."""
-        self._is_scheduled = self._is_retrying = False
+        self._is_scheduled = False
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
@@ -83,9 +83,9 @@ class Output:
             self.flush()
         elif not self._is_scheduled:
             self._is_scheduled = True
-            loop.call_soon(self._end_turn)
+            loop.call_soon(self._flush_as_scheduled)
 
-    def _end_turn(self) -> None:
+    def _flush_as_scheduled(self) -> None:
         self._is_scheduled = False
         self.flush()
 
@@ -124,17 +124,14 @@ class Output:
         if not self._waiting:
             self._report_loss()
         self._write_some(self._waiting)
-        if self._waiting and self._loop and not self._is_retrying:
-            self._is_retrying = True
+        loop = self._loop
+        if self._waiting and loop and not self._is_scheduled:
+            self._is_scheduled = True
             try:
                 # Possibly from another thread.
-                self._loop.call_soon_threadsafe(self._loop.call_later, RETRY_SECONDS, self._retry)
+                loop.call_soon_threadsafe(loop.call_later, RETRY_SECONDS, self._flush_as_scheduled)
             except RuntimeError:  # closed
-                self._is_retrying = False
-
-    def _retry(self) -> None:
-        self._is_retrying = False
-        self.flush()
+                self._is_scheduled = False
 
     def _report_loss(self) -> None:
         if self._lost:
