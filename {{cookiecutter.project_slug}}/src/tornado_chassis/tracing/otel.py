@@ -2,7 +2,6 @@
 spans that libraries make through it join the same traces.
 """
 
-import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -255,8 +254,10 @@ def _extract_with(
     propagators: Sequence[TextMapPropagator], headers: HTTPHeaders, found: Context
 ) -> Context:
     for each in propagators:
-        with _contained():
+        try:
             found = each.extract(headers, found)
+        except Exception:  # from what a team has written
+            log.exception("A propagator failed")
     return found
 
 
@@ -264,16 +265,10 @@ def _inject_with(
     propagators: Sequence[TextMapPropagator], headers: MutableMapping[str, str], current: Context
 ) -> None:
     for each in propagators:
-        with _contained():
+        try:
             each.inject(headers, current)
-
-
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    try:
-        yield
-    except Exception:  # from what a team has written
-        log.exception("A propagator failed")
+        except Exception:
+            log.exception("A propagator failed")
 
 
 class _Baggage(W3CBaggagePropagator):
@@ -313,11 +308,9 @@ class _GlobalPropagator(TextMapPropagator):
     ) -> None:
         current = get_current() if context is None else context
         headers: dict[str, str] = {}
-        propagation, parent = self.tracing.propagation, self.tracing._parent(current)
-        _inject_with(
-            propagation.others, headers, _with_span(parent, current) if parent else current
-        )
-        if parent:
+        propagation = self.tracing.propagation
+        _inject_with(propagation.others, headers, current)
+        if parent := self.tracing._parent(current):
             Propagation.inject(propagation, parent, headers)
         for name, value in headers.items():
             setter.set(carrier, name, value)
