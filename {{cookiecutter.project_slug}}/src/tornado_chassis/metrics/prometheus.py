@@ -64,7 +64,7 @@ def _check(collector: Collector) -> None:
 
 
 def _check_own(exposed: set[str], name: str) -> None:
-    if exposed & REGISTRY._names_to_collectors.keys():
+    if any(exposed.intersection(names) for names in REGISTRY._collector_to_names.values()):
         raise ValueError(f"{name} is taken by a metric of prometheus_client's registry")
 
 
