@@ -65,8 +65,7 @@ FILES = {
 # What a team may import, whatever was chosen.
 INTERFACES = {"metrics", "tracing", "testing"}
 # Of distributions that have another name than their package.
-PACKAGES = {"opentelemetry-api": "opentelemetry", "opentelemetry-sdk": "opentelemetry.sdk"}
-PACKAGES |= {"python-dotenv": "dotenv"}
+PACKAGES = {"opentelemetry-api": "opentelemetry", "python-dotenv": "dotenv"}
 # An image is labelled with what else the console shows, and the contract tests start any service.
 OF_ANY_CHOICE = {"BUILD_COMMIT", "BUILD_TIME", "ADMIN_PORT"}
 # What a dependency brings, and services need not have.

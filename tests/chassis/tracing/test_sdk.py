@@ -1,14 +1,37 @@
-"""Spans that OpenTelemetry's SDK makes, on their way to where the service's own go."""
+"""Spans that libraries make through OpenTelemetry's API, and where the service's own go."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from opentelemetry import trace
-from tornado_chassis.tracing.sdk import make_provider
+from opentelemetry import propagate, trace
+from tornado_chassis import tracing
+from tornado_chassis.settings import read
+from tornado_chassis.tracing.jaeger import Jaeger
 from tornado_chassis.tracing.spans import Event, Link, Span
+
+from ..settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    tracer, propagator = tracing._tracer, propagate.get_global_textmap()
+    yield
+    tracing.use(tracer)
+    propagate.set_global_textmap(propagator)
+
+
+def make_tracer(
+    ended: list[Span], version: str = "", sampler: str = "parentbased_always_on"
+) -> trace.Tracer:
+    Jaeger(read(Settings, {"OTEL_TRACES_SAMPLER": sampler}))._on_end = ended.append
+    return trace.get_tracer("library", version)
 
 
 def test_nothing_of_a_span_is_lost() -> None:
     ended: list[Span] = []
-    tracer = make_provider(True, 1.0, ended.append).get_tracer("library", "1.2.3")
+    tracer = make_tracer(ended, "1.2.3")
     state = trace.TraceState([("a", "b")])
     parent = trace.SpanContext(1, 2, True, trace.TraceFlags(1), state)
     span = tracer.start_span(
@@ -38,7 +61,7 @@ def test_nothing_of_a_span_is_lost() -> None:
 
 def test_ratio_of_traces() -> None:
     ended: list[Span] = []
-    make_provider(False, 0.0, ended.append).get_tracer("library").start_span("query").end()
+    make_tracer(ended, sampler="always_off").start_span("query").end()
     assert ended == []
 
 
@@ -49,17 +72,45 @@ def test_limits_of_the_environment_are_not_read(
     for name in ("SPAN_ATTRIBUTE_COUNT", "ATTRIBUTE_VALUE_LENGTH", "EVENT_ATTRIBUTE_COUNT"):
         monkeypatch.setenv(f"OTEL_{name}_LIMIT", limit)
     ended: list[Span] = []
-    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    tracer = make_tracer(ended)
     tracer.start_span("query", attributes={"table": "orders", "rows": 3}).end()
     assert ended[0].attributes == {"table": "orders", "rows": 3}
 
 
 def test_times_that_no_backend_takes() -> None:
     ended: list[Span] = []
-    tracer = make_provider(True, 1.0, ended.append).get_tracer("library")
+    tracer = make_tracer(ended)
     span = tracer.start_span("query", start_time=-5)
     span.add_event("event", timestamp=-1)
     span.end(1.5)  # type: ignore[arg-type]
     (ours,) = ended
     assert (ours.started, ours.ended, ours.events[0].time) == (0, 1, 0)
     assert type(ours.ended) is int
+
+
+@pytest.mark.parametrize(("records", "fails"), [(True, True), (False, True), (True, False)])
+def test_exception_that_leaves_a_span(records: bool, fails: bool) -> None:
+    ended: list[Span] = []
+    tracer = make_tracer(ended)
+    how: Any = {"record_exception": records, "set_status_on_exception": fails}
+    outer, inner = tracer.start_as_current_span("around", **how), tracer.start_span("query", **how)
+    with pytest.raises(KeyError), outer, inner:
+        raise KeyError("orders")
+    assert [span.name for span in ended] == ["query", "around"]
+    for span in ended:
+        assert [each.name for each in span.events] == ["exception"] * records
+        status = ("ERROR", "KeyError: 'orders'") if fails else ("UNSET", "")
+        assert (span.status, span.status_message) == status
+
+
+async def test_span_around_an_async_function() -> None:
+    ended: list[Span] = []
+    tracer = make_tracer(ended)
+
+    @tracer.start_as_current_span("query", kind=trace.SpanKind.CLIENT)
+    async def query() -> bool:
+        await asyncio.sleep(0)
+        return trace.get_current_span().is_recording() and not ended
+
+    assert await query()
+    assert [(span.name, span.kind) for span in ended] == [("query", "CLIENT")]

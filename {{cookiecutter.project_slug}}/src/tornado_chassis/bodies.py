@@ -45,15 +45,15 @@ def decode(body: bytes, kind: Any) -> Any:
 def _complete(value: Any) -> None:
     """Gives each dataclass its defaults: msgspec leaves them to the class, and its encoder looks
     for them in the instance only."""
-    if isinstance(value, dict):
-        value = value.values()
-    elif is_dataclass(value):
-        parts = [(each.name, getattr(value, each.name)) for each in fields(value)]
+    if is_dataclass(value):
+        parts = {each.name: getattr(value, each.name) for each in fields(value)}
         if hasattr(value, "__dict__"):
             vars(value).update(parts)
-        value = [part for _, part in parts]
+        value = parts
     elif isinstance(value, msgspec.Struct):
-        value = [getattr(value, name) for name in value.__struct_fields__]
+        value = msgspec.structs.asdict(value)
+    if isinstance(value, dict):
+        value = value.values()
     elif not isinstance(value, list | tuple | set | frozenset):
         return
     for each in value:

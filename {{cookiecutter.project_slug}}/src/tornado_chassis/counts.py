@@ -3,8 +3,9 @@
 import gc
 import mmap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import perf_counter
+from typing import Any
 
 from .feature import Feature, Runtime, Total
 
@@ -23,6 +24,11 @@ def resident_memory() -> int | None:
             return int(pages.read().split()[1]) * mmap.PAGESIZE
     except OSError:
         return None
+
+
+def _each(name: str, description: str, label: str, counts: Mapping[Any, float]) -> Iterable[Total]:
+    for value, total in counts.items():
+        yield name, description, total, {label: str(value)}
 
 
 class Counts(Feature):
@@ -58,26 +64,14 @@ class Counts(Feature):
         for work in runtime.background.works:
             self._add_failures(work.name, 0)
         refused = "Requests that never reached their handler."
+        yield from _each("http_server_refused_requests", refused, "reason", self._rejections)
+        messages, closes = runtime.websocket_messages, runtime.websocket_closes
+        yield from _each("websocket_messages", "Messages of WebSockets.", "direction", messages)
+        yield from _each("websocket_closes", "WebSockets that were closed.", "code", closes)
         failed = "Exceptions that ended background work."
-        for name, description, label, counts in (
-            ("http_server_refused_requests", refused, "reason", self._rejections),
-            (
-                "websocket_messages",
-                "Messages of WebSockets.",
-                "direction",
-                runtime.websocket_messages,
-            ),
-            ("websocket_closes", "WebSockets that were closed.", "code", runtime.websocket_closes),
-            ("background_failures", failed, "work", self._failures),
-            (
-                "python_gc_pause_seconds",
-                "How long garbage collection took.",
-                "generation",
-                self._pauses,
-            ),
-        ):
-            for value, total in counts.items():
-                yield name, description, total, {label: str(value)}
+        yield from _each("background_failures", failed, "work", self._failures)
+        paused = "How long garbage collection took."
+        yield from _each("python_gc_pause_seconds", paused, "generation", self._pauses)
 
     def _add_failures(self, name: str, number: int) -> None:
         is_known = name in self._failures or len(self._failures) < MAX_NAMES

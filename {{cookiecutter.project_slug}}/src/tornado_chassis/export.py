@@ -104,6 +104,12 @@ class Backend:
         """The request for a batch of them."""
         raise NotImplementedError
 
+    def exported(self, sender: "Sender | None", lost: int = 0) -> tuple[Any, ...]:
+        """What a `feature.Export` has: what became of what its sender was given, while `lost` were
+        not given to it."""
+        counts = (sender.sent, sender.failed + sender.dropped + lost) if sender else ()
+        return self.name, f"{self.unit}s", *counts
+
 
 def make_sender(backend: Backend, settings: ResourceSettings, exporter: str) -> "Sender | None":
     """None if nothing is to be sent, which is logged. `exporter` is the one for this signal."""

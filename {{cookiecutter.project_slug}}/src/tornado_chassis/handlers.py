@@ -3,6 +3,7 @@
 import inspect
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from http import HTTPStatus
 from time import time
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 
 import msgspec
 from tornado.httputil import HTTPHeaders
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import ErrorHandler, HTTPError, RequestHandler
 
 from .bodies import decode, encode, find_errors, is_json
 from .exchange import correlation, http_date
@@ -113,21 +114,19 @@ class JsonHandler(RequestHandler):
         return self.finish(encode(problem))
 
 
+@dataclass
 class Operation:
     """What a method takes and returns, as its annotations say, and with which problems it
     answers."""
 
-    def __init__(
-        self, method: Callable[..., Any], status: int, problems: Mapping[int, str]
-    ) -> None:
-        self.status = status
-        self.problems = problems
-        self._method = method
+    method: Callable[..., Any]
+    status: int
+    problems: Mapping[int, str]
 
     @cached_property
     def _types(self) -> dict[str, Any]:
         # Not before the first use: a class may be defined further below.
-        return get_type_hints(self._method, include_extras=True)
+        return get_type_hints(self.method, include_extras=True)
 
     @property
     def body(self) -> Any:
@@ -174,14 +173,8 @@ def operation(
     return decorate
 
 
-class NotFound(JsonHandler):
+class NotFound(JsonHandler, ErrorHandler):
     """Answers requests that no route matches."""
 
-    def check_xsrf_cookie(self) -> None:
-        """Does nothing, as in Tornado's `ErrorHandler`."""
-
-    def check_trusted_origin(self, origin: str) -> bool:
-        return True
-
-    def prepare(self) -> None:
-        raise HTTPError(HTTPStatus.NOT_FOUND)
+    def initialize(self, status_code: int = HTTPStatus.NOT_FOUND) -> None:
+        super().initialize(status_code)

@@ -8,7 +8,7 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from time import perf_counter, time
 from types import CodeType, FrameType
@@ -41,23 +41,14 @@ class Profile:
 
     async def sample(self) -> None:
         """Samples all other threads for `seconds`, or until it is stopped."""
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def run() -> None:
-            try:
-                self._run()
-            finally:
-                self.is_done = True
-                with suppress(RuntimeError):  # The loop may be closed by now.
-                    loop.call_soon_threadsafe(done.set)
-
-        # Not one of asyncio's, which may all be in what this is to show.
+        # Not asyncio's own threads, which may all be in what this is to show.
+        pool = ThreadPoolExecutor(1, "Profile")
         try:
-            threading.Thread(target=run, name="Profile", daemon=True).start()
-        except RuntimeError:
+            await asyncio.get_running_loop().run_in_executor(pool, self._run)
+        finally:
+            self.stopping.set()
             self.is_done = True
-            raise
-        await done.wait()
+            pool.shutdown(wait=False)
 
     def _run(self) -> None:
         own, end = threading.get_ident(), perf_counter() + self.seconds

@@ -11,7 +11,6 @@ import os
 import select
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO
 from weakref import WeakSet
@@ -49,18 +48,17 @@ class Output:
         # Reentrant, because garbage collection may run within, and log something.
         self._lock = threading.RLock()
         self._lines: list[str] = []
-        self._waiting: deque[bytes] = deque()
-        self._size = 0
+        self._waiting = bytearray()
         # Lines dropped since the last line was written.
         self._lost = 0
         self._is_stalled = False
+        # Whether the loop is going to flush: at the end of its turn, or once more after a while.
         self._is_scheduled = False
-        self._is_retrying = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
         """From here on, lines may wait for the end of the running loop's turn."""
-        self._is_scheduled = self._is_retrying = False
+        self._is_scheduled = False
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
@@ -85,9 +83,9 @@ class Output:
             self.flush()
         elif not self._is_scheduled:
             self._is_scheduled = True
-            loop.call_soon(self._end_turn)
+            loop.call_soon(self._flush_as_scheduled)
 
-    def _end_turn(self) -> None:
+    def _flush_as_scheduled(self) -> None:
         self._is_scheduled = False
         self.flush()
 
@@ -110,56 +108,41 @@ class Output:
             self.dropped += len(lines)  # The reader is gone.
 
     def _write_pieces(self, lines: list[str]) -> None:
-        data = "".join(lines).encode(self._encoding, "backslashreplace")
-        self._drain()
+        data = self._encoded("".join(lines))
+        self._write_some(self._waiting)
         if not (self._waiting or self._lost):
-            data = self._write_some(data)
+            self._write_some(data)
         for line in data.splitlines(keepends=True):
-            self._accept(line)
-        if self._lost and not self._waiting:
+            # Once full, only when half of it is free again, instead of a line now and then.
+            limit = WAITING_BYTES // 2 if self._lost else WAITING_BYTES
+            if self._waiting and len(self._waiting) + len(line) > limit:
+                self._lost += 1
+                self.dropped += 1
+            else:
+                self._report_loss()
+                self._waiting += line
+        if not self._waiting:
             self._report_loss()
-        self._drain()
-        if self._waiting and self._loop and not self._is_retrying:
-            self._is_retrying = True
+        self._write_some(self._waiting)
+        loop = self._loop
+        if self._waiting and loop and not self._is_scheduled:
+            self._is_scheduled = True
             try:
                 # Possibly from another thread.
-                self._loop.call_soon_threadsafe(self._loop.call_later, RETRY_SECONDS, self._retry)
+                loop.call_soon_threadsafe(loop.call_later, RETRY_SECONDS, self._flush_as_scheduled)
             except RuntimeError:  # closed
-                self._is_retrying = False
-
-    def _retry(self) -> None:
-        self._is_retrying = False
-        self.flush()
-
-    def _accept(self, line: bytes) -> None:
-        # Once full, only when half of it is free again, instead of a line now and then.
-        limit = WAITING_BYTES // 2 if self._lost else WAITING_BYTES
-        if self._waiting and self._size + len(line) > limit:
-            self._lost += 1
-            self.dropped += 1
-            return
-        if self._lost:
-            self._report_loss()
-        self._waiting.append(line)
-        self._size += len(line)
+                self._is_scheduled = False
 
     def _report_loss(self) -> None:
-        line = self._loss(self._lost).encode(self._encoding, "backslashreplace")
-        self._lost = 0
-        self._waiting.append(line)
-        self._size += len(line)
+        if self._lost:
+            self._waiting += self._encoded(self._loss(self._lost))
+            self._lost = 0
 
-    def _drain(self) -> None:
-        while self._waiting:
-            line = self._waiting.popleft()
-            left = self._write_some(line)
-            self._size -= len(line) - len(left)
-            if left:
-                self._waiting.appendleft(left)
-                break
+    def _encoded(self, text: str) -> bytearray:
+        return bytearray(text, self._encoding, "backslashreplace")
 
-    def _write_some(self, data: bytes) -> bytes:
-        """Returns what there is no room for.
+    def _write_some(self, data: bytearray) -> None:
+        """Removes what there is room for from the data, and writes it.
 
         Writes whole lines in each piece, since others may write to the same pipe.
         """
@@ -172,7 +155,7 @@ class Output:
             if not written:
                 break
             start += written
-        return data[start:]
+        del data[:start]
 
     def _has_room(self) -> bool:
         # Without a serving loop there is nothing to hold up, but there is also nothing that would
@@ -182,7 +165,7 @@ class Output:
         self._is_stalled = not has_room
         return has_room
 
-    def _write(self, piece: bytes) -> int:
+    def _write(self, piece: bytearray) -> int:
         """Returns how many bytes have been written or given up."""
         try:
             self._stream.flush()  # what `print` has left there

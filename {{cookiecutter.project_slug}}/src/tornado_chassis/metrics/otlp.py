@@ -167,11 +167,7 @@ class OtlpMetrics(Meter):
             await self._sender.stop()
 
     def exports(self) -> Iterable[Export]:
-        if sender := self._sender:
-            lost = sender.failed + sender.dropped + int(dropped.value)
-            yield Export("OTLP", "data points", sender.sent, lost)
-        else:
-            yield Export("OTLP", "data points")
+        yield Export(*self._backend.exported(self._sender, int(dropped.value)))
 
     async def _push_at_intervals(self, sender: Sender) -> None:
         while True:

@@ -223,11 +223,9 @@ class StatsD(Meter):
             yield "statsd_dropped", "Measurements that were not sent.", self._outbox.dropped
 
     def exports(self) -> Iterable[Export]:
-        if self._is_on:
-            lost = self._outbox.dropped + int(dropped.value)
-            yield Export("StatsD", "measurements", self._outbox.sent, lost)
-        else:
-            yield Export("StatsD", "measurements")
+        lost = self._outbox.dropped + int(dropped.value)
+        counts = (self._outbox.sent, lost) if self._is_on else ()
+        yield Export("StatsD", "measurements", *counts)
 
     def request_ended(self, exchange: Exchange) -> None:
         method, scheme = exchange.method, exchange.request.protocol

@@ -2,32 +2,32 @@
 spans that libraries make through it join the same traces.
 """
 
-import contextlib
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextvars import Token, copy_context
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextvars import Token
 from typing import Any
 
 from opentelemetry import context, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 from opentelemetry.propagators.textmap import default_getter as _getter
 from opentelemetry.propagators.textmap import default_setter as _setter
+from opentelemetry.util._decorator import _agnosticcontextmanager
 from tornado.httputil import HTTPHeaders
 
 from .. import tracing
 from ..exchange import Exchange
-from ..export import make_sender
+from ..export import make_sender, resource_of
 from ..feature import Export
 from ..settings.tracing import TracingSettings, load_propagate
-from ..values import text
+from ..values import name_of, text
 from . import spans
 from .b3 import B3, B3_MULTI
 from .propagation import KNOWN_FLAGS, SAMPLED, TRACE_CONTEXT, Format, Parent, Propagation
-from .tracer import LIMIT, Span, Tracing, current_span
+from .tracer import LIMIT, Span, Tracing, as_time, current_span
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,9 @@ for _library in (W3CBaggagePropagator, trace.TraceState):
 class ApiSpan(spans.Span, trace.Span):
     """A span for code that uses OpenTelemetry's API."""
 
+    #: Whether one that leaves its `with` statement is recorded, and whether the span has failed.
+    on_exception = True, True
+
     def get_span_context(self) -> trace.SpanContext:
         return _to_api(self, is_remote=False)
 
@@ -71,7 +74,8 @@ class ApiSpan(spans.Span, trace.Span):
         self, context: trace.SpanContext, attributes: Mapping[str, Any] | None = None
     ) -> None:
         if self.recording and context.is_valid and len(self.links) < LIMIT:
-            self.links = [*self.links, spans.make_link(context, attributes)]
+            ids = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+            self.links = [*self.links, spans.Link(*ids, spans.copied(attributes))]
 
     def set_status(self, status: Any, description: str | None = None) -> None:
         if isinstance(status, trace.Status):
@@ -80,17 +84,27 @@ class ApiSpan(spans.Span, trace.Span):
             status = status.name
         super().set_status(status, description)
 
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        recorded, failed = self.on_exception
+        if recorded and isinstance(error, Exception):
+            self.record_exception(error)
+        if failed and isinstance(error, Exception):
+            self.set_status("ERROR", f"{name_of(error)}: {text(error)}")
+        self.end()
+
 
 class Exporting(Tracing):
     """Sends the spans of sampled traces to a backend, those of libraries included."""
 
     follows_unsampled = False
     _kind = ApiSpan
+    #: Takes the settings, and what describes the service.
+    backend: Callable[[Any, Mapping[str, str]], spans.SpanBackend]
 
-    def __init__(self, settings: TracingSettings, backend: spans.SpanBackend) -> None:
-        self._backend = backend
-        self._sender = make_sender(backend, settings, settings.otel_traces_exporter)
-        describe = functools.partial(spans.describe, backend.attributes)
+    def __init__(self, settings: TracingSettings) -> None:
+        self._backend = self.backend(settings, resource_of(settings))
+        self._sender = make_sender(self._backend, settings, settings.otel_traces_exporter)
+        describe = functools.partial(spans.describe, self._backend.attributes)
         self._describe = functools.lru_cache(maxsize=1024)(describe)
         super().__init__(
             make_propagation(settings.otel_propagators, _replace_global_propagator()),
@@ -118,10 +132,7 @@ class Exporting(Tracing):
             yield "otel_attributes_dropped", "Attributes that spans had no room for.", lost
 
     def exports(self) -> Iterable[Export]:
-        if sender := self._sender:
-            yield Export(self._backend.name, "spans", sender.sent, sender.failed + sender.dropped)
-        else:
-            yield Export(self._backend.name, "spans")
+        yield Export(*self._backend.exported(self._sender))
 
     def request_failed(self, exchange: Exchange, error: BaseException) -> None:
         if span := exchange.context.get(current_span):
@@ -134,11 +145,11 @@ class Exporting(Tracing):
 
     def current(self) -> Span | None:
         # Within a library's span, that of the exchange.
-        span = context.get_current().get(_SPAN_KEY)
-        return span if isinstance(span, Span) else current_span.get()
+        span = get_current().get(_SPAN_KEY)
+        return span if isinstance(span, ApiSpan) and not span.scope else current_span.get()
 
-    def _parent(self) -> Span | Parent | None:
-        span = context.get_current().get(_SPAN_KEY)
+    def _parent(self, current: Context | None = None) -> Span | Parent | None:
+        span = (get_current() if current is None else current).get(_SPAN_KEY)
         return span if isinstance(span, Span) else _from_api_span(span)
 
     def _enter(self, span: Span) -> None:
@@ -146,27 +157,61 @@ class Exporting(Tracing):
         self._activate(span)
 
     def _activate(self, span: Span) -> Token[Any]:
-        return context.attach(Context({**context.get_current(), _SPAN_KEY: span}))
+        return context.attach(Context({**get_current(), _SPAN_KEY: span}))
 
     _deactivate = staticmethod(context.detach)
 
-    @functools.cached_property
-    def provider(self) -> trace.TracerProvider:
-        """Makes the spans of libraries."""
-        if self._on_end is None:
-            return trace.NoOpTracerProvider()
-        from .sdk import make_provider
-
-        return make_provider(self.parent_based, self.ratio, self._on_end)
-
 
 class _Provider(trace.TracerProvider):
-    """Provides OpenTelemetry's SDK to libraries that make spans, and loads it only then."""
+    """What libraries make their spans with, in place of OpenTelemetry's SDK."""
 
     tracing: Exporting
 
-    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
-        return self.tracing.provider.get_tracer(*args, **kwargs)
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> trace.Tracer:
+        return _Tracer(instrumenting_module_name, instrumenting_library_version or "")
+
+
+class _Tracer(trace.Tracer):
+    """Makes the spans of a library."""
+
+    def __init__(self, scope: str, version: str) -> None:
+        self._scope = scope, version
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[trace.Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> ApiSpan:
+        tracing = _Provider.tracing
+        span = tracing._begin(name, kind.name, tracing._parent(context))
+        assert isinstance(span, ApiSpan)
+        span.scope, span.scope_version = self._scope
+        span.on_exception = record_exception, set_status_on_exception
+        span.started = as_time(start_time)
+        span.set_attributes(attributes or {})
+        for link in links or ():
+            span.add_link(link.context, link.attributes)
+        return span
+
+    @_agnosticcontextmanager
+    def start_as_current_span(
+        self, *args: Any, end_on_exit: bool = True, **kwargs: Any
+    ) -> Iterator[trace.Span]:
+        span = self.start_span(*args, **kwargs)
+        with trace.use_span(span, end_on_exit, *span.on_exception):
+            yield span
 
 
 @functools.cache
@@ -190,34 +235,40 @@ class _WithApi(Propagation):
 
     def __init__(self, formats: Sequence[Format], others: Sequence[TextMapPropagator]) -> None:
         super().__init__(formats)
-        self._others = others
+        self.others = others
 
     def extract(self, headers: HTTPHeaders) -> Parent | None:
-        before = found = context.get_current()
-        for each in self._others:
-            with _contained():
-                found = each.extract(headers, found)
+        before = get_current()
+        found = _extract_with(self.others, headers, before)
         context.attach(found)
         span = found.get(_SPAN_KEY)
         theirs = _from_api_span(span) if span is not before.get(_SPAN_KEY) else None
         return super().extract(headers) or theirs
 
     def inject(self, span: Parent | tracing.Span, headers: MutableMapping[str, str]) -> None:
-        self.inject_others(headers, _with_span(span))
+        _inject_with(self.others, headers, _with_span(span, get_current()))
         super().inject(span, headers)
 
-    def inject_others(self, headers: MutableMapping[str, str], current: Context) -> None:
-        for each in self._others:
-            with _contained():
-                each.inject(headers, current)
+
+def _extract_with(
+    propagators: Sequence[TextMapPropagator], headers: HTTPHeaders, found: Context
+) -> Context:
+    for each in propagators:
+        try:
+            found = each.extract(headers, found)
+        except Exception:  # from what a team has written
+            log.exception("A propagator failed")
+    return found
 
 
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    try:
-        yield
-    except Exception:  # from what a team has written
-        log.exception("A propagator failed")
+def _inject_with(
+    propagators: Sequence[TextMapPropagator], headers: MutableMapping[str, str], current: Context
+) -> None:
+    for each in propagators:
+        try:
+            each.inject(headers, current)
+        except Exception:
+            log.exception("A propagator failed")
 
 
 class _Baggage(W3CBaggagePropagator):
@@ -247,37 +298,29 @@ class _GlobalPropagator(TextMapPropagator):
         for name in {*_HEADERS, *self.fields}:
             for value in getter.get(carrier, name) or ():
                 headers.add(name, value)
-        return copy_context().run(self._extract, headers, context)
-
-    def _extract(self, headers: HTTPHeaders, start: Context | None) -> Context:
-        context.attach(Context() if start is None else start)
-        parent = self.tracing.propagation.extract(headers)
-        return _with_span(parent) if parent and parent.trace_id else context.get_current()
+        propagation = self.tracing.propagation
+        found = _extract_with(propagation.others, headers, context or Context())
+        parent = Propagation.extract(propagation, headers)
+        return _with_span(parent, found) if parent and parent.trace_id else found
 
     def inject(
         self, carrier: Any, context: Context | None = None, setter: Setter[Any] = _setter
     ) -> None:
-        for name, value in copy_context().run(self._inject, context).items():
-            setter.set(carrier, name, value)
-
-    def _inject(self, current: Context | None) -> dict[str, str]:
+        current = get_current() if context is None else context
         headers: dict[str, str] = {}
-        if current is not None:
-            context.attach(current)
         propagation = self.tracing.propagation
-        if parent := self.tracing._parent():
-            propagation.inject(parent, headers)
-        elif isinstance(propagation, _WithApi):
-            propagation.inject_others(headers, context.get_current())
-        return headers
+        _inject_with(propagation.others, headers, current)
+        if parent := self.tracing._parent(current):
+            Propagation.inject(propagation, parent, headers)
+        for name, value in headers.items():
+            setter.set(carrier, name, value)
 
     @property
     def fields(self) -> set[str]:
         headers: dict[str, str] = {}
         propagation = self.tracing.propagation
         propagation.inject(Parent("1" * 32, "1" * 16, SAMPLED, "a=b"), headers)
-        others = propagation._others if isinstance(propagation, _WithApi) else ()
-        return {*headers}.union(*(each.fields for each in others))
+        return {*headers}.union(*(each.fields for each in propagation.others))
 
 
 def _replace_global_propagator() -> Sequence[TextMapPropagator]:
@@ -293,11 +336,11 @@ def _replace_global_propagator() -> Sequence[TextMapPropagator]:
     return current.before
 
 
-def _with_span(span: Parent | tracing.Span) -> Context:
+def _with_span(span: Parent | tracing.Span, current: Context) -> Context:
     """OpenTelemetry's context with this as the current span."""
     is_ours = isinstance(span, trace.Span)
     found = span if is_ours else trace.NonRecordingSpan(_to_api(span, is_remote=True))
-    return Context({**context.get_current(), _SPAN_KEY: found})
+    return Context({**current, _SPAN_KEY: found})
 
 
 def _to_api(span: Parent | tracing.Span, is_remote: bool) -> trace.SpanContext:

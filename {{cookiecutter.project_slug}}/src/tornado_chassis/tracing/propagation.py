@@ -4,7 +4,7 @@ trace.
 
 import re
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.httputil import HTTPHeaders
 
@@ -64,6 +64,9 @@ TRACE_CONTEXT: Format = (_extract, _inject)
 
 class Propagation:
     """If a caller sends several of these formats, the last takes precedence."""
+
+    #: Propagators of OpenTelemetry's API, if there are any besides.
+    others: Sequence[Any] = ()
 
     def __init__(self, formats: Sequence[Format] = (TRACE_CONTEXT,)) -> None:
         self._extract = [extract for extract, _ in reversed(formats)]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..exchange import Exchange
 from ..export import Backend
 from ..values import TEXT_CHARACTERS, cut, name_of, stack, text
-from .tracer import LIMIT, host
+from .tracer import LIMIT, as_time, host
 from .tracer import Span as _Span
 
 SPAN_CHARACTERS = 16 * TEXT_CHARACTERS
@@ -19,8 +19,6 @@ SPAN_CHARACTERS = 16 * TEXT_CHARACTERS
 
 CLIENT_CHARACTERS = 255
 """Longest host or method that is kept. Clients may invent longer ones, but none exist."""
-
-_TIME_END = 1 << 63
 
 
 class Event(NamedTuple):
@@ -129,12 +127,6 @@ class Span(_Span):
             }
             self.add_event("exception", described, timestamp)
 
-    def end(self, end_time: int | None = None) -> None:
-        if self.recording:
-            self.recording = False
-            self.ended = as_time(end_time)
-            self._on_end(self)
-
 
 def end_exchange(span: Span, exchange: Exchange, describe: Callable[..., Recurring]) -> None:
     """Completes a server span, and ends it. `describe` is the function below, with a cache."""
@@ -188,22 +180,6 @@ def describe(
         attributes["error.type"] = error
     verb = "HTTP" if method == "_OTHER" else method
     return Recurring(f"{verb} {route}" if route else verb, attributes, encode(attributes))
-
-
-def make_link(context: Any, attributes: Mapping[str, Any] | None) -> Link:
-    """`context` is an OpenTelemetry `SpanContext`."""
-    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", copied(attributes))
-
-
-def as_time(given: Any) -> int:
-    """Nanoseconds since 1970, as backends accept them; the current time if it is not a number.
-
-    A backend refuses the whole batch if one time is negative or has a fraction.
-    """
-    try:
-        return min(max(int(given), 0), _TIME_END - 1)
-    except BaseException:
-        return time_ns()
 
 
 def copied(attributes: Any) -> dict[str, Any]:

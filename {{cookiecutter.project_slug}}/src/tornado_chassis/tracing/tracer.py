@@ -28,6 +28,7 @@ LIMIT = 128
 # The bits of `KNOWN_FLAGS`: no others are passed on.
 _FLAGS = ("00", "01", "02", "03")
 _NO_PARENT = Parent("", "", None)
+_TIME_END = 1 << 63
 
 OnEnd = Callable[[Any], None]
 
@@ -112,10 +113,11 @@ class Span(tracing.Span):
             self.record_exception(error)
             self.set_status("ERROR", f"{name_of(error)}: {text(error)}")
 
-    def end(self) -> None:
+    def end(self, end_time: int | None = None) -> None:
         """Ends the span, once."""
         if self.recording:
             self.recording = False
+            self.ended = as_time(end_time)
             self._on_end(self)
 
 
@@ -200,16 +202,12 @@ class Tracing(Feature, tracing.Tracer):
     def start(self, name: str, kind: str) -> Span:
         """A child of the current span, or that span itself if its trace is not followed."""
         outer = self._parent()
-        if not isinstance(outer, Span):
-            span = self._begin(name, kind, outer)
-        elif outer.flags & SAMPLED or self.follows_unsampled:
-            parent = outer.trace_id, outer.span_id, outer.flags, outer.tracestate
-            span = self._kind(name, kind, *parent, self._on_end)
-        else:
+        if isinstance(outer, Span) and not self._is_followed(outer):
             return outer
+        span = self._begin(name, kind, outer)
         span.started = time_ns()
         if self._report and not span.recording and self._is_followed(span):
-            span.recording, span._on_end = True, _not_sent
+            span.recording, span._on_end = True, lambda span: None  # only reported, below
         return span
 
     def end(self, span: Span, url: str = "") -> None:
@@ -217,7 +215,6 @@ class Tracing(Feature, tracing.Tracer):
         name."""
         span.end()
         if self._report and self._is_followed(span):
-            span.ended = span.ended or time_ns()
             if url:
                 span.name = f"{span.name} {_netloc(url)}"
             self._report(span)
@@ -238,8 +235,11 @@ class Tracing(Feature, tracing.Tracer):
 
         return end
 
-    def _begin(self, name: str, kind: str, parent: Parent | None) -> Span:
-        """A span of a trace that started elsewhere, or the first span of a new trace."""
+    def _begin(self, name: str, kind: str, parent: Span | Parent | None) -> Span:
+        """A child of a span, here or elsewhere, or the first span of a new trace."""
+        if isinstance(parent, Span):
+            known = parent.trace_id, parent.span_id, parent.flags, parent.tracestate
+            return self._kind(name, kind, *known, self._on_end)
         trace_id, parent_id, flags, tracestate = parent or _NO_PARENT
         trace_id = trace_id or _new_trace_id()
         if flags is None or not self.parent_based:
@@ -287,5 +287,12 @@ def host(netloc: str, scheme: str) -> tuple[str, int]:
     return name.strip("[]"), port or (443 if scheme == "https" else 80)
 
 
-def _not_sent(span: Span) -> None:
-    """The end of a span that is only reported to other features."""
+def as_time(given: Any) -> int:
+    """Nanoseconds since 1970, as backends accept them; the current time if it is not a number.
+
+    A backend refuses the whole batch if one time is negative or has a fraction.
+    """
+    try:
+        return min(max(int(given), 0), _TIME_END - 1)
+    except BaseException:
+        return time_ns()

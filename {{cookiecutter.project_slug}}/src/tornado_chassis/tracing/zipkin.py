@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
-from ..export import resource_of
 from ..settings.zipkin import ZipkinSettings
 from ..values import TEXT_CHARACTERS, exceeds, text
 from .otel import Exporting
@@ -37,11 +36,6 @@ def _json(value: object) -> str:
     if type(value) is not str and exceeds(value, TEXT_CHARACTERS):
         raise ValueError
     return _encode(value)
-
-
-class Zipkin(Exporting):
-    def __init__(self, settings: ZipkinSettings) -> None:
-        super().__init__(settings, Backend(settings, resource_of(settings)))
 
 
 class Backend(SpanBackend):
@@ -79,6 +73,10 @@ class Backend(SpanBackend):
 
     def body(self, texts: Sequence[str]) -> bytes:
         return gzip.compress(f"[{','.join(texts)}]".encode(), 1)
+
+
+class Zipkin(Exporting):
+    backend = Backend
 
 
 def _remote(span: Span) -> str:
