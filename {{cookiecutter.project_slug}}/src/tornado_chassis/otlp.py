@@ -6,7 +6,6 @@ import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from json.encoder import encode_basestring_ascii as quote
 from math import isfinite
-from ssl import SSLContext
 from typing import Any
 
 from .export import Backend
@@ -17,28 +16,16 @@ _INT64_END = 1 << 63
 
 
 class OtlpBackend(Backend):
-    """`resource` describes the service. What is set for this signal alone replaces what is set for
-    all."""
+    """`resource` describes the service."""
 
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-    def __init__(
-        self,
-        settings: OtlpExporterSettings,
-        resource: Mapping[str, str],
-        url: str | None,
-        headers: Mapping[str, str],
-        timeout: int | None,
-        compression: str | None,
-        tls: SSLContext | None,
-    ) -> None:
-        if not url and settings.otel_exporter_otlp_endpoint:
-            url = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/{self.signal}"
-        timeout = timeout or settings.otel_exporter_otlp_timeout
-        headers = headers or settings.otel_exporter_otlp_headers
-        super().__init__(settings, url, timeout, headers, tls)
+    def __init__(self, settings: OtlpExporterSettings, resource: Mapping[str, str]) -> None:
+        signal = self.signal
+        timeout, headers = (settings.of_signal(signal, each) for each in ("timeout", "headers"))
+        super().__init__(settings, settings.url(signal), timeout, headers, settings.tls(signal))
         self.service = settings.service_name
-        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
+        self._gzip = settings.of_signal(signal, "compression") == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[self.signal]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from .resource import ResourceSettings, endpoint, key_values, milliseconds
@@ -50,22 +50,6 @@ def _tls_context(
     return context
 
 
-def conflicts_of(
-    prefix: str, url: str | None, certificate: str | None, key: str | None
-) -> Iterable[str]:
-    if url and urlsplit(url).port == 4317:
-        yield (
-            f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over HTTP: "
-            "send to port 4318"
-        )
-    if key and not certificate:
-        yield f"{prefix}_CLIENT_KEY: ignored, because {prefix}_CLIENT_CERTIFICATE is not set"
-    try:
-        _tls_context(None, certificate, key)
-    except ValueError as error:
-        yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
-
-
 @group
 class OtlpExporterSettings(ResourceSettings):
     """What OpenTelemetry specifies for all kinds of telemetry:
@@ -106,26 +90,45 @@ class OtlpExporterSettings(ResourceSettings):
 
     def conflicts(self) -> Iterable[str]:
         yield from super().conflicts()
-        yield from conflicts_of(
-            "OTEL_EXPORTER_OTLP",
-            self.otel_exporter_otlp_endpoint,
-            self.otel_exporter_otlp_client_certificate,
-            self.otel_exporter_otlp_client_key,
-        )
+        for part in ("", "_traces", "_metrics"):
+            own = f"otel_exporter_otlp{part}"
+            url = getattr(self, f"{own}_endpoint", None)
+            if url and urlsplit(url).port == 4317:
+                yield (
+                    f"{own.upper()}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent "
+                    "over HTTP: send to port 4318"
+                )
+            name = f"{own}_client_certificate".upper()
+            certificate, key = self._client(part)
+            if key and not certificate:
+                yield f"{own.upper()}_CLIENT_KEY: ignored, because {name} is not set"
+            try:
+                _tls_context(None, certificate, key)
+            except ValueError as error:
+                yield f"{name}: {error}. It is ignored"
 
-    def tls_with(
-        self, ca: str | None, certificate: str | None, key: str | None
-    ) -> "SSLContext | None":
-        """How connections are secured, with these files in place of those for all telemetry; None
-        for the usual way."""
-        ca = ca or self.otel_exporter_otlp_certificate
-        if not certificate:
-            certificate = self.otel_exporter_otlp_client_certificate
-            key = self.otel_exporter_otlp_client_key
+    def of_signal(self, signal: str, name: str) -> Any:
+        """What is set for one signal, such as its `headers`, or else for all."""
+        own = getattr(self, f"otel_exporter_otlp_{signal}_{name}")
+        return own or getattr(self, f"otel_exporter_otlp_{name}")
+
+    def url(self, signal: str) -> str | None:
+        own = getattr(self, f"otel_exporter_otlp_{signal}_endpoint")
+        common = self.otel_exporter_otlp_endpoint
+        return own or (common and f"{common.rstrip('/')}/v1/{signal}")
+
+    def tls(self, signal: str) -> "SSLContext | None":
+        """How connections for one signal are secured; None for the usual way."""
+        ca, own = self.of_signal(signal, "certificate"), self._client(f"_{signal}")
         try:
-            return _tls_context(ca, certificate, key)
+            return _tls_context(ca, *(own if own[0] else self._client("")))
         except ValueError:  # which `conflicts` reports
             return _tls_context(ca)
+
+    def _client(self, part: str) -> tuple[str | None, str | None]:
+        """The files with the client's certificate and its key, which belong together."""
+        name = f"otel_exporter_otlp{part}_client"
+        return getattr(self, f"{name}_certificate", None), getattr(self, f"{name}_key", None)
 
 
 @group
@@ -156,19 +159,3 @@ class OtlpSettings(OtlpExporterSettings):
 
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
-
-    def conflicts(self) -> Iterable[str]:
-        yield from super().conflicts()
-        yield from conflicts_of(
-            "OTEL_EXPORTER_OTLP_TRACES",
-            self.otel_exporter_otlp_traces_endpoint,
-            self.otel_exporter_otlp_traces_client_certificate,
-            self.otel_exporter_otlp_traces_client_key,
-        )
-
-    def traces_tls(self) -> "SSLContext | None":
-        return self.tls_with(
-            self.otel_exporter_otlp_traces_certificate,
-            self.otel_exporter_otlp_traces_client_certificate,
-            self.otel_exporter_otlp_traces_client_key,
-        )
