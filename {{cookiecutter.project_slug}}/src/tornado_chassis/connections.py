@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -25,7 +25,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.ioloop import IOLoop
+from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from .application import Application
@@ -102,7 +102,6 @@ class Server(HTTPServer):
         self.conn_params.header_timeout = None
         self._receive_timeout = self.conn_params.body_timeout or inf
         self._stall_timeout = stall_timeout
-        self._timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[_Stream] = WeakSet()
@@ -110,11 +109,14 @@ class Server(HTTPServer):
         self._unread: dict[_Stream, None] = {}
         self._unread_bytes = 0
         self._max_unread_bytes = max_unread_bytes
-        #: Those that are closed, but still drop what their client sends, and what ends that.
-        self._lingering: dict[_Stream, Callable[[], None]] = {}
+        #: Those that are closed, but still drop what their client sends.
+        self._lingering: dict[_Stream, asyncio.Task[None]] = {}
         self._listening: list[socket.socket] = []
         self._is_accepting = False
-        self._retry: asyncio.TimerHandle | None = None
+        shortest = min(self._idle_timeout, self._receive_timeout, stall_timeout)
+        period = min(shortest / IDLE_CHECKS, RETRY_SECONDS)
+        # One for all connections.
+        self._timer = PeriodicCallback(self._tend, 1000 * period)
         self._incidents: dict[str, float] = {}
         _servers.add(self)
         if isinstance(self.request_callback, Application):
@@ -127,6 +129,8 @@ class Server(HTTPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         self._listening += sockets
         self._resume()
+        if not self._timer.is_running():
+            self._timer.start()
 
     def stop(self) -> None:
         # Otherwise, connections that the kernel has accepted would be reset.
@@ -151,15 +155,19 @@ class Server(HTTPServer):
         return any(stream.writing() for stream in self._streams - set(besides))
 
     async def close_all_connections(self) -> None:
+        self._timer.stop()
         for stream in list(self._streams):
             stream.close()
-        for end in list(self._lingering.values()):
-            end()
+        for dropping in list(self._lingering.values()):
+            dropping.cancel()
         await super().close_all_connections()
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
+        stream: Any = request_conn.stream  # type: ignore[attr-defined]
+        if stream.body_since is not None:
+            stream.body_since = None
         delegate = super().start_request(server_conn, request_conn)
         if self._trusted_proxies:
             return _Forwarded(delegate, request_conn, self._trusted_proxies)
@@ -203,11 +211,12 @@ class Server(HTTPServer):
             )
             self._streams.add(stream)
             self.handle_stream(stream, address)
-            if self._timer is None:
-                self._close_late()
             if idle:
                 self._log_once("Closing idle connections: %s", full)
-                self._lingering.get(idle, idle.close)()
+                if dropping := self._lingering.get(idle):
+                    dropping.cancel()
+                else:
+                    idle.close()
                 # To look for the next one takes long enough to let others have their turn.
                 return
 
@@ -218,8 +227,9 @@ class Server(HTTPServer):
         waiting = (each for each in streams if isinstance(each, _Stream) and each._read_regex)
         return [*self._lingering, *(each for each in waiting if each.waits_since <= since)]
 
-    def _close_late(self) -> None:
-        """Closes each connection whose client does not send or read in time; one timer for all."""
+    def _tend(self) -> None:
+        """Closes each connection whose client does not send or read in time."""
+        self._resume()
         now = monotonic()
         for connection in list(self._connections):
             stream = connection.stream
@@ -239,12 +249,6 @@ class Server(HTTPServer):
         for stream in list(self._unread):
             if now - stream.last_read(now) >= self._stall_timeout:
                 self._cut(stream, f"nothing was read for {self._stall_timeout:g} s")
-        # None while there is nothing to look at.
-        self._timer = None
-        if self._streams:
-            shortest = min(self._idle_timeout, self._receive_timeout, self._stall_timeout, 60.0)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(shortest / IDLE_CHECKS, self._close_late)
 
     def note_unread(self, stream: "_Stream") -> None:
         """Counts what a client has not read. If that is too much for all clients together, closes
@@ -282,8 +286,6 @@ class Server(HTTPServer):
     def _pause_for(self, reason: str) -> None:
         self._pause()
         self._log_once("Accepting connections paused: %s", reason)
-        if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
 
     # Once per incident.
     def _log_once(self, message: str, reason: str) -> None:
@@ -293,9 +295,6 @@ class Server(HTTPServer):
         self._incidents[message] = now
 
     def _resume(self) -> None:
-        if self._retry:
-            self._retry.cancel()
-            self._retry = None
         if not self._is_accepting and self._listening:
             self._is_accepting = True
             for each in self._listening:
@@ -306,36 +305,29 @@ class Server(HTTPServer):
         self._unread_bytes -= stream.held
         stream.held = 0
         self._unread.pop(stream, None)
-        end = partial(self._release, stream, connection)
         if stream.rejected_with or stream.body_since is not None:
             # Closed with something that nobody has read, it would be reset, and its client would
             # not see the answer.
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-                self._lingering[stream] = end
-                IOLoop.current().add_handler(connection, partial(self._drop, stream), IOLoop.READ)
-                IOLoop.current().call_later(LINGER_SECONDS, end)
-                return
-        end()
-
-    def _drop(self, stream: "_Stream", connection: Any, events: int) -> None:
-        try:
-            if connection.recv(65536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._lingering[stream]()
+            dropping = self._lingering[stream] = asyncio.create_task(_drop_rest(connection))
+            dropping.add_done_callback(lambda _: self._release(stream, connection))
+        else:
+            self._release(stream, connection)
 
     def _release(self, stream: "_Stream", connection: socket.socket) -> None:
-        if connection.fileno() < 0:
-            return
-        if self._lingering.pop(stream, None):
-            IOLoop.current().remove_handler(connection)
+        self._lingering.pop(stream, None)
         connection.close()
         self._streams.discard(stream)
         self._resume()
+
+
+async def _drop_rest(connection: socket.socket) -> None:
+    """Reads what a client still sends, and drops it."""
+    loop = asyncio.get_running_loop()
+    with suppress(OSError):  # a TimeoutError is one
+        connection.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER_SECONDS):
+            while await loop.sock_recv(connection, 65536):
+                pass
 
 
 _servers: WeakSet[Server] = WeakSet()
@@ -381,20 +373,9 @@ class _Stream(IOStream):
     def set_nodelay(self, value: bool) -> None:
         """Does nothing. Tornado would switch it on and off again for each answer."""
 
-    # Tornado reads the headers of a request by it, and nothing else.
-    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+    def _start_read(self) -> "asyncio.Future[Any]":
         self.waits_since = monotonic()
-        if self.body_since is not None:
-            self.body_since = None
-        return super().read_until_regex(regex, max_bytes)
-
-    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        self.waits_since = monotonic()
-        return super().read_until(delimiter, max_bytes)
-
-    def read_bytes(self, num_bytes: int, partial: bool = False) -> Awaitable[bytes]:
-        self.waits_since = monotonic()
-        return super().read_bytes(num_bytes, partial)
+        return super()._start_read()
 
     def _check_max_bytes(self, delimiter: Any, size: int) -> None:
         super()._check_max_bytes(delimiter, size)
