@@ -197,7 +197,7 @@ class Runtime:
         self.eager_start = all(each.eager_start for each in features)
         #: Whether a feature writes the access lines.
         self.logs_requests = any(each.logs_requests for each in features)
-        #: Each exchange in flight, with its handler once that has started.
+        #: Each exchange in flight, and where its handler answers once that has started.
         self.exchanges: dict[Exchange, Any] = {}
         #: Those of them that have not started because their bodies are still arriving.
         self.arriving: set[Exchange] = set()

@@ -15,22 +15,14 @@ from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
 from time import time
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
-from tornado import web
+from tornado import httputil, web
 from tornado.escape import json_encode
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import _CallableAdapter
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    HTTPServerRequest,
-    RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.log import app_log
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
@@ -60,11 +52,15 @@ LONG_TARGET_BYTES = 1024
 
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
 
+StartLine = httputil.RequestStartLine | ResponseStartLine
+Handler = web.RequestHandler
+LogException = Callable[..., None]
 
-class Incoming(HTTPMessageDelegate):
+
+class Incoming(httputil.HTTPMessageDelegate):
     """Receives one request. Its exchange starts when its handler does."""
 
-    _delegate: HTTPMessageDelegate | None = None
+    _delegate: httputil.HTTPMessageDelegate | None = None
     _outgoing: "Outgoing"
     #: How often the bytes of its body are held in memory, and what each of its fields takes.
     _copies = _field_bytes = 0
@@ -76,9 +72,9 @@ class Incoming(HTTPMessageDelegate):
     def __init__(
         self,
         runtime: Runtime,
-        find_handler: Callable[[HTTPServerRequest], HTTPMessageDelegate],
+        find_handler: Callable[[HTTPServerRequest], httputil.HTTPMessageDelegate],
         server: object,
-        connection: HTTPConnection,
+        connection: httputil.HTTPConnection,
     ) -> None:
         self._runtime = runtime
         self._find_handler = find_handler
@@ -86,9 +82,9 @@ class Incoming(HTTPMessageDelegate):
         self._connection: Any = connection
 
     def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+        self, start_line: StartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        assert isinstance(start_line, RequestStartLine)
+        assert isinstance(start_line, httputil.RequestStartLine)
         runtime, connection = self._runtime, self._connection
         outgoing = self._outgoing = Outgoing(runtime, connection)
         request = HTTPServerRequest(
@@ -97,7 +93,7 @@ class Incoming(HTTPMessageDelegate):
             start_line=start_line,
             headers=headers,
         )
-        delegate: HTTPMessageDelegate
+        delegate: httputil.HTTPMessageDelegate
         try:
             delegate = self._find_handler(request)
         except BaseException as error:
@@ -109,7 +105,8 @@ class Incoming(HTTPMessageDelegate):
             handler_class = delegate.handler_class
             outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
             # It is called with what the class would be called with.
-            delegate.handler_class = partial(_make, handler_class)  # type: ignore
+            make: Any = partial(outgoing.make, handler_class)
+            delegate.handler_class = make
             waits_for_body = not delegate.stream_request_body
         # Not `get()`, which is slow if there is no such header.
         lengths = headers.get_list("Content-Length")
@@ -255,7 +252,7 @@ class Incoming(HTTPMessageDelegate):
                 _break_off(self._body, StreamClosedError())
 
 
-class Outgoing(HTTPConnection):
+class Outgoing(httputil.HTTPConnection):
     """The connection, as whoever answers the request has it."""
 
     def __init__(self, runtime: Runtime, connection: HTTP1Connection) -> None:
@@ -267,7 +264,9 @@ class Outgoing(HTTPConnection):
         self.route = ""
         #: None when it has ended.
         self.exchange: Exchange | None = None
-        self._handler: ref[web.RequestHandler] | None = None
+        self._handler: ref[Handler] | None = None
+        #: The same, with its task, until it has answered.
+        self._running: tuple[Handler, asyncio.Task[None]] | None = None
         self._callback: Callable[[], None] | None = None
         #: Of the answer that has begun.
         self._status = 0
@@ -278,19 +277,21 @@ class Outgoing(HTTPConnection):
     def stream(self) -> IOStream:
         return self._connection.stream
 
+    @property
+    def handler(self) -> Handler | None:
+        """What answers, if that is a handler."""
+        return self._handler() if self._handler else None
+
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
 
     def write_headers(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,
-        headers: HTTPHeaders,
-        chunk: bytes | None = None,
+        self, start_line: StartLine, headers: HTTPHeaders, chunk: bytes | None = None
     ) -> "asyncio.Future[None]":
         if not (exchange := self.exchange):
             return _ended()
         status = self._status = int(start_line.code)  # type: ignore  # may be an HTTPStatus
-        if status == 405 and self._handler and (handler := self._handler()):
+        if status == 405 and (handler := self.handler):
             # RFC 9110 demands it of whatever answers, and Tornado's own handlers lack it.
             headers.setdefault("Allow", ", ".join(methods_of(type(handler))))
         if status == 101:
@@ -340,9 +341,9 @@ class Outgoing(HTTPConnection):
     def end(self, status: int) -> None:
         """Ends the exchange, if that has not ended."""
         if exchange := self.exchange:
-            self.exchange = None
-            if status == 101 and self._handler:
-                handler = self._handler()
+            self.exchange = self._running = None
+            if status == 101:
+                handler = self.handler
                 if isinstance(handler, WebSocketHandler) and handler.ws_connection:
                     self._runtime.websockets[handler] = Socket(self._runtime, exchange, handler)
             self._runtime.end(exchange, status)
@@ -362,7 +363,7 @@ class Outgoing(HTTPConnection):
     def fail(self, error: BaseException, exchange: Exchange | None) -> None:
         """Reports what escaped from a handler, and answers with 500 if it has not answered."""
         contain(error)
-        if isinstance(error, HTTPInputError):
+        if isinstance(error, httputil.HTTPInputError):
             # A form for a function: Tornado parses that of a handler within the handler.
             self.give_up(HTTPStatus.BAD_REQUEST)
             return
@@ -384,13 +385,28 @@ class Outgoing(HTTPConnection):
         else:
             self.answer(status, status.phrase)
 
-    def adopt(self, handler: web.RequestHandler) -> None:
-        """Learns of what a handler raises, and with which task it runs."""
+    def time_out(self, exchange: Exchange, seconds: float) -> None:
+        """Answers with 503 in place of a handler that has taken too long, and cancels it."""
+        assert self._running
+        handler, task = self._running
+        exchange.error = TimeoutError(f"no answer within {seconds:g} s")
+        exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
+        if not self._status:
+            try:
+                exchange.context.copy().run(handler.send_error, HTTPStatus.SERVICE_UNAVAILABLE)
+            except BaseException as error:
+                self.fail(error, exchange)
+        self.give_up(HTTPStatus.SERVICE_UNAVAILABLE)
+        task.cancel()
+
+    def make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
+        """Makes a handler, and learns of what it raises, and with which task it runs."""
+        handler = handler_class(*args, **kwargs)
         is_inner = self._handler is not None  # behind a `FallbackHandler`
         self._handler = weak = ref(handler)
         exchange = self.exchange
         if not exchange:
-            return  # Made too late to answer.
+            return handler  # Made too late to answer.
         # Beside the class, as Tornado does itself with those of a WebSocket.
         # `initialize` may have set one.
         own = vars(handler).get("log_exception")
@@ -401,18 +417,15 @@ class Outgoing(HTTPConnection):
             del handler._execute  # that of its class is back
             task = self._run(handler._execute(*args, **kwargs), handler, exchange)
             if self.exchange and not (is_inner or task.done()):
-                self._runtime.exchanges[exchange] = Running(handler, task, self)
+                self._running = handler, task
+                self._runtime.exchanges[exchange] = self
             return task
 
         handler._execute = execute  # type: ignore[method-assign, assignment]
+        return handler
 
     def _log_exception(
-        self,
-        exchange: Exchange,
-        weak: "ref[web.RequestHandler]",
-        own: Callable[..., None] | None,
-        /,
-        *error: Any,
+        self, exchange: Exchange, weak: "ref[Handler]", own: LogException | None, *error: Any
     ) -> None:
         """In place of a handler's: leaves it to the team's, if that has one, and reports it."""
         handler, value = weak(), error[1]
@@ -435,9 +448,7 @@ class Outgoing(HTTPConnection):
         if is_failure:
             self._runtime.report_failure(exchange, value)
 
-    def _run(
-        self, coroutine: Any, handler: web.RequestHandler, exchange: Exchange
-    ) -> "asyncio.Task[None]":
+    def _run(self, coroutine: Any, handler: Handler, exchange: Exchange) -> "asyncio.Task[None]":
         loop = asyncio.get_running_loop()
         task: asyncio.Task[None]
         if sys.version_info >= (3, 12) and self._runtime.eager_start:
@@ -468,9 +479,7 @@ class Outgoing(HTTPConnection):
 
             stream.set_close_callback(closed)
 
-    def _executed(
-        self, handler: web.RequestHandler, exchange: Exchange, task: "asyncio.Task[None]"
-    ) -> None:
+    def _executed(self, handler: Handler, exchange: Exchange, task: "asyncio.Task[None]") -> None:
         """Answers if the handler has not: Tornado does not expect hooks to raise whatever they
         like."""
         if self._status == 101 and isinstance(handler, WebSocketHandler):
@@ -514,49 +523,14 @@ for _name in (
     _pass_on(_name)
 
 
-class Running(NamedTuple):
-    """A handler that has not answered yet."""
-
-    handler: web.RequestHandler
-    task: "asyncio.Task[None]"
-    connection: Outgoing
-
-    def time_out(self, seconds: float) -> None:
-        """Answers with 503 in place of a handler that has taken too long, and cancels it."""
-        connection = self.connection
-        if exchange := connection.exchange:
-            exchange.error = TimeoutError(f"no answer within {seconds:g} s")
-            exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
-            if not connection._status:
-                send_error = self.handler.send_error
-                try:
-                    exchange.context.copy().run(send_error, HTTPStatus.SERVICE_UNAVAILABLE)
-                except BaseException as error:
-                    connection.fail(error, exchange)
-            connection.give_up(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.task.cancel()
-
-
-def _make(
-    handler_class: type[web.RequestHandler],
-    application: Any,
-    request: HTTPServerRequest,
-    **kwargs: Any,
-) -> web.RequestHandler:
-    handler = handler_class(application, request, **kwargs)
-    outgoing: Any = request.connection
-    outgoing.adopt(handler)
-    return handler
-
-
 def log_failure(
-    handler: web.RequestHandler, own: Callable[..., None] | None, exchange: Exchange, *error: Any
+    handler: Handler, own: LogException | None, exchange: Exchange, *error: Any
 ) -> None:
     # Tornado's own messages include the query string, which may contain secrets.
     of_class, value = type(handler).log_exception, error[1]
     if own:
         own(*error)
-    elif of_class is not web.RequestHandler.log_exception:
+    elif of_class is not Handler.log_exception:
         of_class(handler, *error)
     elif isinstance(value, web.HTTPError):
         message = value.get_message()
@@ -569,7 +543,7 @@ def log_failure(
         log.error("Unhandled exception in %s", exchange, exc_info=value)
 
 
-def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:
+def _has_left(handler: Handler, exchange: Exchange, error: BaseException | None) -> bool:
     """Whether an error is that the handler's own client has left, and not another one."""
     if isinstance(error, WebSocketClosedError):
         own = getattr(handler, "ws_connection", None)
@@ -613,7 +587,8 @@ def call_application(application: web.Application, request: HTTPServerRequest) -
     """Calls an `Application` behind a `FallbackHandler`, and learns what its handlers raise."""
     delegate: Any = application.find_handler(request)
     if isinstance(delegate, web._HandlerDelegate):
-        make: Any = partial(_make, delegate.handler_class)
+        outgoing: Any = request.connection
+        make: Any = partial(outgoing.make, delegate.handler_class)
         delegate.handler_class = make
     delegate.execute()
 

@@ -80,9 +80,9 @@ class Limits(Feature):
 
     def _sweep(self) -> None:
         now = perf_counter()
-        for exchange, running in list(self._runtime.exchanges.items()):
-            if running and now - exchange.started >= (seconds := self._seconds(running.handler)):
-                running.time_out(seconds)
+        for exchange, outgoing in list(self._runtime.exchanges.items()):
+            if outgoing and now - exchange.started >= (seconds := self._seconds(outgoing.handler)):
+                outgoing.time_out(exchange, seconds)
 
     def _seconds(self, handler: RequestHandler) -> float:
         is_unlimited = isinstance(handler, WebSocketHandler | FallbackHandler)
