@@ -36,6 +36,7 @@ NAMES = [
     (iostream.BaseIOStream, "_total_write_index"),
     (iostream.BaseIOStream, "_read_buffer"),
     (iostream.BaseIOStream, "_read_regex"),
+    (iostream.BaseIOStream, "_start_read"),
     (iostream.IOStream, "_write_buffer"),
     (websocket.WebSocketProtocol13, "_abort"),
     (websocket.WebSocketProtocol13, "_fragmented_message_buffer"),
