@@ -16,15 +16,8 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
+from tornado import httputil
 from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
@@ -62,6 +55,7 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger(__name__)
 
 Networks = Sequence[IPv4Network | IPv6Network]
+StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 
 
 def limits(settings: ServerSettings) -> dict[str, Any]:
@@ -163,14 +157,15 @@ class Server(HTTPServer):
         await super().close_all_connections()
 
     def start_request(
-        self, server_conn: object, request_conn: HTTPConnection
-    ) -> HTTPMessageDelegate:
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> httputil.HTTPMessageDelegate:
         stream: Any = request_conn.stream  # type: ignore[attr-defined]
         if stream.body_since is not None:
             stream.body_since = None
         delegate = super().start_request(server_conn, request_conn)
         if self._trusted_proxies:
-            return _Forwarded(delegate, request_conn, self._trusted_proxies)
+            context = request_conn.context  # type: ignore[attr-defined]
+            return _Forwarded(delegate, context, self._trusted_proxies)
         return delegate
 
     def on_close(self, server_conn: object) -> None:
@@ -387,7 +382,9 @@ class _Stream(IOStream):
             raise UnsatisfiableReadError(f"more than {MAX_HEADERS} headers")
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        if data == TORNADOS_ANSWER and isinstance(error := sys.exception(), HTTPInputError):
+        if data == TORNADOS_ANSWER and isinstance(
+            error := sys.exception(), httputil.HTTPInputError
+        ):
             data = self._rejection(status_of(error))
         written = super().write(data)
         if not written.done():
@@ -441,7 +438,7 @@ def _unsent(connection: socket.socket) -> int:
     return 0
 
 
-class _Forwarded(HTTPMessageDelegate):
+class _Forwarded(httputil.HTTPMessageDelegate):
     """Takes the client's address and scheme from the headers that trusted proxies set.
 
     Each proxy appends the address that it received the request from to `X-Forwarded-For`. Read from
@@ -450,17 +447,17 @@ class _Forwarded(HTTPMessageDelegate):
     """
 
     def __init__(
-        self, delegate: HTTPMessageDelegate, connection: HTTPConnection, trusted: Networks
+        self, delegate: httputil.HTTPMessageDelegate, context: Any, trusted: Networks
     ) -> None:
         self._delegate = delegate
-        self._context: Any = connection.context  # type: ignore[attr-defined]
+        self._context = context
         self._trusted = trusted
         self.data_received = delegate.data_received  # type: ignore[method-assign]
         self.finish = delegate.finish  # type: ignore[method-assign]
         self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
 
     def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+        self, start_line: StartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None] | None:
         context = self._context
         # The context belongs to the connection, and still has the values of the request before.
