@@ -129,19 +129,13 @@ def http_date(seconds: int) -> str:
     return format_timestamp(seconds)
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address, without brackets, and without a zone, which may be any text
-    and means something only to the machine that has it."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
 def address_of(text: str) -> str:
     """The IP address in a text, without the port and the brackets that it may have; empty if there
-    is none."""
+    is none, or one with a zone, which may be any text and has a meaning on its own machine only."""
     found = _WITH_PORT.fullmatch(text)
     address = found[1] or found[2] if found else text
-    return address if is_address(address) else ""
+    try:
+        ip_address(address)
+    except ValueError:
+        return ""
+    return "" if "%" in address else address

@@ -221,11 +221,7 @@ class Runtime:
             for name, method in vars(Feature).items()
             if callable(method)
         }
-        self._on_headers = self._hooks["reject"]
-        self._on_body = self._hooks["reject_body"]
-        self._on_start = self._hooks["request_started"]
-        self._on_end = self._hooks["request_ended"]
-        self._on_end.reverse()
+        self._hooks["request_ended"].reverse()
         for feature in features:
             feature.attach(self)
 
@@ -266,22 +262,13 @@ class Runtime:
         for feature in self.features:
             yield from feature.exports()
 
-    def admit(self, exchange: Exchange, size: int) -> Rejection | None:
-        """Counts an exchange as in flight, and asks the features whether to reject it."""
-        self.exchanges[exchange] = None
-        return self._admit(self._on_headers, exchange, size)
-
-    def admit_body(self, exchange: Exchange, size: int) -> Rejection | None:
-        """Counts what a part of the body takes in memory, and asks the features."""
-        return self._admit(self._on_body, exchange, size)
-
-    def _admit(
-        self, hooks: list[Callable[..., Any]], exchange: Exchange, size: int
-    ) -> Rejection | None:
-        if size:
-            exchange.body_size += size
-            self.body_bytes += size
-        for hook in hooks:
+    def admit(self, exchange: Exchange, size: int, is_body: bool = False) -> Rejection | None:
+        """Counts what an exchange takes in memory, or a part of its body, and asks the features
+        whether to reject it."""
+        self.exchanges.setdefault(exchange)
+        exchange.body_size += size
+        self.body_bytes += size
+        for hook in self._hooks["reject_body" if is_body else "reject"]:
             try:
                 rejection: Rejection | None = hook(exchange)
             except Exception:
@@ -298,7 +285,7 @@ class Runtime:
         self.forget(exchange)
         # Not the handler's own context: a close callback runs outside of it, and a handler may
         # finish within a context that it has entered.
-        exchange.context.run(_call, self._on_end, exchange)
+        exchange.context.run(_call, self._hooks["request_ended"], exchange)
 
     def forget(self, exchange: Exchange) -> None:
         self.exchanges.pop(exchange, None)
@@ -309,7 +296,7 @@ class Runtime:
     def start(self, exchange: Exchange) -> None:
         exchange.has_started = True
         correlation.set(exchange.ids)
-        _call(self._on_start, exchange)
+        _call(self._hooks["request_started"], exchange)
         exchange.context = copy_context()
 
 

@@ -175,7 +175,7 @@ class Incoming(httputil.HTTPMessageDelegate):
             size = self._copies * len(data)
             if self._field_bytes:
                 size += self._field_bytes * data.count(b"&")
-            if self._reject(self._runtime.admit_body(exchange, size)):
+            if self._reject(self._runtime.admit(exchange, size, is_body=True)):
                 return None
         if self._body and self._body.done():
             return None  # The request has failed, and is being answered.
@@ -216,17 +216,14 @@ class Incoming(httputil.HTTPMessageDelegate):
         if exchange and not exchange.has_started:
             if exchange in self._runtime.arriving:
                 self._runtime.arriving.remove(exchange)
-                if self._reject(self._runtime.admit_body(exchange, 0)):
+                if self._reject(self._runtime.admit(exchange, 0, is_body=True)):
                     return
             self._start(delegate.finish)
         elif self._body:
             if not self._body.done():
                 delegate.finish()
         elif exchange:
-            try:
-                exchange.context.copy().run(delegate.finish)
-            except BaseException as error:
-                self._outgoing.fail(error, exchange)
+            self._outgoing.attempt(exchange, exchange.context.copy().run, delegate.finish)
 
     def on_connection_close(self) -> None:
         delegate, self._delegate = self._delegate, None
@@ -243,10 +240,7 @@ class Incoming(httputil.HTTPMessageDelegate):
             outgoing.exchange = None
             self._runtime.forget(exchange)
         if delegate:
-            try:
-                delegate.on_connection_close()
-            except BaseException as error:
-                outgoing.fail(error, exchange)
+            outgoing.attempt(exchange, delegate.on_connection_close)
             if self._body:
                 # An override does not call Tornado's own, and the handler would wait forever.
                 _break_off(self._body, StreamClosedError())
@@ -332,11 +326,7 @@ class Outgoing(httputil.HTTPConnection):
         # First: what the handler does about it may fail.
         self.end(CLIENT_CLOSED_REQUEST)
         if callback:
-            try:
-                callback()
-            except BaseException as error:
-                # Otherwise, Tornado would wait for the answer.
-                self.fail(error, exchange)
+            self.attempt(exchange, callback)
 
     def end(self, status: int) -> None:
         """Ends the exchange, if that has not ended."""
@@ -359,6 +349,13 @@ class Outgoing(httputil.HTTPConnection):
         chunk = b"" if exchange.method == "HEAD" else body
         self.write_headers(ResponseStartLine("", int(status), title), sent, chunk)
         self.finish()
+
+    def attempt(self, exchange: Exchange | None, work: Callable[..., object], *args: Any) -> None:
+        """Calls what may raise anything, for which Tornado would wait or close the connection."""
+        try:
+            work(*args)
+        except BaseException as error:
+            self.fail(error, exchange)
 
     def fail(self, error: BaseException, exchange: Exchange | None) -> None:
         """Reports what escaped from a handler, and answers with 500 if it has not answered."""
@@ -388,15 +385,12 @@ class Outgoing(httputil.HTTPConnection):
     def time_out(self, exchange: Exchange, seconds: float) -> None:
         """Answers with 503 in place of a handler that has taken too long, and cancels it."""
         assert self._running
-        handler, task = self._running
+        (handler, task), status = self._running, HTTPStatus.SERVICE_UNAVAILABLE
         exchange.error = TimeoutError(f"no answer within {seconds:g} s")
         exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
         if not self._status:
-            try:
-                exchange.context.copy().run(handler.send_error, HTTPStatus.SERVICE_UNAVAILABLE)
-            except BaseException as error:
-                self.fail(error, exchange)
-        self.give_up(HTTPStatus.SERVICE_UNAVAILABLE)
+            self.attempt(exchange, exchange.context.copy().run, handler.send_error, status)
+        self.give_up(status)
         task.cancel()
 
     def make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
