@@ -189,8 +189,13 @@ class TestApplication(ChassisTest):
     def get_app(self) -> Application:
         super().get_app()
         self.recorder = Marking()
+        failing = (r".*/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)})
+        deep = (r"/inner/deep", FallbackHandler, {"fallback": web.Application([(r".*", Boom)])})
         inner = web.Application(
-            [(r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)]
+            [
+                *((r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)),
+                *(failing, deep),
+            ]
         )
         own = [
             (r"/marks", Marks),
@@ -205,7 +210,7 @@ class TestApplication(ChassisTest):
             (r"/own/(\w+)", OfOwn),
             (r"/instance/(\w+)", OfItsOwn),
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
-            (r"/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)}),
+            (r"/failing", *failing[1:]),
             (r"/inner/.*", FallbackHandler, {"fallback": inner}),
         ]
         # Alone: what features are chosen makes no difference.
@@ -454,6 +459,13 @@ class TestApplication(ChassisTest):
     def test_application_behind_a_fallback_answers_in_pieces(self) -> None:
         assert self.fetch("/inner/pieces").body == b"one two three"
         assert self.one().status == 200
+
+    def test_fallback_within_an_application_behind_one_is_answered_for(self) -> None:
+        for path, kind in (("/inner/failing", LookupError), ("/inner/deep", ValueError)):
+            self.recorder.clear()
+            assert self.fetch(path).code == 500
+            assert self.one().route == "/inner/.*"
+            assert [type(each) for each in self.recorder.failed] == [kind]
 
     def test_handler_s_own_clear_and_log_exception_are_called(self) -> None:
         Own.logged.clear()

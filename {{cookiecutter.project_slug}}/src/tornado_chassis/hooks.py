@@ -104,9 +104,7 @@ class Incoming(httputil.HTTPMessageDelegate):
         if isinstance(delegate, web._HandlerDelegate):
             handler_class = delegate.handler_class
             outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
-            # It is called with what the class would be called with.
-            make: Any = partial(outgoing.make, handler_class)
-            delegate.handler_class = make
+            outgoing.observe(delegate)
             waits_for_body = not delegate.stream_request_body
         # Not `get()`, which is slow if there is no such header.
         lengths = headers.get_list("Content-Length")
@@ -393,9 +391,20 @@ class Outgoing(httputil.HTTPConnection):
         self.give_up(status)
         task.cancel()
 
-    def make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
-        """Makes a handler, and learns of what it raises, and with which task it runs."""
+    def observe(self, delegate: web._HandlerDelegate) -> None:
+        """Learns what the handler that is about to be made raises, and with which task it runs."""
+        # It is called with what the class would be called with.
+        make: Any = partial(self._make, delegate.handler_class)
+        delegate.handler_class = make
+
+    def fallen_back(self, task: "asyncio.Future[None]") -> None:
+        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
+            self.fail(error, self.exchange)
+
+    def _make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
         handler = handler_class(*args, **kwargs)
+        if isinstance(handler, web.FallbackHandler):
+            handler.fallback = partial(_fall_back, handler.fallback, self)
         is_inner = self._handler is not None  # behind a `FallbackHandler`
         self._handler = weak = ref(handler)
         exchange = self.exchange
@@ -563,28 +572,19 @@ def _break_off(future: "asyncio.Future[None]", error: BaseException) -> None:
         future.exception()
 
 
-def call_wsgi(
-    handle_request: Callable[[HTTPServerRequest], Any], request: HTTPServerRequest
-) -> None:
-    """Calls a `WSGIContainer` behind a `FallbackHandler`. By itself, it goes on in a task of its
-    own, and nobody learns that it has failed."""
-
-    def answered(task: "asyncio.Future[None]") -> None:
-        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
-            connection: Any = request.connection
-            connection.fail(error, connection.exchange)
-
-    asyncio.ensure_future(handle_request(request)).add_done_callback(answered)
-
-
-def call_application(application: web.Application, request: HTTPServerRequest) -> None:
-    """Calls an `Application` behind a `FallbackHandler`, and learns what its handlers raise."""
-    delegate: Any = application.find_handler(request)
-    if isinstance(delegate, web._HandlerDelegate):
-        outgoing: Any = request.connection
-        make: Any = partial(outgoing.make, delegate.handler_class)
-        delegate.handler_class = make
-    delegate.execute()
+def _fall_back(fallback: Any, outgoing: Outgoing, request: HTTPServerRequest) -> None:
+    """Calls what is behind a `FallbackHandler`, and learns what it raises."""
+    if isinstance(fallback, web.Application):
+        delegate: Any = fallback.find_handler(request)
+        if isinstance(delegate, web._HandlerDelegate):
+            outgoing.observe(delegate)
+        delegate.execute()
+    elif handle_request := getattr(fallback, "handle_request", None):
+        # By itself, a `WSGIContainer` goes on in a task of its own, which nobody looks at.
+        task = asyncio.ensure_future(handle_request(request))
+        task.add_done_callback(outgoing.fallen_back)
+    else:
+        fallback(request)
 
 
 def _reads_body(handler_class: Any, method: str) -> bool:
