@@ -100,7 +100,7 @@ class Server(HTTPServer):
         self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[_Stream] = WeakSet()
         #: Those with something that their client has not read, and how much that is.
-        self._unread: dict[_Stream, None] = {}
+        self._unread: dict[_Stream, int] = {}
         self._unread_bytes = 0
         self._max_unread_bytes = max_unread_bytes
         #: Those that are closed, but still drop what their client sends.
@@ -233,14 +233,14 @@ class Server(HTTPServer):
             waited = now - stream.waits_since
             if not stream._read_regex:
                 if waited >= self._stall_timeout:
-                    stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+                    stream.close(status=HTTPStatus.REQUEST_TIMEOUT)
             elif not stream._read_buffer:
                 if waited >= self._idle_timeout:
                     stream.close()
             elif stream.begun_since != stream.waits_since:
                 stream.begun_since, stream.begun_at = stream.waits_since, now
             elif now - stream.begun_at >= self._receive_timeout:
-                stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+                stream.close(status=HTTPStatus.REQUEST_TIMEOUT)
         for stream in list(self._unread):
             if now - stream.last_read(now) >= self._stall_timeout:
                 self._cut(stream, f"nothing was read for {self._stall_timeout:g} s")
@@ -261,12 +261,9 @@ class Server(HTTPServer):
 
     def count_unread(self, stream: "_Stream", written: object = None) -> None:
         held = len(stream._write_buffer or b"")
-        self._unread_bytes += held - stream.held
-        stream.held = held
+        self._unread_bytes += held - self._unread.pop(stream, 0)
         if held:
-            self._unread[stream] = None
-        else:
-            self._unread.pop(stream, None)
+            self._unread[stream] = held
 
     def _cut(self, stream: "_Stream", reason: str) -> None:
         self._log_once("Closing connections whose clients do not read: %s", reason)
@@ -297,9 +294,7 @@ class Server(HTTPServer):
 
     def closed(self, stream: "_Stream", connection: socket.socket) -> None:
         """Called when a stream has been closed, with its socket."""
-        self._unread_bytes -= stream.held
-        stream.held = 0
-        self._unread.pop(stream, None)
+        self._unread_bytes -= self._unread.pop(stream, 0)
         if stream.rejected_with or stream.body_since is not None:
             # Closed with something that nobody has read, it would be reset, and its client would
             # not see the answer.
@@ -352,8 +347,6 @@ class _Stream(IOStream):
     body_since: int | None = None
     #: When the first part of a request's headers was seen, and for which `waits_since`.
     begun_at = begun_since = 0.0
-    #: How much its client has not read, as its server has counted it.
-    held = 0
     #: Status of a request that cannot be read.
     rejected_with = 0
     #: How much its client had read when it was last looked at, and when that had changed.
@@ -392,27 +385,23 @@ class _Stream(IOStream):
             written.add_done_callback(partial(self._server.count_unread, self))
         return written
 
-    def reject(self, status: HTTPStatus) -> None:
-        """Answers a request that cannot be read, and closes the connection."""
-        if rejection := self._rejection(status):
-            super().write(rejection)
-        self.close()
-
     def _rejection(self, status: HTTPStatus) -> bytes:
         """The answer; nothing if another one has begun."""
         self.rejected_with = status
         has_begun = self.body_since not in (None, self._total_write_index)
         return b"" if has_begun else answer(status)
 
-    def close(self, exc_info: Any = False) -> None:
+    def close(self, exc_info: Any = False, status: HTTPStatus | None = None) -> None:
+        """Closes the connection; with a status, answers the request that cannot be read."""
         # Tornado would close it without an answer.
-        if not self.closed():
-            if isinstance(exc_info, UnsatisfiableReadError):
-                is_header = self._read_regex is not None
-                large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-                super().write(self._rejection(large if is_header else HTTPStatus.BAD_REQUEST))
-            elif self.body_since is not None and isinstance(sys.exception(), TimeoutError):
-                super().write(self._rejection(HTTPStatus.REQUEST_TIMEOUT))
+        if isinstance(exc_info, UnsatisfiableReadError):
+            is_header = self._read_regex is not None
+            large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            status = large if is_header else HTTPStatus.BAD_REQUEST
+        elif self.body_since is not None and isinstance(sys.exception(), TimeoutError):
+            status = HTTPStatus.REQUEST_TIMEOUT
+        if status and not self.closed():
+            super().write(self._rejection(status))
         super().close(exc_info)
 
     def close_fd(self) -> None:
