@@ -244,8 +244,25 @@ class Incoming(httputil.HTTPMessageDelegate):
                 _break_off(self._body, StreamClosedError())
 
 
+def _passed_on(name: str) -> property:
+    def write(outgoing: "Outgoing", value: Any) -> None:
+        setattr(outgoing._connection, name, value)
+
+    return property(attrgetter(f"_connection.{name}"), write)
+
+
 class Outgoing(httputil.HTTPConnection):
     """The connection, as whoever answers the request has it."""
+
+    # What else is public of it. With `__getattr__`, Python 3.11 would find nothing fast.
+    close = _passed_on("close")
+    is_client = _passed_on("is_client")
+    no_keep_alive = _passed_on("no_keep_alive")
+    params = _passed_on("params")
+    read_response = _passed_on("read_response")
+    set_body_timeout = _passed_on("set_body_timeout")
+    set_max_body_size = _passed_on("set_max_body_size")
+    stream = _passed_on("stream")
 
     def __init__(self, runtime: Runtime, connection: HTTP1Connection) -> None:
         self._runtime = runtime
@@ -264,10 +281,6 @@ class Outgoing(httputil.HTTPConnection):
         self._status = 0
         # Tornado drops it with the end of the request.
         connection.set_close_callback(self._closed)
-
-    @property
-    def stream(self) -> IOStream:
-        return self._connection.stream
 
     @property
     def handler(self) -> Handler | None:
@@ -397,10 +410,6 @@ class Outgoing(httputil.HTTPConnection):
         make: Any = partial(self._make, delegate.handler_class)
         delegate.handler_class = make
 
-    def fallen_back(self, task: "asyncio.Future[None]") -> None:
-        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
-            self.fail(error, self.exchange)
-
     def _make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
         handler = handler_class(*args, **kwargs)
         if isinstance(handler, web.FallbackHandler):
@@ -410,8 +419,8 @@ class Outgoing(httputil.HTTPConnection):
         exchange = self.exchange
         if not exchange:
             return handler  # Made too late to answer.
-        # Beside the class, as Tornado does itself with those of a WebSocket.
-        # `initialize` may have set one.
+        # Beside the class, as Tornado does itself with those of a WebSocket. `initialize` may have
+        # set one.
         own = vars(handler).get("log_exception")
         log_exception = partial(self._log_exception, exchange, weak, own)
         handler.log_exception = log_exception  # type: ignore[method-assign]
@@ -506,26 +515,6 @@ class Outgoing(httputil.HTTPConnection):
             self._runtime.websockets.pop(handler, None)
 
 
-def _pass_on(name: str) -> None:
-    def write(outgoing: Outgoing, value: Any) -> None:
-        setattr(outgoing._connection, name, value)
-
-    setattr(Outgoing, name, property(attrgetter(f"_connection.{name}"), write))
-
-
-# What else is public. With `__getattr__`, Python 3.11 would find nothing fast.
-for _name in (
-    "close",
-    "is_client",
-    "no_keep_alive",
-    "params",
-    "read_response",
-    "set_body_timeout",
-    "set_max_body_size",
-):
-    _pass_on(_name)
-
-
 def log_failure(
     handler: Handler, own: LogException | None, exchange: Exchange, *error: Any
 ) -> None:
@@ -582,7 +571,7 @@ def _fall_back(fallback: Any, outgoing: Outgoing, request: HTTPServerRequest) ->
     elif handle_request := getattr(fallback, "handle_request", None):
         # By itself, a `WSGIContainer` goes on in a task of its own, which nobody looks at.
         task = asyncio.ensure_future(handle_request(request))
-        task.add_done_callback(outgoing.fallen_back)
+        task.add_done_callback(lambda done: outgoing.attempt(outgoing.exchange, done.result))
     else:
         fallback(request)
 
