@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeVarTuple
 from weakref import WeakKeyDictionary
 
+from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .background import Background
@@ -197,8 +198,9 @@ class Runtime:
         self.eager_start = all(each.eager_start for each in features)
         #: Whether a feature writes the access lines.
         self.logs_requests = any(each.logs_requests for each in features)
-        #: Each exchange in flight, and where its handler answers once that has started.
-        self.exchanges: dict[Exchange, Any] = {}
+        #: Each exchange in flight, with its handler once that runs, and what to call with a number
+        #: of seconds to end it.
+        self.exchanges: dict[Exchange, tuple[RequestHandler, Callable[[float], None]] | None] = {}
         #: Those of them that have not started because their bodies are still arriving.
         self.arriving: set[Exchange] = set()
         #: Sum of the `body_size` of the exchanges in flight.
@@ -266,8 +268,9 @@ class Runtime:
         """Counts what an exchange takes in memory, or a part of its body, and asks the features
         whether to reject it."""
         self.exchanges.setdefault(exchange)
-        exchange.body_size += size
-        self.body_bytes += size
+        if size:
+            exchange.body_size += size
+            self.body_bytes += size
         for hook in self._hooks["reject_body" if is_body else "reject"]:
             try:
                 rejection: Rejection | None = hook(exchange)

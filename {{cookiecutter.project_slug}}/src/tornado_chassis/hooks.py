@@ -274,8 +274,6 @@ class Outgoing(httputil.HTTPConnection):
         #: None when it has ended.
         self.exchange: Exchange | None = None
         self._handler: ref[Handler] | None = None
-        #: The same, with its task, until it has answered.
-        self._running: tuple[Handler, asyncio.Task[None]] | None = None
         self._callback: Callable[[], None] | None = None
         #: Of the answer that has begun.
         self._status = 0
@@ -342,7 +340,7 @@ class Outgoing(httputil.HTTPConnection):
     def end(self, status: int) -> None:
         """Ends the exchange, if that has not ended."""
         if exchange := self.exchange:
-            self.exchange = self._running = None
+            self.exchange = None
             if status == 101:
                 handler = self.handler
                 if isinstance(handler, WebSocketHandler) and handler.ws_connection:
@@ -393,10 +391,11 @@ class Outgoing(httputil.HTTPConnection):
         else:
             self.answer(status, status.phrase)
 
-    def time_out(self, exchange: Exchange, seconds: float) -> None:
+    def _time_out(
+        self, exchange: Exchange, handler: Handler, task: "asyncio.Task[None]", seconds: float
+    ) -> None:
         """Answers with 503 in place of a handler that has taken too long, and cancels it."""
-        assert self._running
-        (handler, task), status = self._running, HTTPStatus.SERVICE_UNAVAILABLE
+        status = HTTPStatus.SERVICE_UNAVAILABLE
         exchange.error = TimeoutError(f"no answer within {seconds:g} s")
         exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
         if not self._status:
@@ -429,8 +428,8 @@ class Outgoing(httputil.HTTPConnection):
             del handler._execute  # that of its class is back
             task = self._run(handler._execute(*args, **kwargs), handler, exchange)
             if self.exchange and not (is_inner or task.done()):
-                self._running = handler, task
-                self._runtime.exchanges[exchange] = self
+                time_out = partial(self._time_out, exchange, handler, task)
+                self._runtime.exchanges[exchange] = handler, time_out
             return task
 
         handler._execute = execute  # type: ignore[method-assign, assignment]

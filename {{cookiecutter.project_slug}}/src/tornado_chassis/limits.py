@@ -80,9 +80,11 @@ class Limits(Feature):
 
     def _sweep(self) -> None:
         now = perf_counter()
-        for exchange, outgoing in list(self._runtime.exchanges.items()):
-            if outgoing and now - exchange.started >= (seconds := self._seconds(outgoing.handler)):
-                outgoing.time_out(exchange, seconds)
+        for exchange, running in list(self._runtime.exchanges.items()):
+            if running:
+                handler, time_out = running
+                if now - exchange.started >= (seconds := self._seconds(handler)):
+                    time_out(seconds)
 
     def _seconds(self, handler: RequestHandler) -> float:
         is_unlimited = isinstance(handler, WebSocketHandler | FallbackHandler)
