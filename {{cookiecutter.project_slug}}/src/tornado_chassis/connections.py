@@ -6,23 +6,22 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from math import inf
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
-from tornado import httputil
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPInputError
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from .application import Application
-from .exchange import address_of
+from .exchange import Networks
 from .rejections import TORNADOS_ANSWER, answer, rejected, status_of
 from .settings.server import ServerSettings
 
@@ -53,9 +52,6 @@ INCIDENT_SECONDS = 60.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger(__name__)
-
-Networks = Sequence[IPv4Network | IPv6Network]
-StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 
 
 def limits(settings: ServerSettings) -> dict[str, Any]:
@@ -97,7 +93,6 @@ class Server(HTTPServer):
         self._receive_timeout = self.conn_params.body_timeout or inf
         self._stall_timeout = stall_timeout
         self._max_connections = max_connections
-        self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[_Stream] = WeakSet()
         #: Those with something that their client has not read, and how much that is.
         self._unread: dict[_Stream, int] = {}
@@ -116,7 +111,7 @@ class Server(HTTPServer):
         if isinstance(self.request_callback, Application):
             runtime = self.request_callback.runtime
             runtime.connections, runtime.max_connections = self._streams, max_connections
-            runtime.is_full = self.is_full
+            runtime.is_full, runtime.trusted_proxies = self.is_full, trusted_proxies
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
     # again immediately, forever.
@@ -155,18 +150,6 @@ class Server(HTTPServer):
         for dropping in list(self._lingering.values()):
             dropping.cancel()
         await super().close_all_connections()
-
-    def start_request(
-        self, server_conn: object, request_conn: httputil.HTTPConnection
-    ) -> httputil.HTTPMessageDelegate:
-        stream: Any = request_conn.stream  # type: ignore[attr-defined]
-        if stream.body_since is not None:
-            stream.body_since = None
-        delegate = super().start_request(server_conn, request_conn)
-        if self._trusted_proxies:
-            context = request_conn.context  # type: ignore[attr-defined]
-            return _Forwarded(delegate, context, self._trusted_proxies)
-        return delegate
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
@@ -295,7 +278,7 @@ class Server(HTTPServer):
     def closed(self, stream: "_Stream", connection: socket.socket) -> None:
         """Called when a stream has been closed, with its socket."""
         self._unread_bytes -= self._unread.pop(stream, 0)
-        if stream.rejected_with or stream.body_since is not None:
+        if stream.rejected_with or stream.is_in_body:
             # Closed with something that nobody has read, it would be reset, and its client would
             # not see the answer.
             dropping = self._lingering[stream] = asyncio.create_task(_drop_rest(connection))
@@ -343,7 +326,7 @@ class _Stream(IOStream):
     # Python would find all of them slowly.
     #: When it began to wait for what it reads now, by `time.monotonic()`.
     waits_since = 0.0
-    #: While a body arrives, how much had been written before.
+    #: How much had been written before the last body began to arrive.
     body_since: int | None = None
     #: When the first part of a request's headers was seen, and for which `waits_since`.
     begun_at = begun_since = 0.0
@@ -361,6 +344,11 @@ class _Stream(IOStream):
     def set_nodelay(self, value: bool) -> None:
         """Does nothing. Tornado would switch it on and off again for each answer."""
 
+    @property
+    def is_in_body(self) -> bool:
+        """Whether it reads the body of a request, or has nothing else to read yet."""
+        return self.body_since is not None and not self._read_regex
+
     def _start_read(self) -> "asyncio.Future[Any]":
         self.waits_since = monotonic()
         return super()._start_read()
@@ -375,9 +363,7 @@ class _Stream(IOStream):
             raise UnsatisfiableReadError(f"more than {MAX_HEADERS} headers")
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        if data == TORNADOS_ANSWER and isinstance(
-            error := sys.exception(), httputil.HTTPInputError
-        ):
+        if data == TORNADOS_ANSWER and isinstance(error := sys.exception(), HTTPInputError):
             data = self._rejection(status_of(error))
         written = super().write(data)
         if not written.done():
@@ -388,7 +374,7 @@ class _Stream(IOStream):
     def _rejection(self, status: HTTPStatus) -> bytes:
         """The answer; nothing if another one has begun."""
         self.rejected_with = status
-        has_begun = self.body_since not in (None, self._total_write_index)
+        has_begun = self.is_in_body and self.body_since != self._total_write_index
         return b"" if has_begun else answer(status)
 
     def close(self, exc_info: Any = False, status: HTTPStatus | None = None) -> None:
@@ -398,7 +384,7 @@ class _Stream(IOStream):
             is_header = self._read_regex is not None
             large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             status = large if is_header else HTTPStatus.BAD_REQUEST
-        elif self.body_since is not None and isinstance(sys.exception(), TimeoutError):
+        elif self.is_in_body and isinstance(sys.exception(), TimeoutError):
             status = HTTPStatus.REQUEST_TIMEOUT
         if status and not self.closed():
             super().write(self._rejection(status))
@@ -425,46 +411,3 @@ def _unsent(connection: socket.socket) -> int:
 
         return int.from_bytes(ioctl(connection, TIOCOUTQ, bytes(4)), sys.byteorder)
     return 0
-
-
-class _Forwarded(httputil.HTTPMessageDelegate):
-    """Takes the client's address and scheme from the headers that trusted proxies set.
-
-    Each proxy appends the address that it received the request from to `X-Forwarded-For`. Read from
-    the right, the first address that is not a trusted proxy is the client: what is further left may
-    be forged.
-    """
-
-    def __init__(
-        self, delegate: httputil.HTTPMessageDelegate, context: Any, trusted: Networks
-    ) -> None:
-        self._delegate = delegate
-        self._context = context
-        self._trusted = trusted
-        self.data_received = delegate.data_received  # type: ignore[method-assign]
-        self.finish = delegate.finish  # type: ignore[method-assign]
-        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
-
-    def headers_received(
-        self, start_line: StartLine, headers: httputil.HTTPHeaders
-    ) -> Awaitable[None] | None:
-        context = self._context
-        # The context belongs to the connection, and still has the values of the request before.
-        context.remote_ip, context.protocol = context.address[0], "http"
-        if self._is_trusted(context.remote_ip):
-            hops = ",".join(headers.get_list("X-Forwarded-For")).split(",")
-            for hop in reversed(hops):
-                address = address_of(hop.strip())
-                if not address:
-                    break
-                context.remote_ip = address
-                if not self._is_trusted(address):
-                    break
-            schemes = ",".join(headers.get_list("X-Forwarded-Proto")).split(",")
-            if schemes[-1].strip() in ("http", "https"):
-                context.protocol = schemes[-1].strip()
-        return self._delegate.headers_received(start_line, headers)
-
-    def _is_trusted(self, address: str) -> bool:
-        ip = ip_address(address)
-        return any(ip in network for network in self._trusted)

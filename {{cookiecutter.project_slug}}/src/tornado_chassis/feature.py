@@ -17,7 +17,7 @@ from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .background import Background
-from .exchange import Exchange, Rejection, correlation
+from .exchange import Exchange, Networks, Rejection, correlation
 from .health import Health
 
 log = logging.getLogger(__name__)
@@ -210,6 +210,8 @@ class Runtime:
         self.connections: Sized | None = None
         self.max_connections: int | None = None
         self.is_full: Callable[[], bool] = lambda: False
+        #: Who is believed about a client.
+        self.trusted_proxies: Networks = ()
         #: Each open WebSocket, with what counts its messages.
         self.websockets: WeakKeyDictionary[WebSocketHandler, Any] = WeakKeyDictionary()
         #: Bytes held in memory for all of them.

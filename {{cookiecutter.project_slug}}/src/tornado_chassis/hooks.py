@@ -31,6 +31,7 @@ from .exchange import (
     CLIENT_CLOSED_REQUEST,
     Exchange,
     Rejection,
+    believe_proxies,
     contain,
     http_date,
     is_cancelled,
@@ -86,6 +87,8 @@ class Incoming(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, httputil.RequestStartLine)
         runtime, connection = self._runtime, self._connection
+        if runtime.trusted_proxies:
+            believe_proxies(connection.context, headers, runtime.trusted_proxies)
         outgoing = self._outgoing = Outgoing(runtime, connection)
         request = HTTPServerRequest(
             connection=outgoing,
