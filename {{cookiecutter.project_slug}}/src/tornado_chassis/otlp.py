@@ -21,11 +21,10 @@ class OtlpBackend(Backend):
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
     def __init__(self, settings: OtlpExporterSettings, resource: Mapping[str, str]) -> None:
-        signal = self.signal
-        timeout, headers = (settings.of_signal(signal, each) for each in ("timeout", "headers"))
-        super().__init__(settings, settings.url(signal), timeout, headers, settings.tls(signal))
+        own, tls = settings.exporter(self.signal), settings.tls(self.signal)
+        super().__init__(settings, own.endpoint, own.timeout, own.headers, tls)
         self.service = settings.service_name
-        self._gzip = settings.of_signal(signal, "compression") == "gzip"
+        self._gzip = own.compression == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[self.signal]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from .resource import ResourceSettings, endpoint, key_values, milliseconds
@@ -50,6 +50,18 @@ def _tls_context(
     return context
 
 
+class Exporter(NamedTuple):
+    """What is set for one kind of telemetry."""
+
+    endpoint: str | None
+    headers: Mapping[str, str]
+    timeout: int
+    compression: str | None
+    certificate: str | None
+    client_certificate: str | None
+    client_key: str | None
+
+
 @group
 class OtlpExporterSettings(ResourceSettings):
     """What OpenTelemetry specifies for all kinds of telemetry:
@@ -88,47 +100,59 @@ class OtlpExporterSettings(ResourceSettings):
     otel_exporter_otlp_client_key: str | None = None
     """File with the key of that certificate, in PEM format and unencrypted."""
 
+    def exporters(self) -> dict[str, Exporter]:
+        """What is set for each signal, and under the empty name, for all of them."""
+        return {
+            "": Exporter(
+                self.otel_exporter_otlp_endpoint,
+                self.otel_exporter_otlp_headers,
+                self.otel_exporter_otlp_timeout,
+                self.otel_exporter_otlp_compression,
+                self.otel_exporter_otlp_certificate,
+                self.otel_exporter_otlp_client_certificate,
+                self.otel_exporter_otlp_client_key,
+            )
+        }
+
     def conflicts(self) -> Iterable[str]:
         yield from super().conflicts()
-        for part in ("", "_traces", "_metrics"):
-            own = f"otel_exporter_otlp{part}"
-            url = getattr(self, f"{own}_endpoint", None)
-            if url and urlsplit(url).port == 4317:
+        for signal, own in self.exporters().items():
+            prefix = "_".join(filter(None, ("OTEL_EXPORTER_OTLP", signal.upper())))
+            if own.endpoint and urlsplit(own.endpoint).port == 4317:
                 yield (
-                    f"{own.upper()}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent "
-                    "over HTTP: send to port 4318"
+                    f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over "
+                    "HTTP: send to port 4318"
                 )
-            name = f"{own}_client_certificate".upper()
-            certificate, key = self._client(part)
-            if key and not certificate:
-                yield f"{own.upper()}_CLIENT_KEY: ignored, because {name} is not set"
+            name = f"{prefix}_CLIENT_CERTIFICATE"
+            if own.client_key and not own.client_certificate:
+                yield f"{prefix}_CLIENT_KEY: ignored, because {name} is not set"
             try:
-                _tls_context(None, certificate, key)
+                _tls_context(None, own.client_certificate, own.client_key)
             except ValueError as error:
                 yield f"{name}: {error}. It is ignored"
 
-    def of_signal(self, signal: str, name: str) -> Any:
-        """What is set for one signal, such as its `headers`, or else for all."""
-        own = getattr(self, f"otel_exporter_otlp_{signal}_{name}")
-        return own or getattr(self, f"otel_exporter_otlp_{name}")
-
-    def url(self, signal: str) -> str | None:
-        own = getattr(self, f"otel_exporter_otlp_{signal}_endpoint")
-        common = self.otel_exporter_otlp_endpoint
-        return own or (common and f"{common.rstrip('/')}/v1/{signal}")
+    def exporter(self, signal: str) -> Exporter:
+        """What is in force for a signal. The client's certificate and its key belong together."""
+        common, own = self.exporters()[""], self.exporters()[signal]
+        client = own if own.client_certificate else common
+        return Exporter(
+            own.endpoint or (common.endpoint and f"{common.endpoint.rstrip('/')}/v1/{signal}"),
+            own.headers or common.headers,
+            own.timeout or common.timeout,
+            own.compression or common.compression,
+            own.certificate or common.certificate,
+            client.client_certificate,
+            client.client_key,
+        )
 
     def tls(self, signal: str) -> "SSLContext | None":
-        """How connections for one signal are secured; None for the usual way."""
-        ca, own = self.of_signal(signal, "certificate"), self._client(f"_{signal}")
+        """How connections for a signal are secured; None for the usual way."""
+        exporter = self.exporter(signal)
+        ca = exporter.certificate
         try:
-            return _tls_context(ca, *(own if own[0] else self._client("")))
+            return _tls_context(ca, exporter.client_certificate, exporter.client_key)
         except ValueError:  # which `conflicts` reports
             return _tls_context(ca)
-
-    def _client(self, part: str) -> tuple[str | None, str | None]:
-        """The files with the client's certificate and its key, which belong together."""
-        name = f"otel_exporter_otlp{part}_client"
-        return getattr(self, f"{name}_certificate", None), getattr(self, f"{name}_key", None)
 
 
 @group
@@ -159,3 +183,15 @@ class OtlpSettings(OtlpExporterSettings):
 
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
+
+    def exporters(self) -> dict[str, Exporter]:
+        own = Exporter(
+            self.otel_exporter_otlp_traces_endpoint,
+            self.otel_exporter_otlp_traces_headers,
+            self.otel_exporter_otlp_traces_timeout or 0,
+            self.otel_exporter_otlp_traces_compression,
+            self.otel_exporter_otlp_traces_certificate,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )
+        return {**super().exporters(), "traces": own}

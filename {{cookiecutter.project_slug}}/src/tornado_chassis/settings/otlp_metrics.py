@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from . import parsing
-from .otlp import OtlpExporterSettings, certificate_file, headers
+from .otlp import Exporter, OtlpExporterSettings, certificate_file, headers
 from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
 
@@ -56,3 +56,15 @@ class OtlpMetricsSettings(OtlpExporterSettings):
 
     otel_metrics_exemplar_filter: Literal["trace_based", "always_on", "always_off"] = "trace_based"
     """`always_off` sends no ids of traces with durations."""
+
+    def exporters(self) -> dict[str, Exporter]:
+        own = Exporter(
+            self.otel_exporter_otlp_metrics_endpoint,
+            self.otel_exporter_otlp_metrics_headers,
+            self.otel_exporter_otlp_metrics_timeout or 0,
+            self.otel_exporter_otlp_metrics_compression,
+            self.otel_exporter_otlp_metrics_certificate,
+            self.otel_exporter_otlp_metrics_client_certificate,
+            self.otel_exporter_otlp_metrics_client_key,
+        )
+        return {**super().exporters(), "metrics": own}
