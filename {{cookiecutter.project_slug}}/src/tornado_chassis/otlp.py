@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from json.encoder import encode_basestring_ascii as quote
 from math import isfinite
+from ssl import SSLContext
 from typing import Any
 
 from .export import Backend
@@ -16,15 +17,28 @@ _INT64_END = 1 << 63
 
 
 class OtlpBackend(Backend):
-    """`resource` describes the service."""
+    """`resource` describes the service. What is set for this signal alone replaces what is set for
+    all."""
 
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-    def __init__(self, settings: OtlpExporterSettings, resource: Mapping[str, str]) -> None:
-        own, tls = settings.exporter(self.signal), settings.tls(self.signal)
-        super().__init__(settings, own.endpoint, own.timeout, own.headers, tls)
+    def __init__(
+        self,
+        settings: OtlpExporterSettings,
+        resource: Mapping[str, str],
+        url: str | None,
+        headers: Mapping[str, str],
+        timeout: int | None,
+        compression: str | None,
+        tls: SSLContext | None,
+    ) -> None:
+        if not url and settings.otel_exporter_otlp_endpoint:
+            url = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/{self.signal}"
+        timeout = timeout or settings.otel_exporter_otlp_timeout
+        headers = headers or settings.otel_exporter_otlp_headers
+        super().__init__(settings, url, timeout, headers, tls)
         self.service = settings.service_name
-        self._gzip = own.compression == "gzip"
+        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[self.signal]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from .resource import ResourceSettings, endpoint, key_values, milliseconds
@@ -50,16 +50,20 @@ def _tls_context(
     return context
 
 
-class Exporter(NamedTuple):
-    """What is set for one kind of telemetry."""
-
-    endpoint: str | None
-    headers: Mapping[str, str]
-    timeout: int
-    compression: str | None
-    certificate: str | None
-    client_certificate: str | None
-    client_key: str | None
+def conflicts_of(
+    prefix: str, url: str | None, certificate: str | None, key: str | None
+) -> Iterable[str]:
+    if url and urlsplit(url).port == 4317:
+        yield (
+            f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over HTTP: "
+            "send to port 4318"
+        )
+    if key and not certificate:
+        yield f"{prefix}_CLIENT_KEY: ignored, because {prefix}_CLIENT_CERTIFICATE is not set"
+    try:
+        _tls_context(None, certificate, key)
+    except ValueError as error:
+        yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
 
 
 @group
@@ -100,57 +104,26 @@ class OtlpExporterSettings(ResourceSettings):
     otel_exporter_otlp_client_key: str | None = None
     """File with the key of that certificate, in PEM format and unencrypted."""
 
-    def exporters(self) -> dict[str, Exporter]:
-        """What is set for each signal, and under the empty name, for all of them."""
-        return {
-            "": Exporter(
-                self.otel_exporter_otlp_endpoint,
-                self.otel_exporter_otlp_headers,
-                self.otel_exporter_otlp_timeout,
-                self.otel_exporter_otlp_compression,
-                self.otel_exporter_otlp_certificate,
-                self.otel_exporter_otlp_client_certificate,
-                self.otel_exporter_otlp_client_key,
-            )
-        }
-
     def conflicts(self) -> Iterable[str]:
         yield from super().conflicts()
-        for signal, own in self.exporters().items():
-            prefix = "_".join(filter(None, ("OTEL_EXPORTER_OTLP", signal.upper())))
-            if own.endpoint and urlsplit(own.endpoint).port == 4317:
-                yield (
-                    f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over "
-                    "HTTP: send to port 4318"
-                )
-            name = f"{prefix}_CLIENT_CERTIFICATE"
-            if own.client_key and not own.client_certificate:
-                yield f"{prefix}_CLIENT_KEY: ignored, because {name} is not set"
-            try:
-                _tls_context(None, own.client_certificate, own.client_key)
-            except ValueError as error:
-                yield f"{name}: {error}. It is ignored"
-
-    def exporter(self, signal: str) -> Exporter:
-        """What is in force for a signal. The client's certificate and its key belong together."""
-        common, own = self.exporters()[""], self.exporters()[signal]
-        client = own if own.client_certificate else common
-        return Exporter(
-            own.endpoint or (common.endpoint and f"{common.endpoint.rstrip('/')}/v1/{signal}"),
-            own.headers or common.headers,
-            own.timeout or common.timeout,
-            own.compression or common.compression,
-            own.certificate or common.certificate,
-            client.client_certificate,
-            client.client_key,
+        yield from conflicts_of(
+            "OTEL_EXPORTER_OTLP",
+            self.otel_exporter_otlp_endpoint,
+            self.otel_exporter_otlp_client_certificate,
+            self.otel_exporter_otlp_client_key,
         )
 
-    def tls(self, signal: str) -> "SSLContext | None":
-        """How connections for a signal are secured; None for the usual way."""
-        exporter = self.exporter(signal)
-        ca = exporter.certificate
+    def tls_with(
+        self, ca: str | None, certificate: str | None, key: str | None
+    ) -> "SSLContext | None":
+        """How connections are secured, with these files in place of those for all telemetry; None
+        for the usual way."""
+        ca = ca or self.otel_exporter_otlp_certificate
+        if not certificate:
+            certificate = self.otel_exporter_otlp_client_certificate
+            key = self.otel_exporter_otlp_client_key
         try:
-            return _tls_context(ca, exporter.client_certificate, exporter.client_key)
+            return _tls_context(ca, certificate, key)
         except ValueError:  # which `conflicts` reports
             return _tls_context(ca)
 
@@ -184,14 +157,18 @@ class OtlpSettings(OtlpExporterSettings):
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
 
-    def exporters(self) -> dict[str, Exporter]:
-        own = Exporter(
+    def conflicts(self) -> Iterable[str]:
+        yield from super().conflicts()
+        yield from conflicts_of(
+            "OTEL_EXPORTER_OTLP_TRACES",
             self.otel_exporter_otlp_traces_endpoint,
-            self.otel_exporter_otlp_traces_headers,
-            self.otel_exporter_otlp_traces_timeout or 0,
-            self.otel_exporter_otlp_traces_compression,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )
+
+    def traces_tls(self) -> "SSLContext | None":
+        return self.tls_with(
             self.otel_exporter_otlp_traces_certificate,
             self.otel_exporter_otlp_traces_client_certificate,
             self.otel_exporter_otlp_traces_client_key,
         )
-        return {**super().exporters(), "traces": own}
