@@ -175,8 +175,13 @@ class TestApplication(RecordedTest):
     def get_app(self) -> Application:
         super().get_app()
         self.recorder = self.marking = Marking()
+        failing = (r".*/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)})
+        deep = (r"/inner/deep", FallbackHandler, {"fallback": web.Application([(r".*", Boom)])})
         inner = web.Application(
-            [(r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)]
+            [
+                *((r"/inner/slow", Slow), (r"/inner/boom", Boom), (r"/inner/pieces", Pieces)),
+                *(failing, deep),
+            ]
         )
         own = [
             *named(Marks, Cleared, Detached),
@@ -188,7 +193,7 @@ class TestApplication(RecordedTest):
             (r"/own/(\w+)", OfOwn),
             (r"/instance/(\w+)", OfItsOwn),
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
-            (r"/failing", FallbackHandler, {"fallback": WSGIContainer(failing_wsgi)}),
+            (r"/failing", *failing[1:]),
             (r"/inner/.*", FallbackHandler, {"fallback": inner}),
         ]
         # Alone: what features are chosen makes no difference.
@@ -331,6 +336,13 @@ class TestApplication(RecordedTest):
             assert answers.count(b"HTTP/1.1 ") == 2
             assert answers.endswith(b"short")
         assert [each.status for each in self.recorder.ended] == [418, 418, 500, 418]
+
+    def test_fallback_within_an_application_behind_one_is_answered_for(self) -> None:
+        for path, kind in (("/inner/failing", LookupError), ("/inner/deep", ValueError)):
+            self.recorder.clear()
+            assert self.fetch(path).code == 500
+            assert self.one().route == "/inner/.*"
+            assert [type(each) for each in self.recorder.failed] == [kind]
 
     def test_clear_and_log_exception_of_the_class_or_the_instance_are_called(self) -> None:
         Own.logged.clear()

@@ -16,7 +16,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError
 
 from .application import Application, Endpoint
-from .exchange import Exchange, Rejection, is_address
+from .exchange import Exchange, Rejection, address_of
 from .feature import Feature
 from .handlers import JsonHandler, NotFound
 
@@ -76,7 +76,7 @@ class AllowedHosts(Feature):
 
     def reject(self, exchange: Exchange) -> Rejection | None:
         host = exchange.request.host_name
-        return None if host in self.hosts or is_address(_unbracketed(host)) else _OTHER_HOST
+        return None if host in self.hosts or address_of(host) else _OTHER_HOST
 
 
 class Door:
@@ -152,7 +152,7 @@ class Door:
         if not (isinstance(address, tuple) and _is_loopback(address[0])):
             return "this request comes from another machine"
         host = request.host_name
-        if host not in self._hosts and not _is_loopback(_unbracketed(host)):
+        if host not in self._hosts and not _is_loopback(address_of(host)):
             return f"this request was sent to the host {host}, so through a proxy"
         if request.version == "HTTP/1.0":
             return "this request is one of HTTP/1.0, as proxies send"
@@ -253,7 +253,3 @@ def _is_loopback(text: str) -> bool:
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-
-
-def _unbracketed(host: str) -> str:
-    return host.removeprefix("[").removesuffix("]")

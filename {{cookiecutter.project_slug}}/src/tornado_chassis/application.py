@@ -5,7 +5,6 @@ Every request passes through it. A base class for handlers would miss 404s, `Sta
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from tornado import web
@@ -14,7 +13,7 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequ
 from tornado.routing import Matcher, PathMatches, ReversibleRouter, RuleRouter
 
 from .feature import Feature, Runtime
-from .hooks import Incoming, call_application, call_wsgi
+from .hooks import Incoming
 
 
 class Application(web.Application):
@@ -106,12 +105,6 @@ def _name_routes(router: Any) -> None:
         elif isinstance(target, type) and issubclass(target, web.RequestHandler):
             rule.target_kwargs = _Arguments(rule.target_kwargs or {})
             rule.target_kwargs.route = _template(rule.matcher)
-            if issubclass(target, web.FallbackHandler):
-                fallback = rule.target_kwargs.get("fallback")
-                if handle_request := getattr(fallback, "handle_request", None):
-                    rule.target_kwargs["fallback"] = partial(call_wsgi, handle_request)
-                elif isinstance(fallback, web.Application):
-                    rule.target_kwargs["fallback"] = partial(call_application, fallback)
         elif not isinstance(target, _Target):
             if isinstance(target, web.Application):
                 _name_routes(target.default_router)

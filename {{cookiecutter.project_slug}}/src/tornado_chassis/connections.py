@@ -6,30 +6,22 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from math import inf
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
-from tornado.ioloop import IOLoop
+from tornado.httputil import HTTPInputError
+from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from .application import Application
-from .exchange import address_of
+from .exchange import Networks
 from .rejections import TORNADOS_ANSWER, answer, rejected, status_of
 from .settings.server import ServerSettings
 
@@ -60,8 +52,6 @@ INCIDENT_SECONDS = 60.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger(__name__)
-
-Networks = Sequence[IPv4Network | IPv6Network]
 
 
 def limits(settings: ServerSettings) -> dict[str, Any]:
@@ -102,31 +92,34 @@ class Server(HTTPServer):
         self.conn_params.header_timeout = None
         self._receive_timeout = self.conn_params.body_timeout or inf
         self._stall_timeout = stall_timeout
-        self._timer: asyncio.TimerHandle | None = None
         self._max_connections = max_connections
-        self._trusted_proxies = trusted_proxies
         self._streams: WeakSet[_Stream] = WeakSet()
         #: Those with something that their client has not read, and how much that is.
-        self._unread: dict[_Stream, None] = {}
+        self._unread: dict[_Stream, int] = {}
         self._unread_bytes = 0
         self._max_unread_bytes = max_unread_bytes
-        #: Those that are closed, but still drop what their client sends, and what ends that.
-        self._lingering: dict[_Stream, Callable[[], None]] = {}
+        #: Those that are closed, but still drop what their client sends.
+        self._lingering: dict[_Stream, asyncio.Task[None]] = {}
         self._listening: list[socket.socket] = []
         self._is_accepting = False
-        self._retry: asyncio.TimerHandle | None = None
+        shortest = min(self._idle_timeout, self._receive_timeout, stall_timeout)
+        period = min(shortest / IDLE_CHECKS, RETRY_SECONDS)
+        # One for all connections.
+        self._timer = PeriodicCallback(self._tend, 1000 * period)
         self._incidents: dict[str, float] = {}
         _servers.add(self)
         if isinstance(self.request_callback, Application):
             runtime = self.request_callback.runtime
             runtime.connections, runtime.max_connections = self._streams, max_connections
-            runtime.is_full = self.is_full
+            runtime.is_full, runtime.trusted_proxies = self.is_full, trusted_proxies
 
     # Tornado's own method accepts without a limit. If it runs out of file descriptors, it is called
     # again immediately, forever.
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         self._listening += sockets
         self._resume()
+        if not self._timer.is_running():
+            self._timer.start()
 
     def stop(self) -> None:
         # Otherwise, connections that the kernel has accepted would be reset.
@@ -151,19 +144,12 @@ class Server(HTTPServer):
         return any(stream.writing() for stream in self._streams - set(besides))
 
     async def close_all_connections(self) -> None:
+        self._timer.stop()
         for stream in list(self._streams):
             stream.close()
-        for end in list(self._lingering.values()):
-            end()
+        for dropping in list(self._lingering.values()):
+            dropping.cancel()
         await super().close_all_connections()
-
-    def start_request(
-        self, server_conn: object, request_conn: HTTPConnection
-    ) -> HTTPMessageDelegate:
-        delegate = super().start_request(server_conn, request_conn)
-        if self._trusted_proxies:
-            return _Forwarded(delegate, request_conn, self._trusted_proxies)
-        return delegate
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
@@ -203,11 +189,12 @@ class Server(HTTPServer):
             )
             self._streams.add(stream)
             self.handle_stream(stream, address)
-            if self._timer is None:
-                self._close_late()
             if idle:
                 self._log_once("Closing idle connections: %s", full)
-                self._lingering.get(idle, idle.close)()
+                if dropping := self._lingering.get(idle):
+                    dropping.cancel()
+                else:
+                    idle.close()
                 # To look for the next one takes long enough to let others have their turn.
                 return
 
@@ -218,8 +205,9 @@ class Server(HTTPServer):
         waiting = (each for each in streams if isinstance(each, _Stream) and each._read_regex)
         return [*self._lingering, *(each for each in waiting if each.waits_since <= since)]
 
-    def _close_late(self) -> None:
-        """Closes each connection whose client does not send or read in time; one timer for all."""
+    def _tend(self) -> None:
+        """Closes each connection whose client does not send or read in time."""
+        self._resume()
         now = monotonic()
         for connection in list(self._connections):
             stream = connection.stream
@@ -228,23 +216,17 @@ class Server(HTTPServer):
             waited = now - stream.waits_since
             if not stream._read_regex:
                 if waited >= self._stall_timeout:
-                    stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+                    stream.close(status=HTTPStatus.REQUEST_TIMEOUT)
             elif not stream._read_buffer:
                 if waited >= self._idle_timeout:
                     stream.close()
             elif stream.begun_since != stream.waits_since:
                 stream.begun_since, stream.begun_at = stream.waits_since, now
             elif now - stream.begun_at >= self._receive_timeout:
-                stream.reject(HTTPStatus.REQUEST_TIMEOUT)
+                stream.close(status=HTTPStatus.REQUEST_TIMEOUT)
         for stream in list(self._unread):
             if now - stream.last_read(now) >= self._stall_timeout:
                 self._cut(stream, f"nothing was read for {self._stall_timeout:g} s")
-        # None while there is nothing to look at.
-        self._timer = None
-        if self._streams:
-            shortest = min(self._idle_timeout, self._receive_timeout, self._stall_timeout, 60.0)
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(shortest / IDLE_CHECKS, self._close_late)
 
     def note_unread(self, stream: "_Stream") -> None:
         """Counts what a client has not read. If that is too much for all clients together, closes
@@ -262,12 +244,9 @@ class Server(HTTPServer):
 
     def count_unread(self, stream: "_Stream", written: object = None) -> None:
         held = len(stream._write_buffer or b"")
-        self._unread_bytes += held - stream.held
-        stream.held = held
+        self._unread_bytes += held - self._unread.pop(stream, 0)
         if held:
-            self._unread[stream] = None
-        else:
-            self._unread.pop(stream, None)
+            self._unread[stream] = held
 
     def _cut(self, stream: "_Stream", reason: str) -> None:
         self._log_once("Closing connections whose clients do not read: %s", reason)
@@ -282,8 +261,6 @@ class Server(HTTPServer):
     def _pause_for(self, reason: str) -> None:
         self._pause()
         self._log_once("Accepting connections paused: %s", reason)
-        if self._retry is None:
-            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._resume)
 
     # Once per incident.
     def _log_once(self, message: str, reason: str) -> None:
@@ -293,9 +270,6 @@ class Server(HTTPServer):
         self._incidents[message] = now
 
     def _resume(self) -> None:
-        if self._retry:
-            self._retry.cancel()
-            self._retry = None
         if not self._is_accepting and self._listening:
             self._is_accepting = True
             for each in self._listening:
@@ -303,39 +277,30 @@ class Server(HTTPServer):
 
     def closed(self, stream: "_Stream", connection: socket.socket) -> None:
         """Called when a stream has been closed, with its socket."""
-        self._unread_bytes -= stream.held
-        stream.held = 0
-        self._unread.pop(stream, None)
-        end = partial(self._release, stream, connection)
-        if stream.rejected_with or stream.body_since is not None:
+        self._unread_bytes -= self._unread.pop(stream, 0)
+        if stream.rejected_with or stream.is_in_body:
             # Closed with something that nobody has read, it would be reset, and its client would
             # not see the answer.
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-                self._lingering[stream] = end
-                IOLoop.current().add_handler(connection, partial(self._drop, stream), IOLoop.READ)
-                IOLoop.current().call_later(LINGER_SECONDS, end)
-                return
-        end()
-
-    def _drop(self, stream: "_Stream", connection: Any, events: int) -> None:
-        try:
-            if connection.recv(65536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._lingering[stream]()
+            dropping = self._lingering[stream] = asyncio.create_task(_drop_rest(connection))
+            dropping.add_done_callback(lambda _: self._release(stream, connection))
+        else:
+            self._release(stream, connection)
 
     def _release(self, stream: "_Stream", connection: socket.socket) -> None:
-        if connection.fileno() < 0:
-            return
-        if self._lingering.pop(stream, None):
-            IOLoop.current().remove_handler(connection)
+        self._lingering.pop(stream, None)
         connection.close()
         self._streams.discard(stream)
         self._resume()
+
+
+async def _drop_rest(connection: socket.socket) -> None:
+    """Reads what a client still sends, and drops it."""
+    loop = asyncio.get_running_loop()
+    with suppress(OSError):  # a TimeoutError is one
+        connection.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER_SECONDS):
+            while await loop.sock_recv(connection, 65536):
+                pass
 
 
 _servers: WeakSet[Server] = WeakSet()
@@ -361,12 +326,10 @@ class _Stream(IOStream):
     # Python would find all of them slowly.
     #: When it began to wait for what it reads now, by `time.monotonic()`.
     waits_since = 0.0
-    #: While a body arrives, how much had been written before.
+    #: How much had been written before the last body began to arrive.
     body_since: int | None = None
     #: When the first part of a request's headers was seen, and for which `waits_since`.
     begun_at = begun_since = 0.0
-    #: How much its client has not read, as its server has counted it.
-    held = 0
     #: Status of a request that cannot be read.
     rejected_with = 0
     #: How much its client had read when it was last looked at, and when that had changed.
@@ -381,20 +344,14 @@ class _Stream(IOStream):
     def set_nodelay(self, value: bool) -> None:
         """Does nothing. Tornado would switch it on and off again for each answer."""
 
-    # Tornado reads the headers of a request by it, and nothing else.
-    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        self.waits_since = monotonic()
-        if self.body_since is not None:
-            self.body_since = None
-        return super().read_until_regex(regex, max_bytes)
+    @property
+    def is_in_body(self) -> bool:
+        """Whether it reads the body of a request, or has nothing else to read yet."""
+        return self.body_since is not None and not self._read_regex
 
-    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+    def _start_read(self) -> "asyncio.Future[Any]":
         self.waits_since = monotonic()
-        return super().read_until(delimiter, max_bytes)
-
-    def read_bytes(self, num_bytes: int, partial: bool = False) -> Awaitable[bytes]:
-        self.waits_since = monotonic()
-        return super().read_bytes(num_bytes, partial)
+        return super()._start_read()
 
     def _check_max_bytes(self, delimiter: Any, size: int) -> None:
         super()._check_max_bytes(delimiter, size)
@@ -414,27 +371,23 @@ class _Stream(IOStream):
             written.add_done_callback(partial(self._server.count_unread, self))
         return written
 
-    def reject(self, status: HTTPStatus) -> None:
-        """Answers a request that cannot be read, and closes the connection."""
-        if rejection := self._rejection(status):
-            super().write(rejection)
-        self.close()
-
     def _rejection(self, status: HTTPStatus) -> bytes:
         """The answer; nothing if another one has begun."""
         self.rejected_with = status
-        has_begun = self.body_since not in (None, self._total_write_index)
+        has_begun = self.is_in_body and self.body_since != self._total_write_index
         return b"" if has_begun else answer(status)
 
-    def close(self, exc_info: Any = False) -> None:
+    def close(self, exc_info: Any = False, status: HTTPStatus | None = None) -> None:
+        """Closes the connection; with a status, answers the request that cannot be read."""
         # Tornado would close it without an answer.
-        if not self.closed():
-            if isinstance(exc_info, UnsatisfiableReadError):
-                is_header = self._read_regex is not None
-                large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-                super().write(self._rejection(large if is_header else HTTPStatus.BAD_REQUEST))
-            elif self.body_since is not None and isinstance(sys.exception(), TimeoutError):
-                super().write(self._rejection(HTTPStatus.REQUEST_TIMEOUT))
+        if isinstance(exc_info, UnsatisfiableReadError):
+            is_header = self._read_regex is not None
+            large = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            status = large if is_header else HTTPStatus.BAD_REQUEST
+        elif self.is_in_body and isinstance(sys.exception(), TimeoutError):
+            status = HTTPStatus.REQUEST_TIMEOUT
+        if status and not self.closed():
+            super().write(self._rejection(status))
         super().close(exc_info)
 
     def close_fd(self) -> None:
@@ -458,46 +411,3 @@ def _unsent(connection: socket.socket) -> int:
 
         return int.from_bytes(ioctl(connection, TIOCOUTQ, bytes(4)), sys.byteorder)
     return 0
-
-
-class _Forwarded(HTTPMessageDelegate):
-    """Takes the client's address and scheme from the headers that trusted proxies set.
-
-    Each proxy appends the address that it received the request from to `X-Forwarded-For`. Read from
-    the right, the first address that is not a trusted proxy is the client: what is further left may
-    be forged.
-    """
-
-    def __init__(
-        self, delegate: HTTPMessageDelegate, connection: HTTPConnection, trusted: Networks
-    ) -> None:
-        self._delegate = delegate
-        self._context: Any = connection.context  # type: ignore[attr-defined]
-        self._trusted = trusted
-        self.data_received = delegate.data_received  # type: ignore[method-assign]
-        self.finish = delegate.finish  # type: ignore[method-assign]
-        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        context = self._context
-        # The context belongs to the connection, and still has the values of the request before.
-        context.remote_ip, context.protocol = context.address[0], "http"
-        if self._is_trusted(context.remote_ip):
-            hops = ",".join(headers.get_list("X-Forwarded-For")).split(",")
-            for hop in reversed(hops):
-                address = address_of(hop.strip())
-                if not address:
-                    break
-                context.remote_ip = address
-                if not self._is_trusted(address):
-                    break
-            schemes = ",".join(headers.get_list("X-Forwarded-Proto")).split(",")
-            if schemes[-1].strip() in ("http", "https"):
-                context.protocol = schemes[-1].strip()
-        return self._delegate.headers_received(start_line, headers)
-
-    def _is_trusted(self, address: str) -> bool:
-        ip = ip_address(address)
-        return any(ip in network for network in self._trusted)

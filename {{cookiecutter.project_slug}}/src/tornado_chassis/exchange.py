@@ -3,13 +3,13 @@
 import asyncio
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context, ContextVar
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from time import perf_counter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
 from tornado.web import HTTPError, RequestHandler
@@ -24,6 +24,8 @@ CLIENT_CLOSED_REQUEST = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _WITH_PORT = re.compile(r"\[([^]]+:[^]]*)](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+
+Networks = Sequence[IPv4Network | IPv6Network]
 
 correlation: ContextVar[Mapping[str, str]] = ContextVar(
     "correlation",
@@ -129,19 +131,41 @@ def http_date(seconds: int) -> str:
     return format_timestamp(seconds)
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address, without brackets, and without a zone, which may be any text
-    and means something only to the machine that has it."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
+def believe_proxies(context: Any, headers: HTTPHeaders, trusted: Networks) -> None:
+    """Takes the client's address and scheme from the headers that trusted proxies set.
+
+    Each proxy appends the address that it received the request from to `X-Forwarded-For`. Read from
+    the right, the first address that is not a trusted proxy is the client: what is further left may
+    be forged.
+    """
+
+    def is_trusted(address: str) -> bool:
+        ip = ip_address(address)
+        return any(ip in network for network in trusted)
+
+    # The context belongs to the connection, and still has the values of the request before.
+    context.remote_ip, context.protocol = context.address[0], "http"
+    if not is_trusted(context.remote_ip):
+        return
+    for hop in reversed(",".join(headers.get_list("X-Forwarded-For")).split(",")):
+        address = address_of(hop.strip())
+        if not address:
+            break
+        context.remote_ip = address
+        if not is_trusted(address):
+            break
+    scheme = ",".join(headers.get_list("X-Forwarded-Proto")).rpartition(",")[2].strip()
+    if scheme in ("http", "https"):
+        context.protocol = scheme
 
 
 def address_of(text: str) -> str:
     """The IP address in a text, without the port and the brackets that it may have; empty if there
-    is none."""
+    is none, or one with a zone, which may be any text and has a meaning on its own machine only."""
     found = _WITH_PORT.fullmatch(text)
     address = found[1] or found[2] if found else text
-    return address if is_address(address) else ""
+    try:
+        ip_address(address)
+    except ValueError:
+        return ""
+    return "" if "%" in address else address

@@ -13,10 +13,11 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeVarTuple
 from weakref import WeakKeyDictionary
 
+from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from .background import Background
-from .exchange import Exchange, Rejection, correlation
+from .exchange import Exchange, Networks, Rejection, correlation
 from .health import Health
 
 log = logging.getLogger(__name__)
@@ -197,8 +198,9 @@ class Runtime:
         self.eager_start = all(each.eager_start for each in features)
         #: Whether a feature writes the access lines.
         self.logs_requests = any(each.logs_requests for each in features)
-        #: Each exchange in flight, with its handler once that has started.
-        self.exchanges: dict[Exchange, Any] = {}
+        #: Each exchange in flight, with its handler once that runs, and what to call with a number
+        #: of seconds to end it.
+        self.exchanges: dict[Exchange, tuple[RequestHandler, Callable[[float], None]] | None] = {}
         #: Those of them that have not started because their bodies are still arriving.
         self.arriving: set[Exchange] = set()
         #: Sum of the `body_size` of the exchanges in flight.
@@ -208,6 +210,8 @@ class Runtime:
         self.connections: Sized | None = None
         self.max_connections: int | None = None
         self.is_full: Callable[[], bool] = lambda: False
+        #: Who is believed about a client.
+        self.trusted_proxies: Networks = ()
         #: Each open WebSocket, with what counts its messages.
         self.websockets: WeakKeyDictionary[WebSocketHandler, Any] = WeakKeyDictionary()
         #: Bytes held in memory for all of them.
@@ -221,11 +225,7 @@ class Runtime:
             for name, method in vars(Feature).items()
             if callable(method)
         }
-        self._on_headers = self._hooks["reject"]
-        self._on_body = self._hooks["reject_body"]
-        self._on_start = self._hooks["request_started"]
-        self._on_end = self._hooks["request_ended"]
-        self._on_end.reverse()
+        self._hooks["request_ended"].reverse()
         for feature in features:
             feature.attach(self)
 
@@ -266,22 +266,14 @@ class Runtime:
         for feature in self.features:
             yield from feature.exports()
 
-    def admit(self, exchange: Exchange, size: int) -> Rejection | None:
-        """Counts an exchange as in flight, and asks the features whether to reject it."""
-        self.exchanges[exchange] = None
-        return self._admit(self._on_headers, exchange, size)
-
-    def admit_body(self, exchange: Exchange, size: int) -> Rejection | None:
-        """Counts what a part of the body takes in memory, and asks the features."""
-        return self._admit(self._on_body, exchange, size)
-
-    def _admit(
-        self, hooks: list[Callable[..., Any]], exchange: Exchange, size: int
-    ) -> Rejection | None:
+    def admit(self, exchange: Exchange, size: int, is_body: bool = False) -> Rejection | None:
+        """Counts what an exchange takes in memory, or a part of its body, and asks the features
+        whether to reject it."""
+        self.exchanges.setdefault(exchange)
         if size:
             exchange.body_size += size
             self.body_bytes += size
-        for hook in hooks:
+        for hook in self._hooks["reject_body" if is_body else "reject"]:
             try:
                 rejection: Rejection | None = hook(exchange)
             except Exception:
@@ -298,7 +290,7 @@ class Runtime:
         self.forget(exchange)
         # Not the handler's own context: a close callback runs outside of it, and a handler may
         # finish within a context that it has entered.
-        exchange.context.run(_call, self._on_end, exchange)
+        exchange.context.run(_call, self._hooks["request_ended"], exchange)
 
     def forget(self, exchange: Exchange) -> None:
         self.exchanges.pop(exchange, None)
@@ -309,7 +301,7 @@ class Runtime:
     def start(self, exchange: Exchange) -> None:
         exchange.has_started = True
         correlation.set(exchange.ids)
-        _call(self._on_start, exchange)
+        _call(self._hooks["request_started"], exchange)
         exchange.context = copy_context()
 
 

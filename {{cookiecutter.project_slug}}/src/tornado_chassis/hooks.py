@@ -15,22 +15,14 @@ from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
 from time import time
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
-from tornado import web
+from tornado import httputil, web
 from tornado.escape import json_encode
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import _CallableAdapter
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    HTTPServerRequest,
-    RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.log import app_log
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
@@ -39,6 +31,7 @@ from .exchange import (
     CLIENT_CLOSED_REQUEST,
     Exchange,
     Rejection,
+    believe_proxies,
     contain,
     http_date,
     is_cancelled,
@@ -60,11 +53,15 @@ LONG_TARGET_BYTES = 1024
 
 _METHODS_WITH_BODY = {"POST", "PUT", "PATCH", "DELETE"}
 
+StartLine = httputil.RequestStartLine | ResponseStartLine
+Handler = web.RequestHandler
+LogException = Callable[..., None]
 
-class Incoming(HTTPMessageDelegate):
+
+class Incoming(httputil.HTTPMessageDelegate):
     """Receives one request. Its exchange starts when its handler does."""
 
-    _delegate: HTTPMessageDelegate | None = None
+    _delegate: httputil.HTTPMessageDelegate | None = None
     _outgoing: "Outgoing"
     #: How often the bytes of its body are held in memory, and what each of its fields takes.
     _copies = _field_bytes = 0
@@ -76,9 +73,9 @@ class Incoming(HTTPMessageDelegate):
     def __init__(
         self,
         runtime: Runtime,
-        find_handler: Callable[[HTTPServerRequest], HTTPMessageDelegate],
+        find_handler: Callable[[HTTPServerRequest], httputil.HTTPMessageDelegate],
         server: object,
-        connection: HTTPConnection,
+        connection: httputil.HTTPConnection,
     ) -> None:
         self._runtime = runtime
         self._find_handler = find_handler
@@ -86,10 +83,12 @@ class Incoming(HTTPMessageDelegate):
         self._connection: Any = connection
 
     def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+        self, start_line: StartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        assert isinstance(start_line, RequestStartLine)
+        assert isinstance(start_line, httputil.RequestStartLine)
         runtime, connection = self._runtime, self._connection
+        if runtime.trusted_proxies:
+            believe_proxies(connection.context, headers, runtime.trusted_proxies)
         outgoing = self._outgoing = Outgoing(runtime, connection)
         request = HTTPServerRequest(
             connection=outgoing,
@@ -97,7 +96,7 @@ class Incoming(HTTPMessageDelegate):
             start_line=start_line,
             headers=headers,
         )
-        delegate: HTTPMessageDelegate
+        delegate: httputil.HTTPMessageDelegate
         try:
             delegate = self._find_handler(request)
         except BaseException as error:
@@ -108,8 +107,7 @@ class Incoming(HTTPMessageDelegate):
         if isinstance(delegate, web._HandlerDelegate):
             handler_class = delegate.handler_class
             outgoing.route = getattr(delegate.handler_kwargs, "route", outgoing.route)
-            # It is called with what the class would be called with.
-            delegate.handler_class = partial(_make, handler_class)  # type: ignore
+            outgoing.observe(delegate)
             waits_for_body = not delegate.stream_request_body
         # Not `get()`, which is slow if there is no such header.
         lengths = headers.get_list("Content-Length")
@@ -178,7 +176,7 @@ class Incoming(HTTPMessageDelegate):
             size = self._copies * len(data)
             if self._field_bytes:
                 size += self._field_bytes * data.count(b"&")
-            if self._reject(self._runtime.admit_body(exchange, size)):
+            if self._reject(self._runtime.admit(exchange, size, is_body=True)):
                 return None
         if self._body and self._body.done():
             return None  # The request has failed, and is being answered.
@@ -219,17 +217,14 @@ class Incoming(HTTPMessageDelegate):
         if exchange and not exchange.has_started:
             if exchange in self._runtime.arriving:
                 self._runtime.arriving.remove(exchange)
-                if self._reject(self._runtime.admit_body(exchange, 0)):
+                if self._reject(self._runtime.admit(exchange, 0, is_body=True)):
                     return
             self._start(delegate.finish)
         elif self._body:
             if not self._body.done():
                 delegate.finish()
         elif exchange:
-            try:
-                exchange.context.copy().run(delegate.finish)
-            except BaseException as error:
-                self._outgoing.fail(error, exchange)
+            self._outgoing.attempt(exchange, exchange.context.copy().run, delegate.finish)
 
     def on_connection_close(self) -> None:
         delegate, self._delegate = self._delegate, None
@@ -246,17 +241,31 @@ class Incoming(HTTPMessageDelegate):
             outgoing.exchange = None
             self._runtime.forget(exchange)
         if delegate:
-            try:
-                delegate.on_connection_close()
-            except BaseException as error:
-                outgoing.fail(error, exchange)
+            outgoing.attempt(exchange, delegate.on_connection_close)
             if self._body:
                 # An override does not call Tornado's own, and the handler would wait forever.
                 _break_off(self._body, StreamClosedError())
 
 
-class Outgoing(HTTPConnection):
+def _passed_on(name: str) -> property:
+    def write(outgoing: "Outgoing", value: Any) -> None:
+        setattr(outgoing._connection, name, value)
+
+    return property(attrgetter(f"_connection.{name}"), write)
+
+
+class Outgoing(httputil.HTTPConnection):
     """The connection, as whoever answers the request has it."""
+
+    # What else is public of it. With `__getattr__`, Python 3.11 would find nothing fast.
+    close = _passed_on("close")
+    is_client = _passed_on("is_client")
+    no_keep_alive = _passed_on("no_keep_alive")
+    params = _passed_on("params")
+    read_response = _passed_on("read_response")
+    set_body_timeout = _passed_on("set_body_timeout")
+    set_max_body_size = _passed_on("set_max_body_size")
+    stream = _passed_on("stream")
 
     def __init__(self, runtime: Runtime, connection: HTTP1Connection) -> None:
         self._runtime = runtime
@@ -267,7 +276,7 @@ class Outgoing(HTTPConnection):
         self.route = ""
         #: None when it has ended.
         self.exchange: Exchange | None = None
-        self._handler: ref[web.RequestHandler] | None = None
+        self._handler: ref[Handler] | None = None
         self._callback: Callable[[], None] | None = None
         #: Of the answer that has begun.
         self._status = 0
@@ -275,22 +284,20 @@ class Outgoing(HTTPConnection):
         connection.set_close_callback(self._closed)
 
     @property
-    def stream(self) -> IOStream:
-        return self._connection.stream
+    def handler(self) -> Handler | None:
+        """What answers, if that is a handler."""
+        return self._handler() if self._handler else None
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         self._callback = callback
 
     def write_headers(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,
-        headers: HTTPHeaders,
-        chunk: bytes | None = None,
+        self, start_line: StartLine, headers: HTTPHeaders, chunk: bytes | None = None
     ) -> "asyncio.Future[None]":
         if not (exchange := self.exchange):
             return _ended()
         status = self._status = int(start_line.code)  # type: ignore  # may be an HTTPStatus
-        if status == 405 and self._handler and (handler := self._handler()):
+        if status == 405 and (handler := self.handler):
             # RFC 9110 demands it of whatever answers, and Tornado's own handlers lack it.
             headers.setdefault("Allow", ", ".join(methods_of(type(handler))))
         if status == 101:
@@ -331,18 +338,14 @@ class Outgoing(HTTPConnection):
         # First: what the handler does about it may fail.
         self.end(CLIENT_CLOSED_REQUEST)
         if callback:
-            try:
-                callback()
-            except BaseException as error:
-                # Otherwise, Tornado would wait for the answer.
-                self.fail(error, exchange)
+            self.attempt(exchange, callback)
 
     def end(self, status: int) -> None:
         """Ends the exchange, if that has not ended."""
         if exchange := self.exchange:
             self.exchange = None
-            if status == 101 and self._handler:
-                handler = self._handler()
+            if status == 101:
+                handler = self.handler
                 if isinstance(handler, WebSocketHandler) and handler.ws_connection:
                     self._runtime.websockets[handler] = Socket(self._runtime, exchange, handler)
             self._runtime.end(exchange, status)
@@ -359,10 +362,17 @@ class Outgoing(HTTPConnection):
         self.write_headers(ResponseStartLine("", int(status), title), sent, chunk)
         self.finish()
 
+    def attempt(self, exchange: Exchange | None, work: Callable[..., object], *args: Any) -> None:
+        """Calls what may raise anything, for which Tornado would wait or close the connection."""
+        try:
+            work(*args)
+        except BaseException as error:
+            self.fail(error, exchange)
+
     def fail(self, error: BaseException, exchange: Exchange | None) -> None:
         """Reports what escaped from a handler, and answers with 500 if it has not answered."""
         contain(error)
-        if isinstance(error, HTTPInputError):
+        if isinstance(error, httputil.HTTPInputError):
             # A form for a function: Tornado parses that of a handler within the handler.
             self.give_up(HTTPStatus.BAD_REQUEST)
             return
@@ -384,15 +394,35 @@ class Outgoing(HTTPConnection):
         else:
             self.answer(status, status.phrase)
 
-    def adopt(self, handler: web.RequestHandler) -> None:
-        """Learns of what a handler raises, and with which task it runs."""
+    def _time_out(
+        self, exchange: Exchange, handler: Handler, task: "asyncio.Task[None]", seconds: float
+    ) -> None:
+        """Answers with 503 in place of a handler that has taken too long, and cancels it."""
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        exchange.error = TimeoutError(f"no answer within {seconds:g} s")
+        exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
+        if not self._status:
+            self.attempt(exchange, exchange.context.copy().run, handler.send_error, status)
+        self.give_up(status)
+        task.cancel()
+
+    def observe(self, delegate: web._HandlerDelegate) -> None:
+        """Learns what the handler that is about to be made raises, and with which task it runs."""
+        # It is called with what the class would be called with.
+        make: Any = partial(self._make, delegate.handler_class)
+        delegate.handler_class = make
+
+    def _make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
+        handler = handler_class(*args, **kwargs)
+        if isinstance(handler, web.FallbackHandler):
+            handler.fallback = partial(_fall_back, handler.fallback, self)
         is_inner = self._handler is not None  # behind a `FallbackHandler`
         self._handler = weak = ref(handler)
         exchange = self.exchange
         if not exchange:
-            return  # Made too late to answer.
-        # Beside the class, as Tornado does itself with those of a WebSocket.
-        # `initialize` may have set one.
+            return handler  # Made too late to answer.
+        # Beside the class, as Tornado does itself with those of a WebSocket. `initialize` may have
+        # set one.
         own = vars(handler).get("log_exception")
         log_exception = partial(self._log_exception, exchange, weak, own)
         handler.log_exception = log_exception  # type: ignore[method-assign]
@@ -401,18 +431,15 @@ class Outgoing(HTTPConnection):
             del handler._execute  # that of its class is back
             task = self._run(handler._execute(*args, **kwargs), handler, exchange)
             if self.exchange and not (is_inner or task.done()):
-                self._runtime.exchanges[exchange] = Running(handler, task, self)
+                time_out = partial(self._time_out, exchange, handler, task)
+                self._runtime.exchanges[exchange] = handler, time_out
             return task
 
         handler._execute = execute  # type: ignore[method-assign, assignment]
+        return handler
 
     def _log_exception(
-        self,
-        exchange: Exchange,
-        weak: "ref[web.RequestHandler]",
-        own: Callable[..., None] | None,
-        /,
-        *error: Any,
+        self, exchange: Exchange, weak: "ref[Handler]", own: LogException | None, *error: Any
     ) -> None:
         """In place of a handler's: leaves it to the team's, if that has one, and reports it."""
         handler, value = weak(), error[1]
@@ -435,9 +462,7 @@ class Outgoing(HTTPConnection):
         if is_failure:
             self._runtime.report_failure(exchange, value)
 
-    def _run(
-        self, coroutine: Any, handler: web.RequestHandler, exchange: Exchange
-    ) -> "asyncio.Task[None]":
+    def _run(self, coroutine: Any, handler: Handler, exchange: Exchange) -> "asyncio.Task[None]":
         loop = asyncio.get_running_loop()
         task: asyncio.Task[None]
         if sys.version_info >= (3, 12) and self._runtime.eager_start:
@@ -468,9 +493,7 @@ class Outgoing(HTTPConnection):
 
             stream.set_close_callback(closed)
 
-    def _executed(
-        self, handler: web.RequestHandler, exchange: Exchange, task: "asyncio.Task[None]"
-    ) -> None:
+    def _executed(self, handler: Handler, exchange: Exchange, task: "asyncio.Task[None]") -> None:
         """Answers if the handler has not: Tornado does not expect hooks to raise whatever they
         like."""
         if self._status == 101 and isinstance(handler, WebSocketHandler):
@@ -494,69 +517,14 @@ class Outgoing(HTTPConnection):
             self._runtime.websockets.pop(handler, None)
 
 
-def _pass_on(name: str) -> None:
-    def write(outgoing: Outgoing, value: Any) -> None:
-        setattr(outgoing._connection, name, value)
-
-    setattr(Outgoing, name, property(attrgetter(f"_connection.{name}"), write))
-
-
-# What else is public. With `__getattr__`, Python 3.11 would find nothing fast.
-for _name in (
-    "close",
-    "is_client",
-    "no_keep_alive",
-    "params",
-    "read_response",
-    "set_body_timeout",
-    "set_max_body_size",
-):
-    _pass_on(_name)
-
-
-class Running(NamedTuple):
-    """A handler that has not answered yet."""
-
-    handler: web.RequestHandler
-    task: "asyncio.Task[None]"
-    connection: Outgoing
-
-    def time_out(self, seconds: float) -> None:
-        """Answers with 503 in place of a handler that has taken too long, and cancels it."""
-        connection = self.connection
-        if exchange := connection.exchange:
-            exchange.error = TimeoutError(f"no answer within {seconds:g} s")
-            exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
-            if not connection._status:
-                send_error = self.handler.send_error
-                try:
-                    exchange.context.copy().run(send_error, HTTPStatus.SERVICE_UNAVAILABLE)
-                except BaseException as error:
-                    connection.fail(error, exchange)
-            connection.give_up(HTTPStatus.SERVICE_UNAVAILABLE)
-        self.task.cancel()
-
-
-def _make(
-    handler_class: type[web.RequestHandler],
-    application: Any,
-    request: HTTPServerRequest,
-    **kwargs: Any,
-) -> web.RequestHandler:
-    handler = handler_class(application, request, **kwargs)
-    outgoing: Any = request.connection
-    outgoing.adopt(handler)
-    return handler
-
-
 def log_failure(
-    handler: web.RequestHandler, own: Callable[..., None] | None, exchange: Exchange, *error: Any
+    handler: Handler, own: LogException | None, exchange: Exchange, *error: Any
 ) -> None:
     # Tornado's own messages include the query string, which may contain secrets.
     of_class, value = type(handler).log_exception, error[1]
     if own:
         own(*error)
-    elif of_class is not web.RequestHandler.log_exception:
+    elif of_class is not Handler.log_exception:
         of_class(handler, *error)
     elif isinstance(value, web.HTTPError):
         message = value.get_message()
@@ -569,7 +537,7 @@ def log_failure(
         log.error("Unhandled exception in %s", exchange, exc_info=value)
 
 
-def _has_left(handler: web.RequestHandler, exchange: Exchange, error: BaseException | None) -> bool:
+def _has_left(handler: Handler, exchange: Exchange, error: BaseException | None) -> bool:
     """Whether an error is that the handler's own client has left, and not another one."""
     if isinstance(error, WebSocketClosedError):
         own = getattr(handler, "ws_connection", None)
@@ -595,27 +563,19 @@ def _break_off(future: "asyncio.Future[None]", error: BaseException) -> None:
         future.exception()
 
 
-def call_wsgi(
-    handle_request: Callable[[HTTPServerRequest], Any], request: HTTPServerRequest
-) -> None:
-    """Calls a `WSGIContainer` behind a `FallbackHandler`. By itself, it goes on in a task of its
-    own, and nobody learns that it has failed."""
-
-    def answered(task: "asyncio.Future[None]") -> None:
-        if error := asyncio.CancelledError() if task.cancelled() else task.exception():
-            connection: Any = request.connection
-            connection.fail(error, connection.exchange)
-
-    asyncio.ensure_future(handle_request(request)).add_done_callback(answered)
-
-
-def call_application(application: web.Application, request: HTTPServerRequest) -> None:
-    """Calls an `Application` behind a `FallbackHandler`, and learns what its handlers raise."""
-    delegate: Any = application.find_handler(request)
-    if isinstance(delegate, web._HandlerDelegate):
-        make: Any = partial(_make, delegate.handler_class)
-        delegate.handler_class = make
-    delegate.execute()
+def _fall_back(fallback: Any, outgoing: Outgoing, request: HTTPServerRequest) -> None:
+    """Calls what is behind a `FallbackHandler`, and learns what it raises."""
+    if isinstance(fallback, web.Application):
+        delegate: Any = fallback.find_handler(request)
+        if isinstance(delegate, web._HandlerDelegate):
+            outgoing.observe(delegate)
+        delegate.execute()
+    elif handle_request := getattr(fallback, "handle_request", None):
+        # By itself, a `WSGIContainer` goes on in a task of its own, which nobody looks at.
+        task = asyncio.ensure_future(handle_request(request))
+        task.add_done_callback(lambda done: outgoing.attempt(outgoing.exchange, done.result))
+    else:
+        fallback(request)
 
 
 def _reads_body(handler_class: Any, method: str) -> bool:

@@ -1,6 +1,5 @@
 """Which requests are accepted, and how long they may run."""
 
-import asyncio
 import logging
 from http import HTTPStatus
 from math import inf
@@ -8,6 +7,7 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakSet
 
+from tornado.ioloop import PeriodicCallback
 from tornado.web import FallbackHandler, RequestHandler
 from tornado.websocket import WebSocketHandler
 
@@ -46,7 +46,8 @@ class Limits(Feature):
         self._extra_bytes = max(settings.max_body_bytes - USUAL_BODY_BYTES, 0)
         self._timeout = settings.request_timeout_seconds or None
         self._runtime: Runtime
-        self._timer: asyncio.TimerHandle | None = None
+        # One timer for all requests, since most end long before their timeout.
+        self._timer = PeriodicCallback(self._sweep, 1000 * SWEEP_SECONDS)
         #: Classes of handlers whose `request_timeout` is wrong.
         self._warned: WeakSet[type[RequestHandler]] = WeakSet()
 
@@ -54,13 +55,10 @@ class Limits(Feature):
         self._runtime = runtime
 
     async def startup(self) -> None:
-        # One timer for all requests, since most end long before their timeout.
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._timer.start()
 
     async def shutdown(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+        self._timer.stop()
 
     def reject(self, exchange: Exchange) -> Rejection | None:
         is_exempt = exchange.is_probe and exchange not in self._runtime.arriving
@@ -81,12 +79,12 @@ class Limits(Feature):
         return not exchange.body_size or runtime.body_bytes <= limit
 
     def _sweep(self) -> None:
-        # First: nothing that is called from here may end it.
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
         now = perf_counter()
         for exchange, running in list(self._runtime.exchanges.items()):
-            if running and now - exchange.started >= (seconds := self._seconds(running.handler)):
-                running.time_out(seconds)
+            if running:
+                handler, time_out = running
+                if now - exchange.started >= (seconds := self._seconds(handler)):
+                    time_out(seconds)
 
     def _seconds(self, handler: RequestHandler) -> float:
         is_unlimited = isinstance(handler, WebSocketHandler | FallbackHandler)

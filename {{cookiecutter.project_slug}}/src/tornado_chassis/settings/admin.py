@@ -1,13 +1,12 @@
 """Where the admin server listens, which is for operators only, and its token."""
 
 import re
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import parsing, source
 from .server import ServerSettings
-from .setting import group, setting
+from .setting import group, on_terminal, setting
 
 if TYPE_CHECKING:
     from ..application import Endpoint
@@ -33,7 +32,7 @@ class AdminSettings(ServerSettings):
         # Whatever is behind the door brings the setting.
         token = getattr(self, "console_token", None)
         # Somebody has said so, or whoever has started the service sees its output.
-        is_said = bool(source(self, "environment") or (sys.stdout and sys.stdout.isatty()))
+        is_said = bool(source(self, "environment")) or on_terminal()
         is_development = is_said and self.environment == "development"
         address = self.admin_host, self.admin_port
         return endpoints(features, *address, self.admin_allowed_hosts, token, is_development)

@@ -1,11 +1,10 @@
 """Which log lines are written, and in what format."""
 
-import sys
 from importlib import import_module
 from typing import Literal
 
 from .admin import TokenSettings
-from .setting import group, setting
+from .setting import group, on_terminal, setting
 
 
 @group
@@ -14,8 +13,7 @@ class LogSettings(TokenSettings):
     """The lowest level that is logged."""
 
     log_format: Literal["json", "console"] = setting(
-        # None if it was closed before the start.
-        default_factory=lambda: "console" if sys.stdout and sys.stdout.isatty() else "json"
+        default_factory=lambda: "console" if on_terminal() else "json"
     )
     """`json` or `console`. Default: `console` on a terminal, otherwise `json`."""
 

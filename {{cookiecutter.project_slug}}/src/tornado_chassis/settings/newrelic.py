@@ -84,7 +84,7 @@ def _load(license_key: str, app_name: str) -> None:
     # Its own Tornado instrumentation costs three times as much as this one, names transactions
     # after functions, and counts a 403 as an error.
     for module in ("httpserver", "httputil", "routing", "web"):
-        setattr(framework_tornado, f"instrument_tornado_{module}", _leave_alone)
+        setattr(framework_tornado, f"instrument_tornado_{module}", lambda module: None)
     # It may have failed before, because of a file.
     newrelic.config._configuration_done = False
     newrelic.agent.initialize()
@@ -92,7 +92,3 @@ def _load(license_key: str, app_name: str) -> None:
         log = logging.getLogger("newrelic")
         log.propagate = True
         log.setLevel(logging.WARNING)
-
-
-def _leave_alone(module: object) -> None:
-    pass

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -33,13 +34,10 @@ def number(minimum: float, maximum: float) -> Callable[[str], float]:
     """A number in this range, including its ends."""
 
     def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not minimum <= value <= maximum:
-            raise ValueError(f"should be a number from {minimum:g} to {maximum:g}")
-        return value
+        with suppress(ValueError):
+            if minimum <= (value := float(text)) <= maximum:
+                return value
+        raise ValueError(f"should be a number from {minimum:g} to {maximum:g}")
 
     return parse
 
@@ -53,10 +51,9 @@ seconds = number(0, 3600)
 
 def boolean(text: str) -> bool:
     """`true` or `false`, `1` or `0`."""
-    try:
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-    except KeyError:
-        raise ValueError("should be true or false") from None
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise ValueError("should be true or false")
+    return text.lower() in ("true", "1")
 
 
 def choice(*choices: str) -> Callable[[str], str]:

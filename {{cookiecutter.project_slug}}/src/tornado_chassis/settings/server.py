@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, ClassVar
 
 from . import parsing
-from .setting import group, setting
+from .setting import group, on_terminal, setting
 
 if TYPE_CHECKING:
     from ..application import Endpoint
@@ -104,7 +104,7 @@ class ServerSettings:
     limit."""
 
     drain_delay_seconds: float = setting(
-        default_factory=lambda: 0.0 if sys.stdout and sys.stdout.isatty() else 5.0,
+        default_factory=lambda: 0.0 if on_terminal() else 5.0,
         parse=parsing.seconds,
     )
     """How long a stopping service goes on accepting requests, because load balancers notice late

@@ -1,6 +1,7 @@
 """What the classes of settings are made with, and what of them is not shown."""
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, TypeVar, dataclass_transform
@@ -56,6 +57,11 @@ def setting(
         repr=not secret,
         metadata={"parse": parse, "secret": secret, "shared": shared, "instead": instead},
     )
+
+
+def on_terminal() -> bool:
+    """Whether somebody sees the output; there is none if it was closed before the start."""
+    return bool(sys.stdout and sys.stdout.isatty())
 
 
 def in_force(settings: Any, name: str) -> Any:

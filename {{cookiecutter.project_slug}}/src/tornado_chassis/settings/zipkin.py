@@ -26,6 +26,3 @@ class ZipkinSettings(TracingSettings):
     """`zipkin`, or `none` to send no spans."""
 
     otel_propagators: tuple[str, ...] = setting(("tracecontext", "b3"), parse=propagators)
-    """How traces cross services: `tracecontext`, `baggage`, `b3`, `b3multi`, several of them,
-    comma-separated, or `none`. With `baggage`, what a caller sends reaches every service that is
-    called."""
