@@ -398,13 +398,15 @@ class TestApplication(ChassisTest):
     def test_patterns_too_intricate_for_a_template_stand_as_they_are(self) -> None:
         routes = [
             (r"/v(\d+)/(?:a|b)", Marks),
+            (r"/((\d+)-(\d+))", Marks),
             Rule(HostMatches("api.example"), [(r"/under/(\w+)/(\d+)$", Marks)]),
         ]
         self.app.add_handlers(".*", routes)
         self.fetch("/v1/b")
+        self.fetch("/1-2")
         self.fetch("/under/x/1", headers={"Host": "api.example"})
         named = [each.route for each in self.recorder.ended]
-        assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
+        assert named == [r"/v(\d+)/(?:a|b)", r"/((\d+)-(\d+))", "/under/{1}/{2}"]
 
     def test_handler_that_cannot_be_made_is_a_500(self) -> None:
         for method, route in (("GET", "/unmade"), ("PUT", "/unmade/upload")):

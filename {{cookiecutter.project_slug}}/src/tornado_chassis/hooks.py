@@ -313,6 +313,10 @@ class Outgoing(HTTPConnection):
             return  # By now, the connection may answer another request.
         # Before it closes the stream itself.
         is_lost = connection.stream.closed() and not exchange.error
+        if not (self._status or is_lost):
+            # Its headers could not be put together: the client would wait for ever.
+            self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
         try:
             connection.finish()
         finally:
