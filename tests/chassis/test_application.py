@@ -6,10 +6,12 @@ import json
 import logging
 import time
 import weakref
+from collections.abc import Iterator
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
+import pytest
 from tornado import web
 from tornado.iostream import StreamClosedError
 from tornado.routing import HostMatches, Rule
@@ -18,7 +20,7 @@ from tornado.wsgi import WSGIContainer
 from tornado_chassis import hooks, rejections
 from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange, correlation
-from tornado_chassis.feature import Feature
+from tornado_chassis.feature import Export, Feature, Runtime, Total
 from tornado_chassis.handlers import JsonHandler, NotFound
 
 from .routes import ROUTES, Boom, Slow, Stream
@@ -536,3 +538,35 @@ class TestRequestLines(ChassisTest):
             port = self.serve(Application(ROUTES, features, log_function=logged.append))
             self.fetch(f"http://127.0.0.1:{port}/hello/a")
             assert len(logged) == count
+
+
+class Failing(Feature):
+    """Fails when it is asked what it has counted and sent."""
+
+    def totals(self) -> Iterator[Total]:
+        yield "before", "Counted before.", 1
+        raise LookupError("totals")
+
+    def exports(self) -> Iterator[Export]:
+        raise LookupError("exports")
+
+
+class Counting(Feature):
+    def totals(self) -> Iterator[Total]:
+        yield "after", "Counted after.", 2
+
+    def exports(self) -> Iterator[Export]:
+        yield Export("Backend", "lines", 3, 0)
+
+
+def test_feature_that_cannot_count_costs_itself_only_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = Runtime([Failing(), Counting()])
+    for _ in range(2):
+        assert [name for name, *_ in runtime.totals()] == ["before", "after"]
+        assert [*runtime.exports()] == [Export("Backend", "lines", 3, 0)]
+    assert [each.message for each in caplog.records] == [
+        "Failing.totals failed",
+        "Failing.exports failed",
+    ]

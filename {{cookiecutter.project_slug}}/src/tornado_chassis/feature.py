@@ -221,6 +221,7 @@ class Runtime:
             for name, method in vars(Feature).items()
             if callable(method)
         }
+        self._failing: list[Callable[..., Any]] = []
         self._on_headers = self._hooks["reject"]
         self._on_body = self._hooks["reject_body"]
         self._on_start = self._hooks["request_started"]
@@ -257,14 +258,23 @@ class Runtime:
 
     def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
         """What all features have counted: see `Feature.totals`."""
-        for feature in self.features:
-            for name, description, total, *labels in feature.totals():
-                yield name, description, total, dict(*labels)
+        for name, description, total, *labels in self._all_of("totals"):
+            yield name, description, total, dict(*labels)
 
     def exports(self) -> Iterator[Export]:
         """What all features have sent, see `Feature.exports`."""
-        for feature in self.features:
-            yield from feature.exports()
+        yield from self._all_of("exports")
+
+    def _all_of(self, name: str) -> Iterator[Any]:
+        """What the features say, one after another. What one of them raises is logged once, as it
+        is asked again and again."""
+        for hook in self._hooks[name]:
+            try:
+                yield from hook()
+            except Exception:
+                if hook not in self._failing:
+                    self._failing.append(hook)
+                    log.exception("%s failed", hook.__qualname__)
 
     def admit(self, exchange: Exchange, size: int) -> Rejection | None:
         """Counts an exchange as in flight, and asks the features whether to reject it."""
