@@ -195,6 +195,12 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
         assert "SyntaxError" in service.output()
         change(app, SHOP.format(name="third"), service, "third")
         service.wait_for_output(" is running in ", 3)
+        dotenv = service.directory / ".env"
+        change(dotenv, "MAX_CONNECTIONS=some", service, "MAX_CONNECTIONS: should be")
+        service.wait_for_output("Waiting for a change of .env or the source")
+        app.write_text(SHOP.format(name="fourth"))
+        change(dotenv, "MAX_CONNECTIONS=10", service, "fourth")
+        service.wait_for_output(" is running in ", 4)
         assert "Stopping because" not in service.output()
         assert service.stop() == 0
 

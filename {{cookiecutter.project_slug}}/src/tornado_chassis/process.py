@@ -57,7 +57,13 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     Raises SystemExit with status 78 for settings that are invalid or missing, with 69 if it cannot
     listen on an address, with 64 for an unknown argument, and with 1 after any other exception.
     """
-    loaded = configure(arguments, kind)
+    try:
+        loaded = configure(arguments, kind)
+    except SystemExit as error:
+        if arguments == ["--reload"] and error.code == settings.EX_CONFIG and Path(".env").exists():
+            print("Waiting for a change of .env or the source", file=sys.stderr)
+            _wait_for_change(app)
+        raise
     if arguments == ["openapi"]:
         # What is logged meanwhile must not get into the document.
         with redirect_stdout(sys.stderr):
@@ -79,16 +85,23 @@ def _run_and_reload(loaded: ServerSettings, app: str) -> None:
     drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
     # In place: a copy would lack what is beside the fields.
     vars(loaded).update(drain_delay_seconds=0.0, drain_timeout_seconds=drain)
-    spec = find_spec(app)
-    folder = Path(spec.origin if spec and spec.origin else ".").parent
     try:
         service = import_module(app).make_service(loaded)
     except Exception:
         sys.excepthook(*sys.exc_info())
-        loop = asyncio.new_event_loop()
-        loop.call_soon(reload.watch, folder)
-        _restart_after_change(loop)
-    run(service, folder)
+        _wait_for_change(app)
+    run(service, _folder_of(app))
+
+
+def _folder_of(app: str) -> Path:
+    spec = find_spec(app)
+    return Path(spec.origin if spec and spec.origin else ".").parent
+
+
+def _wait_for_change(app: str) -> NoReturn:
+    loop = asyncio.new_event_loop()
+    loop.call_soon(reload.watch, _folder_of(app))
+    _restart_after_change(loop)
 
 
 def _restart_after_change(loop: asyncio.AbstractEventLoop) -> NoReturn:
