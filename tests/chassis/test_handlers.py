@@ -124,7 +124,8 @@ class Odd(JsonHandler):
     def get(self, how: str) -> None:
         recursive: list[Any] = []
         recursive.append(recursive)
-        members = {"object": Unprintable(), "list": recursive, "none": {None: inf}, "detail": "why"}
+        members: dict[str, Any] = {"object": Unprintable(), "list": recursive, "detail": "why"}
+        members["none"] = {None: inf}
         status = int(how) if how.isdigit() else 409
         if how == "called" or how == "204":
             self.problem(status, **members)

@@ -306,6 +306,15 @@ class TestWhereNobodySaysSo(LinkTest):
         assert self.link().endswith("http://127.0.0.1:8001/")
 
 
+class TestWhereItIsClosed(LinkTest):
+    environ = {"ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
+
+    def test_link_is_logged_with_what_opens_it(self) -> None:
+        assert self.ask("/").code == 403
+        line = self.link()
+        assert line.endswith("http://127.0.0.1:8001/, once ENVIRONMENT=development is set")
+
+
 class TestLevels(AccessTest):
     def put(self, path: str, **body: object) -> None:
         assert self.ask(path, method="PUT", body=json.dumps(body), headers=JSON).code == 200
