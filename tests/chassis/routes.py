@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -149,6 +150,17 @@ class Fork(RequestHandler):
         self.finish(str(child.pid))
 
 
+class Forked(RequestHandler):
+    """Fails in a child that it has made without `multiprocessing`."""
+
+    def get(self) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
+        if not os.fork():
+            raise LookupError("in the child")
+        self.finish("in the parent")
+
+
 def ignore_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(3600)
@@ -242,6 +254,7 @@ ROUTES: list[Any] = [
     (r"/stuck", Stuck),
     (r"/stream", Stream),
     (r"/fork", Fork),
+    (r"/forked", Forked),
     (r"/exit/(\w+)", Exit),
     (r"/blocking/(\w+)/(\d+)", Blocking),
     (r"/upload", Upload),

@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout, suppress
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,6 +159,8 @@ def run(service: "Service", watched: Path | None = None) -> None:
         loop.call_soon(reload.watch, watched)
     global _status
     stop: asyncio.Future[str] = loop.create_future()
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=partial(_end_if_it_comes_back, loop))
     _status = _run_until_done(loop, loop.create_task(serve(service, stop)), stop)
     executor.shutdown(wait=False, cancel_futures=True)
     has_ended = _end(loop)
@@ -169,6 +172,17 @@ def run(service: "Service", watched: Path | None = None) -> None:
     _watchdog.start()
     if _status:
         raise SystemExit(_status)
+
+
+def _end_if_it_comes_back(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends a child that goes on with its parent's event loop, which has none of its sockets."""
+
+    def end() -> None:
+        log.critical("Ending a forked child, which must not come back to the event loop")
+        os._exit(1)
+
+    with suppress(RuntimeError):  # closed, or forked by another thread
+        loop.call_soon(end)
 
 
 def _run_until_done(
