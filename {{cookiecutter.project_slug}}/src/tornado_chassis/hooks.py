@@ -303,9 +303,11 @@ class Outgoing(HTTPConnection):
         return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
-        if not self.exchange:
+        connection = self._connection
+        # Tornado would mix up the writes that end with it.
+        if not self.exchange or connection.stream.closed():
             return _ended()
-        return self._connection.write(chunk)
+        return connection.write(chunk)
 
     def finish(self) -> None:
         exchange, connection = self.exchange, self._connection
