@@ -204,6 +204,16 @@ class Measured(Base):
             self.run_async(lambda: self.until_equal("http_server_max_connections", {"": 7}))
         assert len(logs.records) == 1
 
+    def test_totals_of_others_are_there_though_a_feature_fails(self) -> None:
+        refused, (first, *_) = "http_server_refused_requests", self.app.runtime.features
+        with (
+            mock.patch.object(first, "totals", side_effect=LookupError),
+            self.assertLogs(meter.log) as logs,
+        ):
+            self.raw(b"nonsense\r\n\r\n")
+            self.run_async(lambda: self.until_equal(refused, {"malformed": 1}))
+        assert len(logs.records) == 1
+
     def test_names_are_reserved(self) -> None:
         self.raw(b"nonsense\r\n\r\n")
         self.run_async(self.talk)

@@ -221,7 +221,8 @@ class Runtime:
             for name, method in vars(Feature).items()
             if callable(method)
         }
-        self._failing: list[Callable[..., Any]] = []
+        #: What of them has failed, and been logged.
+        self._failing: set[tuple[Feature, str]] = set()
         self._on_headers = self._hooks["reject"]
         self._on_body = self._hooks["reject_body"]
         self._on_start = self._hooks["request_started"]
@@ -257,24 +258,29 @@ class Runtime:
         return (lambda part: _call(hooks, part)) if hooks else None
 
     def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
-        """What all features have counted: see `Feature.totals`."""
-        for name, description, total, *labels in self._all_of("totals"):
+        """What all features have counted: see `Feature.totals`. At the end, raises what the first
+        of those raised that failed."""
+        errors: list[Exception] = []
+        for name, description, total, *labels in self._all_of("totals", errors):
             yield name, description, total, dict(*labels)
+        if errors:
+            raise errors[0]
 
     def exports(self) -> Iterator[Export]:
         """What all features have sent, see `Feature.exports`."""
-        yield from self._all_of("exports")
+        yield from self._all_of("exports", [])
 
-    def _all_of(self, name: str) -> Iterator[Any]:
+    def _all_of(self, name: str, errors: list[Exception]) -> Iterator[Any]:
         """What the features say, one after another. What one of them raises is logged once, as it
         is asked again and again."""
-        for hook in self._hooks[name]:
+        for feature in self.features:
             try:
-                yield from hook()
-            except Exception:
-                if hook not in self._failing:
-                    self._failing.append(hook)
-                    log.exception("%s failed", hook.__qualname__)
+                yield from getattr(feature, name)()
+            except Exception as error:
+                errors.append(error)
+                if (feature, name) not in self._failing:
+                    self._failing.add((feature, name))
+                    log.exception("%s.%s failed", type(feature).__qualname__, name)
 
     def admit(self, exchange: Exchange, size: int) -> Rejection | None:
         """Counts an exchange as in flight, and asks the features whether to reject it."""
