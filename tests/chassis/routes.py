@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -166,6 +167,17 @@ class Fork(RequestHandler):
         self.finish(str(child.pid))
 
 
+class Forked(RequestHandler):
+    """Fails in a child that it has made without `multiprocessing`."""
+
+    def get(self) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
+        if not os.fork():
+            raise LookupError("in the child")
+        self.finish("in the parent")
+
+
 def ignore_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(3600)
@@ -246,7 +258,9 @@ def named(*handlers: type[RequestHandler]) -> list[Any]:
 
 
 ROUTES: list[Any] = [
-    *named(Boom, Flushed, Finished, Slow, Thread, Stubborn, Stuck, Stream, Fork, Upload, Big),
+    *named(
+        Boom, Flushed, Finished, Slow, Thread, Stubborn, Stuck, Stream, Fork, Forked, Upload, Big
+    ),
     (r"/", Root),
     (r"/hello/(?P<name>[^/]+)", Hello),
     (r"/unmade", broken(RequestHandler, "initialize", LookupError)),

@@ -6,11 +6,13 @@ import json
 import logging
 import time
 import weakref
+from collections.abc import Iterator
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 from unittest import mock
 
+import pytest
 from tornado import web
 from tornado.iostream import StreamClosedError
 from tornado.routing import HostMatches, Rule
@@ -19,7 +21,7 @@ from tornado.wsgi import WSGIContainer
 from tornado_chassis import hooks, rejections
 from tornado_chassis.application import Application
 from tornado_chassis.exchange import Exchange, correlation
-from tornado_chassis.feature import Feature
+from tornado_chassis.feature import Export, Feature, Runtime, Total
 from tornado_chassis.handlers import JsonHandler, NotFound
 
 from .routes import ROUTES, Boom, Slow, Upload, broken, named
@@ -320,13 +322,15 @@ class TestApplication(RecordedTest):
     def test_patterns_too_intricate_for_a_template_stand_as_they_are(self) -> None:
         routes = [
             (r"/v(\d+)/(?:a|b)", Marks),
+            (r"/((\d+)-(\d+))", Marks),
             Rule(HostMatches("api.example"), [(r"/under/(\w+)/(\d+)$", Marks)]),
         ]
         self.app.add_handlers(".*", routes)
         self.fetch("/v1/b")
+        self.fetch("/1-2")
         self.fetch("/under/x/1", headers={"Host": "api.example"})
         named = [each.route for each in self.recorder.ended]
-        assert named == [r"/v(\d+)/(?:a|b)", "/under/{1}/{2}"]
+        assert named == [r"/v(\d+)/(?:a|b)", r"/((\d+)-(\d+))", "/under/{1}/{2}"]
 
     def test_wsgi_application_answers_once_on_a_connection_that_stays_open(self) -> None:
         for path, status in (("/wsgi", b"418"), ("/failing", b"500")):
@@ -409,3 +413,38 @@ class TestRequestLines(ChassisTest):
             port = self.serve(Application(ROUTES, features, log_function=logged.append))
             self.fetch(f"http://127.0.0.1:{port}/hello/a")
             assert len(logged) == count
+
+
+class Failing(Feature):
+    """Fails when it is asked what it has counted and sent."""
+
+    def totals(self) -> Iterator[Total]:
+        yield "before", "Counted before.", 1
+        raise LookupError("totals")
+
+    def exports(self) -> Iterator[Export]:
+        raise LookupError("exports")
+
+
+class Counting(Feature):
+    def totals(self) -> Iterator[Total]:
+        yield "after", "Counted after.", 2
+
+    def exports(self) -> Iterator[Export]:
+        yield Export("Backend", "lines", 3, 0)
+
+
+def test_feature_that_cannot_count_costs_itself_only_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = Runtime([Failing(), Counting()])
+    for _ in range(2):
+        totals = runtime.totals()
+        assert [next(totals)[0], next(totals)[0]] == ["before", "after"]
+        with pytest.raises(LookupError):
+            next(totals)
+        assert [*runtime.exports()] == [Export("Backend", "lines", 3, 0)]
+    assert [each.message for each in caplog.records] == [
+        "Failing.totals failed",
+        "Failing.exports failed",
+    ]

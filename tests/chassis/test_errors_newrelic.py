@@ -18,7 +18,7 @@ from tornado.websocket import websocket_connect
 from tornado_chassis.errors.newrelic import MAX_WAITING
 
 from .settings import SERVICE, VERSION
-from .testing import ChassisTest, Process, listening, process
+from .testing import ChassisTest, Process, listening, process, reserved_port
 
 FEATURES = "logs stub prometheus newrelic probes console"
 LICENSE_KEY = "0123456789abcdef" * 2 + "FFFFNRAL"
@@ -405,6 +405,21 @@ def test_variable_that_the_agent_rejects_is_logged_and_ignored(environ: dict[str
     [warning] = [line for line in output.splitlines() if "It is ignored" in line]
     assert warning.startswith(f"warning: {next(iter(environ))}: ")
     assert "asks clouds: False False False\n" in output
+
+
+@pytest.mark.parametrize("seconds", ["60", "9" * 30])
+def test_start_does_not_wait_for_the_collector(seconds: str) -> None:
+    with reserved_port() as port:
+        environ = {
+            "NEW_RELIC_LICENSE_KEY": LICENSE_KEY,
+            "NEW_RELIC_HOST": "127.0.0.1",
+            "NEW_RELIC_PORT": str(port),
+            "NEW_RELIC_STARTUP_TIMEOUT": seconds,
+        }
+        # The agent connects as soon as there is a provider of OpenTelemetry's tracers.
+        with listening(FEATURES="logs jaeger newrelic", **environ) as service:
+            assert "NEW_RELIC_STARTUP_TIMEOUT: ignored, because" in service.output()
+            assert service.stop() == 0
 
 
 @pytest.mark.parametrize(

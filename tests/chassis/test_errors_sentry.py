@@ -224,7 +224,21 @@ class TestIsolation(SentryTest):
             (scope_module._current_scope, None),
         ):
             self.addCleanup(variable.reset, variable.set(made))
-        return super().make_service()
+        service = super().make_service()
+        service.on_startup.append(self.begin)
+        return service
+
+    async def begin(self) -> None:
+        """A callback of the start, and a task that goes on after it."""
+        sentry_sdk.set_tag("shard", "7")
+        sentry_sdk.get_current_scope().set_tag("pool", "open")
+        self.is_listening = asyncio.Event()
+        self.consumer = asyncio.create_task(self.consume())
+
+    async def consume(self) -> None:
+        await self.is_listening.wait()
+        sentry_sdk.set_tag("message", "1")
+        sentry_sdk.add_breadcrumb(message="took message 1")
 
     def set_by(self, user: str, event: dict[str, Any]) -> None:
         """Asserts that an event has what this user's request has set, and no other's."""
@@ -233,6 +247,16 @@ class TestIsolation(SentryTest):
         assert [each["message"] for each in event["breadcrumbs"]["values"]] == [f"came as {user}"]
         assert event["contexts"]["handler"] == {"client": user}
         assert event["tags"]["region"] == "eu"
+
+    def test_what_the_start_sets_is_in_every_report_and_what_goes_on_is_not(self) -> None:
+        self.fetch("/boom")
+        self.is_listening.set()
+        self.until(self.consumer.done)
+        self.fetch("/boom")
+        for event in self.events():
+            assert (event["tags"]["shard"], event["tags"]["pool"]) == ("7", "open")
+            assert "message" not in event["tags"]
+            assert not event.get("breadcrumbs", {}).get("values")
 
     def test_what_one_request_sets_is_in_no_other_s_report(self) -> None:
         self.fetch("/account?user=a")

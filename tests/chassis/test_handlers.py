@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from http import HTTPStatus
+from math import inf, nan
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -112,6 +113,26 @@ class Failing(JsonHandler):
             raise HTTPError(422, "not for %s", "clients", reason=reason)
 
 
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class Odd(JsonHandler):
+    """Answers with a status without content, or with members that are no JSON."""
+
+    def get(self, how: str) -> None:
+        recursive: list[Any] = []
+        recursive.append(recursive)
+        members: dict[str, Any] = {"object": Unprintable(), "list": recursive, "detail": "why"}
+        members["none"] = {None: inf}
+        status = int(how) if how.isdigit() else 409
+        if how == "called" or how == "204":
+            self.problem(status, **members)
+        else:
+            raise Problem(status, **members)
+
+
 class Upstream(JsonHandler):
     def get(self) -> None:
         try:
@@ -131,6 +152,7 @@ class TestHandlers(ChassisTest):
         (r"/raised", Failing, {"how": "raise"}),
         (r"/sent", Failing, {"how": "send"}),
         (r"/problem", Failing, {"how": "problem"}),
+        (r"/odd/(\w+)", Odd),
         # An exception with a `reason` that is none.
         (r"/other", broken(JsonHandler, "get", UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"))),
         (r"/plain", RequestHandler),
@@ -238,6 +260,18 @@ class TestHandlers(ChassisTest):
         assert (problem["detail"], problem["odd"]) == ("why", [1])
         assert problem["type"] == "https://example.com/why"
 
+    def test_member_that_is_no_json_costs_itself_only(self) -> None:
+        for how in ("called", "raised"):
+            problem = self.problem(self.fetch(f"/odd/{how}"), 409)
+            assert (problem["detail"], problem["none"]) == ("why", {"null": None})
+            assert "Unprintable whose text fails" in problem["object"]
+            assert "list whose text fails" in problem["list"]
+
+    def test_problem_with_a_status_without_content_has_none(self) -> None:
+        for status in (204, 304):
+            response = self.fetch(f"/odd/{status}")
+            assert (response.code, response.body) == (status, b"")
+
     def test_reason_of_another_exception_is_not_revealed(self) -> None:
         problem = self.problem(self.fetch("/other"), 500)
         assert problem["title"] == "Internal Server Error"
@@ -277,6 +311,7 @@ def test_what_msgspec_cannot_encode_is_encoded_as_before() -> None:
         "lone": "\ud800",
         "item": {"name": "a", "count": 1},
     }
+    assert encode({None: [inf, nan], "a": "NaN"}) == b'{"null": [null, null], "a": "NaN"}'
     with pytest.raises(TypeError):
         encode(object())
 

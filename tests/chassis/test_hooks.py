@@ -64,6 +64,11 @@ class Flushing(RequestHandler):
         await self.flush()
 
 
+class Baking(RequestHandler):
+    def get(self) -> None:
+        self.set_cookie("taste", "sweet")
+
+
 @stream_request_body
 class Upload(Plain):
     def data_received(self, chunk: bytes) -> None:
@@ -93,6 +98,7 @@ CASES = [
     Case(Plain, POST, "check_xsrf_cookie prepare post on_finish"),
     Case(Refusing, GET, "send_error write_error log_exception clear set_status on_finish finish"),
     Case(Waiting, GET, "send_error write_error log_exception clear set_status on_finish finish"),
+    Case(Baking, GET, "add_header"),
     Case(Flushing, GET, "write flush finish on_finish"),
     Case(Patient, GET, "on_connection_close"),
     Case(Upload, POST, "initialize prepare data_received post on_finish"),

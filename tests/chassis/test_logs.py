@@ -350,7 +350,16 @@ def test_anything_that_is_logged_makes_a_line() -> None:
     assert third["stacktrace"].startswith("Stack ")
 
 
-def test_warnings_and_uncaught_exceptions_have_the_same_format() -> None:
+class Unfinished:
+    def __del__(self) -> None:
+        raise LookupError
+
+
+def test_warnings_and_uncaught_exceptions_have_the_same_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Not pytest's, which stays.
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     stream = logging_to("json")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -360,10 +369,13 @@ def test_warnings_and_uncaught_exceptions_have_the_same_format() -> None:
         thread.start()
         thread.join()
         sys.excepthook(ValueError, ValueError("at the top"), None)
-    warning, in_thread, uncaught = written(stream)
+        Unfinished()
+    warning, in_thread, uncaught, ignored = written(stream)
     assert "old ways" in warning["message"]
     assert (in_thread["level"], in_thread["exception.type"]) == ("CRITICAL", "ZeroDivisionError")
     assert uncaught["exception.message"] == "at the top"
+    assert (ignored["level"], ignored["exception.type"]) == ("ERROR", "LookupError")
+    assert ignored["message"].startswith("Exception ignored in: <function Unfinished.__del__")
 
 
 def test_interrupt_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:

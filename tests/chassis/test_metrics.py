@@ -246,6 +246,16 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
                 await self.until_equal("http_server_max_connections", {"": 7})
         assert len(logs.records) == 1  # of both times
 
+    async def test_totals_of_others_are_there_though_a_feature_fails(self) -> None:
+        refused, (first, *_) = "http_server_refused_requests", self.app.runtime.features
+        with (
+            mock.patch.object(first, "totals", side_effect=LookupError),
+            self.assertLogs(meter.log) as logs,
+        ):
+            self.raw(b"nonsense\r\n\r\n")
+            await self.until_equal(refused, {"malformed": 1})
+        assert len(logs.records) == 1
+
 
 @pytest.fixture(autouse=True)
 def _no_metrics() -> Iterator[None]:

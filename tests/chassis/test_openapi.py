@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from openapi_spec_validator import validate
 from tornado.web import RedirectHandler, RequestHandler, StaticFileHandler
 from tornado_chassis.handlers import JsonHandler, operation
@@ -157,7 +159,66 @@ def test_one_bad_annotation_costs_itself_only() -> None:
     assert odd["head"]["summary"] == "Says nothing of types."
 
 
+def test_patterns_that_are_no_templates_have_no_parameters() -> None:
+    patterns = r"/a\d{2}/(?:b|c){2}", r"/[^/]{2,3}/[^/]{2,3}", r"/{x}/{x}/(?:a|b)", r"/{(?:a|b)"
+    paths = described([(pattern, Odd) for pattern in patterns])["paths"]
+    assert [*paths] == [each.replace("{", "%7B").replace("}", "%7D") for each in patterns]
+    assert not any("parameters" in item for item in paths.values())
+
+
+def saying(**said: Any) -> type[JsonHandler]:
+    """A handler with one operation of which this is said."""
+
+    def post(self: JsonHandler) -> None: ...
+
+    return type("Saying", (JsonHandler,), {"post": operation(**said)(post)})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"status": 99},
+        {"status": None},
+        {"problems": {99: "Early"}},
+        {"problems": {"missing": "No such order"}},
+        {"problems": [404]},
+    ],
+)
+def test_one_bad_status_costs_itself_only(
+    said: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = described([("/bad", saying(**said)), ("/orders", Orders)])
+    assert [*made["paths"]["/bad"]["post"]["responses"]] == ["default"]
+    assert "201" in made["paths"]["/orders"]["post"]["responses"]
+    assert "Cannot describe POST /bad: " in caplog.text
+
+
+def test_statuses_are_numbers_or_ranges() -> None:
+    problems = {HTTPStatus.NOT_FOUND: "None", "409": "Sold out", "5XX": "Later", "default": "Else"}
+    made = described([("/", saying(problems=problems))])
+    answers = made["paths"]["/"]["post"]["responses"]
+    assert [*answers] == ["200", "404", "409", "5XX", "default"]
+
+
+def test_types_that_cannot_be_told_apart_cost_themselves_only() -> None:
+    def make(hint: type[Any]) -> type[JsonHandler]:
+        same = make_dataclass("Same", [("value", hint)])
+
+        def post(self: JsonHandler, body: Any) -> None: ...
+
+        post.__annotations__["body"] = same
+        return type("Taking", (JsonHandler,), {"post": operation()(post)})
+
+    made = described([("/int", make(int)), ("/str", make(str)), ("/orders", Orders)])
+    first, second = (made["paths"][path]["post"] for path in ("/int", "/str"))
+    assert "requestBody" in first
+    assert "requestBody" not in second
+    assert "requestBody" in made["paths"]["/orders"]["post"]
+
+
 def test_names_are_unique() -> None:
+    numbered = type("Odd_2", (Odd,), {})
+    described([("/a", numbered), ("/b", Odd), ("/c", numbered)])
     made = described(ROUTES)
     names = [
         each["operationId"]

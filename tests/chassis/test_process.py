@@ -97,6 +97,51 @@ def test_child_that_exits_leaves_the_service_alone() -> None:
 
 
 @forks
+def test_child_that_comes_back_to_the_event_loop_ends() -> None:
+    with listening() as service:
+        with service.get("/forked"):
+            service.wait_for_output("Ending a forked child")
+            assert service.fetch("/hello/x")
+        assert service.output().count("Ending a forked child") == 1
+        assert service.stop() == 0
+
+
+HANDLER_THAT_FAILS = """
+import logging
+from tests.chassis import stand_in
+
+class Failing(logging.Handler):
+    def emit(self, record):
+        raise LookupError("no room")
+
+def fail(record):
+    raise LookupError("no filter")
+
+logging.getLogger().addHandler(Failing())
+if {filters}:
+    for each in logging.getLogger().handlers:
+        each.addFilter(fail)
+stand_in.main()
+"""
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_handler_or_filter_of_the_log_that_fails_costs_its_line_only(
+    tmp_path: Path, filters: bool
+) -> None:
+    (tmp_path / "failing.py").write_text(HANDLER_THAT_FAILS.format(filters=filters))
+    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
+    with process("failing", PYTHONPATH=path) as service:
+        service.wait_until_listening()
+        service.fetch("/hello/x")
+        with service.get("/boom") as connection:
+            assert connection.recv(1024).startswith(b"HTTP/1.1 500")
+        for text in ("no filter" if filters else "no room", "Unhandled exception in GET /boom"):
+            assert text in service.output()
+        assert service.stop() == 0
+
+
+@forks
 def test_child_keeps_neither_port_nor_connections() -> None:
     if sys.platform == "win32":
         raise NotImplementedError
@@ -180,6 +225,12 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
         assert "SyntaxError" in service.output()
         change(app, SHOP.format(name="third"), service, "third")
         service.wait_for_output(" is running in ", 3)
+        dotenv = service.directory / ".env"
+        change(dotenv, "MAX_CONNECTIONS=some", service, "MAX_CONNECTIONS: should be")
+        service.wait_for_output("Waiting for a change of .env or the source")
+        app.write_text(SHOP.format(name="fourth"))
+        change(dotenv, "MAX_CONNECTIONS=10", service, "fourth")
+        service.wait_for_output(" is running in ", 4)
         assert "Stopping because" not in service.output()
         assert service.stop() == 0
 

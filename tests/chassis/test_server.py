@@ -636,15 +636,28 @@ def test_drain_accepts_during_its_delay_and_a_second_signal_ends_the_process_at_
         assert service.stop() == 128 + signal.SIGTERM
 
 
-async def test_handler_that_others_set_for_a_signal_is_called_too() -> None:
+@pytest.mark.parametrize("when", ["before", "afterwards", "with asyncio"])
+async def test_handler_that_others_set_for_a_signal_is_called_too(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     called = []
 
-    def others(number: int, frame: object) -> None:
+    def others(number: int, frame: object = None) -> None:
         called.append(number)
         sys.exit(1)  # as many do
 
-    signal.signal(signal.SIGTERM, others)
+    monkeypatch.setattr(server, "KEEP_SECONDS", 0.01)
+    if when == "before":
+        signal.signal(signal.SIGTERM, others)
     async with running() as service:
+        if when == "afterwards":
+            signal.signal(signal.SIGTERM, others)
+        elif when == "with asyncio":
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, called.append, signal.SIGTERM)
+        theirs = signal.getsignal(signal.SIGTERM)
+        if when != "before":
+            await until(lambda: signal.getsignal(signal.SIGTERM) is not theirs)
         service.terminate()
         await service.stopped()
     assert called == [signal.SIGTERM]

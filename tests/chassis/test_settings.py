@@ -141,6 +141,8 @@ def test_connections_leave_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MISSPELLED = {
     "REUSE_PRT": "REUSE_PORT",
+    "CONSOLE_TOKEN_FILE": "CONSOLE_TOKEN",
+    "PORT_FILE": "PORT",
     "ENVIROMENT": "ENVIRONMENT",
     "ENVIRONEMNT": "ENVIRONMENT",
     "MAX_CONNECTION": "MAX_CONNECTIONS",
@@ -378,6 +380,42 @@ def test_missing_settings_are_reported_with_the_wrong_ones() -> None:
 def test_type_without_a_parser_is_a_mistake_of_the_programmer() -> None:
     with pytest.raises(TypeError, match=r"needs setting\(parse=...\)"):
         parsing.parser_of(dict[str, str])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("PORT 80\nHOST=::\n", "line 1 should look like NAME=value"),
+        ('HOST=::\n# A port\nPORT="80\n', "line 3 should look like NAME=value"),
+        (None, "Is a directory"),
+    ],
+)
+def test_dotenv_that_cannot_be_used_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, problem: str
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.mkdir() if text is None else dotenv.write_text(text)
+    with pytest.raises(SystemExit) as exit_status:
+        load(tmp_path)
+    assert exit_status.value.code == 78
+    reported = capsys.readouterr().err
+    assert reported.startswith("Invalid settings:\n  .env: ")
+    assert problem in reported
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PORT='9001'\n",
+        'export PORT="9001"\r\n',
+        "\ufeffPORT=9001\n",
+        "PORT=1\n  PORT = 9001 # the last one counts\n",
+        "NUMBER=9001\nPORT=${NUMBER}\nHOST\n",
+    ],
+)
+def test_forms_of_dotenv(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".env").write_bytes(text.encode())
+    assert load(tmp_path).port == 9001
 
 
 def test_no_settings_import_tornado() -> None:

@@ -135,6 +135,22 @@ class OwnCallback(RequestHandler):
         OwnCallback.left += 1
 
 
+class Careless(RequestHandler):
+    """Goes on to write, without waiting for it, when its client is cut off."""
+
+    async def get(self) -> None:
+        await asyncio.sleep(0.01)  # Tornado notices a closed connection from here on.
+        for _ in range(2):
+            self.write(b"x" * 16_000_000)
+            self.flush()
+        connection: Any = self.request.connection
+        connection.stream.close()
+        for _ in range(3):
+            self.write(b"more")
+            self.flush()
+            await asyncio.sleep(0)
+
+
 class Reach(RequestHandler):
     """Uses what Tornado's own connection has."""
 
@@ -214,7 +230,7 @@ class TeamTest(RecordedTest):
         os.truncate(large, 16_000_000)
         own = [
             *((f"/impatient/{n}", Impatient, {"value": v}) for n, v in enumerate(Impatient.values)),
-            *named(Named, NamedSocket, Broadcast, Late, Reach),
+            *named(Named, NamedSocket, Broadcast, Late, Reach, Careless),
             ("/callback/(.*)", OwnCallback),
             ("/files/(?P<path>.*)", StaticFileHandler, {"path": self.directory.name}),
             ("/function", function),
@@ -304,6 +320,13 @@ class TestConnections(TeamTest):
             writer.close()
             await self.until(lambda: OwnCallback.left and self.recorder.ended)
             assert (self.one().route, self.one().status) == ("/callback/{1}", 499)
+
+    def test_what_is_written_to_a_closed_connection_is_no_error(self) -> None:
+        with self.assertNoLogs("asyncio", "ERROR"):
+            self.raw(b"GET /careless HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.until(lambda: self.recorder.ended)
+        assert (self.one().route, self.one().status) == ("/careless", 499)
+        assert self.recorder.failed == []
 
     def test_handlers_reach_all_that_is_public_of_tornado_s_own(self) -> None:
         answer = json.loads(self.fetch("/reach").body)

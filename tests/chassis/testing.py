@@ -265,6 +265,8 @@ class Process:
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
         self.pid = process.pid
+        #: Where it was started.
+        self.directory = log.parent
         self._log = log
 
     @property

@@ -75,6 +75,14 @@ class AccessTest(ChassisTest):
         found = re.search(rf"^{re.escape(name)} (.+)$", self.ask("/metrics").body.decode(), re.M)
         return float(found[1]) if found else 0.0
 
+    def logs_link(self, link: str) -> None:
+        """Expects the console to log this at its start."""
+        [console] = (each for each in self.app.runtime.features if isinstance(each, Console))
+        self.run_async(console.shutdown)
+        with self.assertLogs("tornado_chassis.console") as logged:
+            self.run_async(console.startup)
+        assert logged.output[0].endswith(link)
+
 
 class TestWithoutToken(AccessTest):
     def test_machine_itself_passes_in_development(self) -> None:
@@ -281,11 +289,7 @@ class TestInDevelopment(AccessTest):
         lines = json.loads(self.ask("/console/logs.json", headers=BEARER).body)["lines"]
         assert any("Console: http://" in line["message"] for line in lines)
         assert TOKEN not in json.dumps(lines)
-        [console] = (each for each in self.app.runtime.features if isinstance(each, Console))
-        self.run_async(console.shutdown)
-        with self.assertLogs("tornado_chassis.console") as logged:
-            self.run_async(console.startup)
-        assert logged.output[0].endswith(self.logged)
+        self.logs_link(self.logged)
 
 
 class TestWhereNobodySaysSo(TestInDevelopment):
@@ -293,6 +297,14 @@ class TestWhereNobodySaysSo(TestInDevelopment):
 
     environ = {"CONSOLE_TOKEN": TOKEN, "ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
     logged = "http://127.0.0.1:8001/"
+
+
+class TestWhereItIsClosed(AccessTest):
+    environ = {"ENVIRONMENT": ""}  # noqa: RUF012 (as its base)
+
+    def test_link_is_logged_with_what_opens_it(self) -> None:
+        assert self.ask("/").code == 403
+        self.logs_link("http://127.0.0.1:8001/, once ENVIRONMENT=development is set")
 
 
 class TestLevels(AccessTest):

@@ -84,6 +84,10 @@ def test_last_lines_are_kept() -> None:
     assert (len(tail.lines), tail.lines[0].message) == (recorder.LINES, "10")
 
 
+class Untraceable(Exception):
+    __traceback__ = property(lambda self: 1 // 0)
+
+
 def test_what_cannot_be_printed_is_kept() -> None:
     tail, memory = recorder.Tail(None), recorder.Recorder(PACKAGE)
     tail.handle(line(Mute()))
@@ -95,7 +99,12 @@ def test_what_cannot_be_printed_is_kept() -> None:
     assert [each.message for each in tail.lines] == [mute, "%d orders ('no number',)", "paid"]
     assert tail.lines[2].fields == f"order=5 mute={mute}"
     memory.failed(Mute(), "GET /", 1, "")
-    assert memory.failures[0].type.endswith("Mute")
+    memory.failed(Untraceable(), "GET /", 1, "")
+    assert [each.type for each in memory.failures] == ["Mute", "Untraceable"]
+    # As a record that has come over a network may be.
+    odd = logging.makeLogRecord({"name": None, "levelno": "30", "created": "now", "msg": "odd"})
+    tail.handle(odd)
+    assert tail.lines[3][1:5] == (0.0, 0, "None", "odd")
 
 
 def test_memory_that_the_system_does_not_report_is_not_zero(

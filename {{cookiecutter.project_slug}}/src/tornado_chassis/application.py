@@ -119,6 +119,6 @@ def _template(matcher: Matcher) -> str:
     groups = range(1, matcher.regex.groups + 1)
     try:
         path = matcher.reverse(*("{" + str(names.get(group, group)) + "}" for group in groups))
-    except ValueError:
+    except (TypeError, ValueError):  # the first for groups within groups
         path = None
     return url_unescape(path, plus=False) if path else matcher.regex.pattern.removesuffix("$")

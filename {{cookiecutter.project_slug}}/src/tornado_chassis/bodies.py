@@ -25,7 +25,11 @@ def encode(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except (TypeError, UnicodeEncodeError):
         # Less strict: keys that are None, subclasses of `str`, lone surrogates.
-        return json.dumps(value, default=msgspec.to_builtins).encode()
+        encoded = json.dumps(value, default=msgspec.to_builtins)
+        if "NaN" in encoded or "Infinity" in encoded:
+            # Without a value in JSON: null, as msgspec has it.
+            encoded = json.dumps(json.loads(encoded, parse_constant=lambda name: None))
+        return encoded.encode()
 
 
 def is_json(content_type: str) -> bool:

@@ -225,6 +225,8 @@ class Runtime:
             for name, method in vars(Feature).items()
             if callable(method)
         }
+        #: What of them has failed, and been logged.
+        self._failing: set[tuple[Feature, str]] = set()
         self._hooks["request_ended"].reverse()
         for feature in features:
             feature.attach(self)
@@ -256,15 +258,29 @@ class Runtime:
         return (lambda part: _call(hooks, part)) if hooks else None
 
     def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
-        """What all features have counted: see `Feature.totals`."""
-        for feature in self.features:
-            for name, description, total, *labels in feature.totals():
-                yield name, description, total, dict(*labels)
+        """What all features have counted: see `Feature.totals`. At the end, raises what the first
+        of those raised that failed."""
+        errors: list[Exception] = []
+        for name, description, total, *labels in self._all_of("totals", errors):
+            yield name, description, total, dict(*labels)
+        if errors:
+            raise errors[0]
 
     def exports(self) -> Iterator[Export]:
         """What all features have sent, see `Feature.exports`."""
+        yield from self._all_of("exports", [])
+
+    def _all_of(self, name: str, errors: list[Exception]) -> Iterator[Any]:
+        """What the features say, one after another. What one of them raises is logged once, as it
+        is asked again and again."""
         for feature in self.features:
-            yield from feature.exports()
+            try:
+                yield from getattr(feature, name)()
+            except Exception as error:
+                errors.append(error)
+                if (feature, name) not in self._failing:
+                    self._failing.add((feature, name))
+                    log.exception("%s.%s failed", type(feature).__qualname__, name)
 
     def admit(self, exchange: Exchange, size: int, is_body: bool = False) -> Rejection | None:
         """Counts what an exchange takes in memory, or a part of its body, and asks the features

@@ -16,6 +16,7 @@ from tornado.web import ErrorHandler, HTTPError, RequestHandler
 
 from .bodies import decode, encode, find_errors, is_json
 from .exchange import correlation, http_date
+from .text import text
 
 T = TypeVar("T")
 
@@ -108,10 +109,25 @@ class JsonHandler(RequestHandler):
         self._finish_problem(reason or self._reason, members)
 
     def _finish_problem(self, title: str, members: Mapping[str, Any]) -> "Future[None]":
+        if self._status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            return self.finish()
         self.set_header("Content-Type", "application/problem+json")
         problem = {"title": title, "status": int(self._status_code), **members}
         problem["request_id"] = correlation.get().get("request_id")
-        return self.finish(encode(problem))
+        try:
+            encoded = encode(problem)
+        except Exception:  # from one of its members
+            encoded = encode({name: _encodable(each) for name, each in problem.items()})
+        return self.finish(encoded)
+
+
+def _encodable(value: Any) -> Any:
+    """The value, or as text if it has no JSON."""
+    try:
+        encode(value)
+    except Exception:
+        return text(value)
+    return value
 
 
 @dataclass

@@ -310,9 +310,11 @@ class Outgoing(httputil.HTTPConnection):
         return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> "asyncio.Future[None]":
-        if not self.exchange:
+        connection = self._connection
+        # Tornado would mix up the writes that end with it.
+        if not self.exchange or connection.stream.closed():
             return _ended()
-        return self._connection.write(chunk)
+        return connection.write(chunk)
 
     def finish(self) -> None:
         exchange, connection = self.exchange, self._connection
@@ -320,6 +322,10 @@ class Outgoing(httputil.HTTPConnection):
             return  # By now, the connection may answer another request.
         # Before it closes the stream itself.
         is_lost = connection.stream.closed() and not exchange.error
+        if not (self._status or is_lost):
+            # Its headers could not be put together: the client would wait for ever.
+            self.give_up(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
         try:
             connection.finish()
         finally:

@@ -7,11 +7,11 @@ other handler, the document has the path, the methods and their docstrings.
 import inspect
 import logging
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import responses
-from types import NoneType
+from itertools import chain, count
+from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,7 +26,8 @@ OF_BODIES = {
     415: "The body is not declared as application/json",
     422: "The body does not have the expected content",
 }
-_PARAMETER = re.compile(r"{([^{}]*)}")
+_PARAMETER = re.compile(r"{([^{}/#?]+)}")
+_STATUS = re.compile(r"[1-5]([0-9]{2}|XX)|default")
 _REFERENCE = "#/components/schemas/{name}"
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,9 @@ class _Method(NamedTuple):
     #: Types; None if there is no content.
     body: Any = None
     answer: Any = None
+    status: str = ""
+    #: The meaning of each status of a problem.
+    problems: Mapping[str, str] = MappingProxyType({})
 
 
 def document(name: str, version: str, routes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,16 +81,17 @@ def document(name: str, version: str, routes: Iterable[tuple[str, Any]]) -> dict
             # A path of the document cannot have CONNECT.
             names = (each for each in methods_of(target) if each in METHODS - {"CONNECT"})
             methods += [_described(path, each, target) for each in names]
-    types = [each for method in methods for each in (method.body, method.answer)]
-    (problem, *schemas), components = msgspec.json.schema_components(
-        [ProblemDetails, *types], schema_hook=_schema_of_other, ref_template=_REFERENCE
-    )
-    ids: Counter[str] = Counter()
+    try:
+        (problem, *schemas), components = _schemas(methods)
+    except Exception:  # One of them may be fine by itself.
+        methods = _without_conflicts(methods)
+        (problem, *schemas), components = _schemas(methods)
+    ids: set[str] = set()
     for method, body, answer in zip(methods, schemas[::2], schemas[1::2], strict=True):
-        operation_id = f"{method.name}_{_words(method.handler.__name__)}".lower()
-        ids[operation_id] += 1
-        if ids[operation_id] > 1:
-            operation_id += f"_{ids[operation_id]}"
+        unnumbered = f"{method.name}_{_words(method.handler.__name__)}".lower()
+        numbered = (f"{unnumbered}_{number}" for number in count(2))
+        operation_id = next(each for each in chain([unnumbered], numbered) if each not in ids)
+        ids.add(operation_id)
         summary, _, description = method.docstring.partition("\n\n")
         described: dict[str, Any] = {
             "operationId": operation_id,
@@ -109,6 +114,10 @@ def _paths(routes: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """The routes that are reached, without those of probes."""
     seen = set()
     for path, target in routes:
+        names = _PARAMETER.findall(path)
+        if len({*names}) < len(names) or re.search("[{}]", _PARAMETER.sub("", path)):
+            # A pattern that is no template, such as one with `{2}` twice.
+            path = path.replace("{", "%7B").replace("}", "%7D")
         shape = _PARAMETER.sub("{}", path)
         if path.startswith("/") and shape not in seen and not getattr(target, "is_probe", False):
             seen.add(shape)
@@ -118,30 +127,62 @@ def _paths(routes: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 def _described(path: str, name: str, handler: type[RequestHandler]) -> _Method:
     method = getattr(handler, name.lower())
     operation: Operation | None = getattr(method, "operation", None)
-    docstring = inspect.cleandoc(method.__doc__ or "")
+    docstring = inspect.cleandoc(str(method.__doc__ or ""))
     if operation:
         try:
             types = operation.body, operation.answer
             msgspec.json.schema_components(types, schema_hook=_schema_of_other)
-            return _Method(path, name, handler, docstring, operation, *types)
+            problems = {**(OF_BODIES if operation.body is not None else {}), **operation.problems}
+            answers = {_status(each): str(meaning) for each, meaning in problems.items()}
+            status = _status(operation.status)
+            return _Method(path, name, handler, docstring, operation, *types, status, answers)
         except Exception as error:  # whatever an annotation does
             log.warning("Cannot describe %s %s: %s", name, path, error)
     return _Method(path, name, handler, docstring)
 
 
 def _responses(method: _Method, answer: Any, problem: Any) -> dict[str, Any]:
-    operation = method.operation
-    if operation is None:
+    if method.operation is None:
         return {"default": {"description": "Not described"}}
-    described: dict[str, Any] = {"description": responses.get(operation.status, "")}
+    meaning = responses.get(method.operation.status, "")
+    described: dict[str, Any] = {"description": meaning}
     if method.answer is not NoneType:
         described["content"] = _content(answer)
-    all_responses = {str(int(operation.status)): described}
-    problems = {**(OF_BODIES if method.body is not None else {}), **operation.problems}
-    for status, meaning in sorted(problems.items()):
+    all_responses = {method.status: described}
+    for status, meaning in sorted(method.problems.items()):
         content = _content(problem, "application/problem+json")
-        all_responses[str(int(status))] = {"description": meaning, "content": content}
+        all_responses[status] = {"description": meaning, "content": content}
     return all_responses
+
+
+def _status(given: object) -> str:
+    """A status as the document has it. Raises ValueError for what is none."""
+    status = str(int(given)) if isinstance(given, int) else str(given)
+    if not _STATUS.fullmatch(status):
+        raise ValueError(f"{given!r} is not a status")
+    return status
+
+
+def _schemas(methods: Sequence[_Method]) -> tuple[Any, dict[str, Any]]:
+    """The schema of a problem, those of the methods' bodies and answers, and their components."""
+    types = [each for method in methods for each in (method.body, method.answer)]
+    return msgspec.json.schema_components(
+        [ProblemDetails, *types], schema_hook=_schema_of_other, ref_template=_REFERENCE
+    )
+
+
+def _without_conflicts(methods: Sequence[_Method]) -> list[_Method]:
+    """Leaves out what cannot be described beside the ones before, such as another class of the same
+    full name."""
+    kept: list[_Method] = []
+    for each in methods:
+        try:
+            _schemas([*kept, each])
+            kept.append(each)
+        except Exception as error:
+            log.warning("Cannot describe %s %s: %r", each.name, each.path, error)
+            kept.append(_Method(*each[:4]))
+    return kept
 
 
 def _schema_of_other(kind: type[Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout, suppress
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,13 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     Raises SystemExit with status 78 for settings that are invalid or missing, with 69 if it cannot
     listen on an address, with 64 for an unknown argument, and with 1 after any other exception.
     """
-    loaded = configure(arguments, kind)
+    try:
+        loaded = configure(arguments, kind)
+    except SystemExit as error:
+        if arguments == ["--reload"] and error.code == settings.EX_CONFIG and Path(".env").exists():
+            print("Waiting for a change of .env or the source", file=sys.stderr)
+            _wait_for_change(app)
+        raise
     if arguments == ["openapi"]:
         # What is logged meanwhile must not get into the document.
         with redirect_stdout(sys.stderr):
@@ -79,16 +86,23 @@ def _run_and_reload(loaded: ServerSettings, app: str) -> None:
     drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
     # In place: a copy would lack what is beside the fields.
     vars(loaded).update(drain_delay_seconds=0.0, drain_timeout_seconds=drain)
-    spec = find_spec(app)
-    folder = Path(spec.origin if spec and spec.origin else ".").parent
     try:
         service = import_module(app).make_service(loaded)
     except Exception:
         sys.excepthook(*sys.exc_info())
-        loop = asyncio.new_event_loop()
-        loop.call_soon(reload.watch, folder)
-        _restart_after_change(loop)
-    run(service, folder)
+        _wait_for_change(app)
+    run(service, _folder_of(app))
+
+
+def _folder_of(app: str) -> Path:
+    spec = find_spec(app)
+    return Path(spec.origin if spec and spec.origin else ".").parent
+
+
+def _wait_for_change(app: str) -> NoReturn:
+    loop = asyncio.new_event_loop()
+    loop.call_soon(reload.watch, _folder_of(app))
+    _restart_after_change(loop)
 
 
 def _restart_after_change(loop: asyncio.AbstractEventLoop) -> NoReturn:
@@ -145,6 +159,8 @@ def run(service: "Service", watched: Path | None = None) -> None:
         loop.call_soon(reload.watch, watched)
     global _status
     stop: asyncio.Future[str] = loop.create_future()
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=partial(_end_if_it_comes_back, loop))
     _status = _run_until_done(loop, loop.create_task(serve(service, stop)), stop)
     executor.shutdown(wait=False, cancel_futures=True)
     has_ended = _end(loop)
@@ -156,6 +172,17 @@ def run(service: "Service", watched: Path | None = None) -> None:
     _watchdog.start()
     if _status:
         raise SystemExit(_status)
+
+
+def _end_if_it_comes_back(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends a child that goes on with its parent's event loop, which has none of its sockets."""
+
+    def end() -> None:
+        log.critical("Ending a forked child, which must not come back to the event loop")
+        os._exit(1)
+
+    with suppress(RuntimeError):  # closed, or forked by another thread
+        loop.call_soon(end)
 
 
 def _run_until_done(

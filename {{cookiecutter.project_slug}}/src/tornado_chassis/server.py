@@ -32,6 +32,9 @@ CLOSE_SECONDS = 0.25
 FLUSH_SECONDS = 1.5
 REPORT_SECONDS = 5.0
 
+KEEP_SECONDS = 1.0
+"""How often to look whether the signals that stop the service still do."""
+
 log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     """
     stop = stop or asyncio.get_running_loop().create_future()
     _stop_when_signalled(stop)
+    keeping = asyncio.create_task(_keep_signals())
     main, *others = service.endpoints
     settings = service.settings
     wanted, (available, of_admin) = settings.max_connections, available_connections()
@@ -74,6 +78,7 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
         for server in servers[1:]:
             server.stop()
             await _bounded(server.close_all_connections, CLOSE_SECONDS)
+        keeping.cancel()
         # The interpreter may crash at exit if threads are still running.
         gc.unfreeze()
     log.info("Stopped")
@@ -216,6 +221,12 @@ def _stop_when_signalled(stop: "asyncio.Future[str]") -> None:
         signals.call_found(number, frame)
 
     signals.handle(first)
+
+
+async def _keep_signals() -> None:
+    while True:
+        await asyncio.sleep(KEEP_SECONDS)
+        signals.keep()
 
 
 async def _bounded(work: Callable[[], Awaitable[Any]], seconds: float) -> None:

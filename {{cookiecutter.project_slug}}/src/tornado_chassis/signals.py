@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -23,11 +23,21 @@ def handle(handler: Callable[[int, FrameType | None], None]) -> None:
     Not with the handlers of an event loop, which don't run while it is stuck, and exist only on
     Unix.
     """
-    for number in NAMES:
+    _take(dict.fromkeys(NAMES, handler))
+
+
+def keep() -> None:
+    """Handles them again where somebody else has begun to, who is called, too."""
+    _take(_ours)
+
+
+def _take(handlers: Mapping[int, Any]) -> None:
+    for number, handler in [*handlers.items()]:
         if (found := signal.getsignal(number)) is not _ours.get(number):
             _found[number] = found
-        _ours[number] = handler
-        signal.signal(number, handler)
+        if found is not handler:
+            _ours[number] = handler
+            signal.signal(number, handler)
 
 
 def exit_at_once() -> None:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, takewhile
 from math import isfinite
+from types import TracebackType
 from typing import Any
 
 from .text import TEXT_CHARACTERS as TEXT_CHARACTERS
@@ -85,6 +86,12 @@ def trace(record: logging.LogRecord) -> str:
     return stack(error) if error else record.exc_text or ""
 
 
+# What was raised may have a property of this name.
+traceback_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)[
+    "__traceback__"
+].__get__
+
+
 def stack(error: BaseException) -> str:
     """The traceback of an exception, with those of its causes."""
     return text(error, _stack)
@@ -99,14 +106,14 @@ def reported(report: Callable[[BaseException], object], error: BaseException) ->
         report(error)
     except BaseException:
         kind = type(name_of(error), (Exception,), {"__module__": text(type(error).__module__)})
-        report(kind(encodable(said)).with_traceback(error.__traceback__))
+        report(kind(encodable(said)).with_traceback(traceback_of(error)))
 
 
 def _stack(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except BaseException:  # from a property of its own, such as `__notes__`
-        frames = "".join(traceback.format_tb(error.__traceback__))
+        frames = "".join(traceback.format_tb(traceback_of(error)))
         return f"{frames}{name_of(error)}: {text(error)}\n"
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..counts import resident_memory
 from ..exchange import Exchange, correlation
-from ..values import extra, message, name_of, stack, text, trace
+from ..values import extra, message, name_of, stack, text, trace, traceback_of
 from ..watch import is_own
 
 REQUESTS = 500
@@ -169,7 +169,7 @@ class Recorder:
             second.errors += 1
 
     def failed(self, error: BaseException, where: str, number: int, request_id: str) -> None:
-        kind, place = name_of(error), place_of(error.__traceback__, self._package)
+        kind, place = name_of(error), place_of(traceback_of(error), self._package)
         said, trace = _bounded(text(error), MESSAGE), _bounded(stack(error), -STACK)
         failure = Failure(number, time(), kind, said, where, place, trace, request_id)
         self.failures.append(failure)
@@ -237,9 +237,9 @@ class Tail(logging.Handler):
         self._count += 1
         line = Line(
             self._count,
-            record.created,
-            record.levelno,
-            _bounded(record.name, PATH),
+            record.created if isinstance(record.created, int | float) else 0.0,
+            record.levelno if isinstance(record.levelno, int) else logging.NOTSET,
+            _bounded(text(record.name), PATH),
             _bounded(said, MESSAGE),
             # The watching thread names the request that it has seen; it does not run in one.
             getattr(record, "request_id", "") or correlation.get().get("request_id", ""),

@@ -82,6 +82,8 @@ class State(Feature):
             # A default says nothing about who reads the log.
             token = self.settings.console_token if source(self.settings, "environment") else None
             query = f"?token={token}" if token else ""
+            if not (self.settings.console_token or self.settings.opens_without_token()):
+                query = ", once ENVIRONMENT=development is set"
             log.info("Console: http://%s:%d/%s", host, self.settings.admin_port, query)
 
     async def shutdown(self) -> None:

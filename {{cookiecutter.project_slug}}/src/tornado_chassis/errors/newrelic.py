@@ -16,7 +16,7 @@ from tornado.web import HTTPError
 from ..exchange import Exchange, correlation
 from ..feature import Export, Feature
 from ..settings.newrelic import NewRelicSettings
-from ..values import reported, text
+from ..values import reported, text, traceback_of
 from . import LoggedErrors
 
 SHUTDOWN_SECONDS = 1.4
@@ -143,7 +143,7 @@ class _Slim(Exception):
 def _slim(error: BaseException) -> tuple[type, _Slim, Any]:
     """What stands for `sys.exc_info()`, without the frames and with what they hold."""
     slim: Any = None
-    for frame, line in reversed(deque(walk_tb(error.__traceback__), MAX_FRAMES)):
+    for frame, line in reversed(deque(walk_tb(traceback_of(error)), MAX_FRAMES)):
         code = SimpleNamespace(f_code=frame.f_code, f_back=None)
         slim = SimpleNamespace(tb_frame=code, tb_lineno=line, tb_next=slim)
     return type(error), _Slim(error), slim

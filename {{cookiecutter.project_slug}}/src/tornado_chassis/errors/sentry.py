@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from ..exchange import Exchange
-from ..feature import Export, Feature
+from ..feature import Export, Feature, Runtime
 from ..settings.sentry import SentrySettings
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ class Sentry(Feature):
         if not self._dsn:
             log.info("Errors are not reported: SENTRY_DSN is not set")
 
+    def attach(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
     async def startup(self) -> None:
         if self._dsn:
             # In a thread: the SDK takes a while to load, and requests are already being served.
-            await asyncio.to_thread(self._start)
+            await asyncio.to_thread(self._load)
+            from .sentry_sdk import isolation
 
-    def _start(self) -> None:
-        from .sentry_sdk import isolation
-
-        self._load()
-        self._isolate = isolation()
+            self._isolate = isolation(self._runtime)
 
     def request_started(self, exchange: Exchange) -> None:
         if self._isolate:

@@ -20,6 +20,7 @@ from sentry_sdk.scope import _current_scope, _isolation_scope
 from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
+from ..feature import Runtime
 from ..values import cut, reported, to_json
 from . import LoggedErrors
 
@@ -123,18 +124,21 @@ class _Fork(sentry_sdk.Scope):
         return object.__getattribute__(self, name)
 
 
-def isolation() -> Callable[[], None]:
-    """Keeps what has been set until now, such as tags, for the reports of all requests.
+def isolation(runtime: Runtime) -> Callable[[], None]:
+    """Keeps what this context sets until the service is ready, such as tags, for the reports of all
+    requests.
 
     After a call of the function, what its context sets is in no other request's reports.
     """
-    isolated, current = (
-        sentry_sdk.get_isolation_scope().fork(),
-        sentry_sdk.get_current_scope().fork(),
-    )
+    isolated, current = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
     new: Callable[[type], Any] = object.__new__
+    is_complete = False
 
     def isolate() -> None:
+        nonlocal isolated, current, is_complete
+        if not is_complete and runtime.state != "starting":
+            # Tasks of the start may go on, and set more.
+            isolated, current, is_complete = isolated.fork(), current.fork(), True
         isolation = new(_Fork)
         isolation.original = isolated
         _isolation_scope.set(isolation)

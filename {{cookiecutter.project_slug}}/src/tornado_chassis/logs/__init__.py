@@ -97,8 +97,14 @@ def _log_what_is_printed(own: logging.Logger) -> None:
         if args.exc_value is not None:
             log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
+    def log_ignored(args: "sys.UnraisableHookArgs") -> None:
+        what = f"{args.err_msg or 'Exception ignored in'}: {text(args.object, repr)}"
+        own.error("%s", what, exc_info=args.exc_value)
+
     sys.excepthook = log_uncaught
     threading.excepthook = log_uncaught_in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = log_ignored
 
 
 def _keep_records() -> None:

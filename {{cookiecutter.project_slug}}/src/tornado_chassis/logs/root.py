@@ -51,6 +51,28 @@ def install(handler: logging.Handler, level: str, own: str) -> None:
         logging.config.fileConfig = _harmless(logging.config.fileConfig)
 
 
+def contain() -> None:
+    """Lets no handler and no filter raise into whoever logs. Not in tests, where somebody may want
+    that."""
+    for kind, name in ((logging.Handler, "handle"), (logging.Filterer, "filter")):
+        setattr(kind, name, _contained(getattr(kind, name)))
+
+
+def _contained(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def contained(self: Any, record: logging.LogRecord) -> Any:
+        try:
+            return method(self, record)
+        except Exception as error:
+            message, raised = "A handler or filter of the log failed", (type(error), error, None)
+            described = record.name, logging.ERROR, __file__, 0, message, (), raised
+            # Not `handle`: the filter may be one of its own.
+            _handler.emit(logging.LogRecord(*described))
+            return True  # The filter lets the record pass.
+
+    return contained
+
+
 def keep() -> None:
     """Replaces the handlers that write to the console."""
     for logger in _loggers():

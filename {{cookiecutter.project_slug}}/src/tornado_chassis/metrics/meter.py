@@ -202,8 +202,13 @@ class Meter(Feature):
             yield gauge(name, meaning, self.runtime.max_connections)
 
     def _totals(self) -> Iterator[Series]:
-        for name, documentation, total, labels in [*self.runtime.totals()]:
-            yield Series(name, documentation, "counter", labels, total)
+        found = []
+        try:
+            # All at once, as they may change meanwhile.
+            for name, documentation, total, labels in self.runtime.totals():
+                found.append(Series(name, documentation, "counter", labels, total))
+        finally:
+            yield from found
 
 
 def _process() -> Iterator[Series]:

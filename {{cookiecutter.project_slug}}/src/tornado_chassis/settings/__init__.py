@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from fnmatch import fnmatchcase
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
@@ -115,9 +116,10 @@ def _unread(kind: type[ServerSettings], environ: Mapping[str, str]) -> Iterator[
 
 
 def _is_typo(name: str, known: str) -> bool:
-    """Whether the names differ by at most two letters side by side, or by a missing unit."""
+    """Whether the names differ by at most two letters side by side, by a missing unit, or by what
+    stands elsewhere for a file with the value."""
     if abs(len(name) - len(known)) > 2 or len(name) < 6:
-        return f"{name}_SECONDS" == known
+        return known in (f"{name}_SECONDS", name.removesuffix("_FILE"))
     short, long = sorted((name, known), key=len)
     return any(
         short.startswith(long[:i]) and short.endswith(long[i + 2 :]) for i in range(len(long))
@@ -130,9 +132,14 @@ def _dotenv() -> dict[str, str]:
         return {}
     # Imported only if it is needed.
     from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
     try:
-        values = dotenv_values(".env")
+        text = Path(".env").read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"  .env: {error}") from None
-    return {name: value for name, value in values.items() if value}
+    wrong = [each.original.line for each in parse_stream(StringIO(text)) if each.error]
+    if wrong:
+        problems = (f"  .env: line {line} should look like NAME=value" for line in wrong)
+        raise ValueError("\n".join(problems))
+    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value}

@@ -31,11 +31,14 @@ class AdminSettings(ServerSettings):
 
         # Whatever is behind the door brings the setting.
         token = getattr(self, "console_token", None)
-        # Somebody has said so, or whoever has started the service sees its output.
+        address, opens = (self.admin_host, self.admin_port), self.opens_without_token()
+        return endpoints(features, *address, self.admin_allowed_hosts, token, opens)
+
+    def opens_without_token(self) -> bool:
+        """Whether this is development: somebody has said so, or whoever has started the service
+        sees its output."""
         is_said = bool(source(self, "environment")) or on_terminal()
-        is_development = is_said and self.environment == "development"
-        address = self.admin_host, self.admin_port
-        return endpoints(features, *address, self.admin_allowed_hosts, token, is_development)
+        return is_said and self.environment == "development"
 
 
 def _token(text: str) -> str:

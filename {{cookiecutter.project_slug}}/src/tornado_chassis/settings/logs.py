@@ -19,4 +19,6 @@ class LogSettings(TokenSettings):
 
     def start_logging(self) -> None:
         # Not with a statement: the logs import these settings.
-        import_module("..logs", __package__).Logs(self)
+        logs = import_module("..logs", __package__)
+        logs.Logs(self)
+        logs.root.contain()

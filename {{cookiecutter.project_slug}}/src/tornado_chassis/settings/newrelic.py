@@ -21,7 +21,11 @@ def _license_key(text: str) -> str:
 
 @group
 class NewRelicSettings(ProxySettings):
-    unread = {"NEW_RELIC_*": ""}  # noqa: RUF012 (the agent reads them)
+    unread = {  # noqa: RUF012 (never changed)
+        "NEW_RELIC_STARTUP_TIMEOUT": "the service does not wait for New Relic",
+        # The agent reads the others.
+        "NEW_RELIC_*": "",
+    }
 
     new_relic_license_key: str | None = setting(None, parse=_license_key, secret=True)
     """Without it, nothing is sent to New Relic. The agent's other settings are read from the
@@ -88,6 +92,8 @@ def _load(license_key: str, app_name: str) -> None:
     # It may have failed before, because of a file.
     newrelic.config._configuration_done = False
     newrelic.agent.initialize()
+    # It may connect as soon as OpenTelemetry is used, and would wait then.
+    settings.startup_timeout = 0.0
     if "NEW_RELIC_LOG" not in os.environ:
         log = logging.getLogger("newrelic")
         log.propagate = True
