@@ -250,6 +250,10 @@ class Service:
         finally:
             connection.close()
 
+    def resident_bytes(self) -> int:
+        statm = Path(f"/proc/{self.process.pid}/statm")
+        return int(statm.read_text().split()[1]) * 4096
+
     def wait(self, timeout: float = STOP_SECONDS) -> int:
         """The exit status."""
         return self.process.wait(timeout)

@@ -141,10 +141,10 @@ def test_service_does_not_depend_on_new_relic(project: Project, tmp_path: Path, 
         with project.start(**settings) as service:
             for number in range(60):
                 order(service, number)
-            before = resident_bytes(service)
+            before = service.resident_bytes()
             for number in range(60, 300):
                 order(service, number)
-            assert resident_bytes(service) - before < 10 * MEBIBYTE
+            assert service.resident_bytes() - before < 10 * MEBIBYTE
             assert service.get("/hello/x")[0] == 200
             assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
         assert service.output().count("Not connected to New Relic") == 1
@@ -242,8 +242,3 @@ def collector_in_trouble(fault: str, directory: Path) -> Iterator[dict[str, str]
     elif fault == "hangs":
         with socket.create_server((collector.host, collector.port)):
             yield settings
-
-
-def resident_bytes(service: Service) -> int:
-    statm = Path(f"/proc/{service.process.pid}/statm")
-    return int(statm.read_text().split()[1]) * 4096

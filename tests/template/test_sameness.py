@@ -1,7 +1,6 @@
 """The same answers give the same project, however they are given and wherever the template is."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -46,16 +45,11 @@ def test_twice(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
     assert digest(render(tmp_path / "again", tmp_path / "other home", ANSWERS)) == expected
 
 
-def test_mode_does_not_depend_on_the_checkout(
-    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]
+@pytest.mark.parametrize("source", ["{}", "git+file://{}"], ids=["another checkout", "git URL"])
+def test_from_elsewhere(
+    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]], source: str
 ) -> None:
-    assert generated(repository, tmp_path) == expected
-
-
-def test_from_a_git_url(
-    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]
-) -> None:
-    assert generated(f"git+file://{repository}", tmp_path) == expected
+    assert generated(source.format(repository), tmp_path) == expected
 
 
 def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]) -> None:
@@ -71,13 +65,6 @@ def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[
 def test_replayed(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
     assert generated(TEMPLATE, tmp_path) == expected
     assert generated(TEMPLATE, tmp_path, options=["--replay"]) == expected
-
-
-def test_from_a_config_file(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
-    config = tmp_path / "answers.yaml"
-    config.write_text(json.dumps({"default_context": ANSWERS}))
-    options = ["--no-input", "--config-file", str(config)]
-    assert generated(TEMPLATE, tmp_path, options=options) == expected
 
 
 @pytest.mark.full

@@ -123,9 +123,9 @@ def test_service_does_not_depend_on_statsd(project: Project, fault: str, warning
         with project.start(**settings) as service:
             with load(service.port, "/hello/x", connections=4) as traffic:
                 traffic.wait_for(500)
-                before = resident_bytes(service)
+                before = service.resident_bytes()
                 traffic.wait_for(int(1.5 * MAX_SAMPLES))
-                assert resident_bytes(service) - before < 20 * MEBIBYTE
+                assert service.resident_bytes() - before < 20 * MEBIBYTE
                 assert traffic.failures == []
                 traffic.stopping.set()
                 assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
@@ -188,8 +188,3 @@ def address(fault: str) -> Iterator[tuple[str, int]]:
             daemon.close()
         # Else what comes is never read.
         yield "127.0.0.1", port
-
-
-def resident_bytes(service: Service) -> int:
-    statm = Path(f"/proc/{service.process.pid}/statm")
-    return int(statm.read_text().split()[1]) * 4096
