@@ -64,7 +64,7 @@ _FOREIGN = re.compile(
     r"(COV|COVERAGE|PYTEST|PYTHON|MYPY|RUFF|VIRTUAL_ENV|CONDA|COOKIECUTTER)(_.*|[A-Z]*)"
 )
 # What a process needs of the machine; a service gets nothing else but its settings.
-_MACHINE = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
+MACHINE = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 
 
 @dataclass
@@ -190,7 +190,7 @@ class Order(JsonHandler):
             service.process.wait()
 
     def _spawn(self, settings: Mapping[str, str]) -> "Service":
-        machine = {name: os.environ[name] for name in _MACHINE if name in os.environ}
+        machine = {name: os.environ[name] for name in MACHINE if name in os.environ}
         defaults = {
             "PORT": str(free_port()),
             "ADMIN_PORT": str(free_port()),
