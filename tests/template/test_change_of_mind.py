@@ -110,6 +110,7 @@ def test_suite_passes_after_each_change_of_mind(
         commit(path, "Updated")
 
 
+@pytest.mark.full
 def test_dependency_of_the_team_outlives_a_change_without_a_commit_of_what_was_generated(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_released_package_is_asked_for_by_its_version(tmp_path: Path, repository
     assert 'compatibility.require("7.8.9")' in features
 
 
+@pytest.mark.full
 def test_project_renamed_by_hand_becomes_what_a_fresh_one_of_that_name_is(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

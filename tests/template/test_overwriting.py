@@ -10,18 +10,13 @@ import pytest
 from . import combinations
 from .project import TEMPLATE, git, reference, render
 from .test_answers import as_shown, command_of, cookiecutter
-from .test_change_of_mind import created, digest_of_updated, transitions
+from .test_change_of_mind import TRANSITIONS, created, digest_of_updated
 from .test_sameness import digest
 
-TRANSITIONS = transitions()
 OPTIONS = (["--overwrite-if-exists"], ["--overwrite-if-exists", "--skip-if-file-exists"])
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    TRANSITIONS,
-    ids=[" to ".join(map(combinations.name, each)) for each in TRANSITIONS],
-)
+@pytest.mark.parametrize(("before", "after"), TRANSITIONS)
 def test_nothing_is_touched(
     tmp_path: Path, before: combinations.Answers, after: combinations.Answers
 ) -> None:

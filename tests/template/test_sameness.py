@@ -36,22 +36,30 @@ def digest(project: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-@pytest.fixture
-def expected(tmp_path: Path) -> dict[str, tuple[int, str]]:
-    return digest(render(tmp_path / "expected", tmp_path / "home", ANSWERS))
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    directory = tmp_path_factory.mktemp("expected")
+    return digest(render(directory / "project", directory / "home", ANSWERS))
 
 
 def test_twice(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
     assert digest(render(tmp_path / "again", tmp_path / "other home", ANSWERS)) == expected
 
 
-@pytest.mark.parametrize("source", ["{}", "git+file://{}"], ids=["another checkout", "git URL"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("{}", id="another checkout"),
+        pytest.param("git+file://{}", id="git URL", marks=pytest.mark.full),
+    ],
+)
 def test_from_elsewhere(
     tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]], source: str
 ) -> None:
     assert generated(source.format(repository), tmp_path) == expected
 
 
+@pytest.mark.full
 def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]) -> None:
     archive = tmp_path / "template.zip"
     git(repository, "archive", "--prefix=template-main/", f"--output={archive}", "HEAD")

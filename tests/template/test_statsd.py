@@ -11,6 +11,7 @@ import pytest
 from ..backends import eventually, statsd, statsd_exporter
 from ..load import load
 from .conftest import Generate
+from .edits import Team
 from .project import Project, Service
 
 DURATION = "http_server_request_duration_seconds"
@@ -161,17 +162,14 @@ def instance(service: Service) -> str:
 
 def with_a_counter(project: Project) -> Project:
     """A metric of the service's own, added as a person would."""
-    handlers = project.path / "src" / project.package / "handlers.py"
-    source = handlers.read_text(encoding="utf-8")
-    greeting = '        log.debug("Greeting")\n'
-    assert source.count(greeting) == 1
-    source = source.replace(greeting, f'{greeting}        greetings.labels("en").inc()\n')
-    counter = 'greetings = metrics.counter("greetings", "Greetings given.", ["language"])\n'
-    imports = "from tornado_chassis.handlers import JsonHandler\n"
-    assert source.count(imports) == 1
-    source = source.replace(imports, f"from tornado_chassis import metrics\n{imports}")
+    team = Team(project.path)
+    handlers = team.source / "handlers.py"
+    greeting, imports = '        log.debug("Greeting")\n', "from tornado_chassis.handlers import"
+    team.replace(handlers, greeting, f'{greeting}        greetings.labels("en").inc()\n')
+    team.replace(handlers, imports, f"from tornado_chassis import metrics\n{imports}")
     log = "log = logging.getLogger(__name__)\n"
-    handlers.write_text(source.replace(log, f"{log}{counter}"), encoding="utf-8")
+    counter = 'greetings = metrics.counter("greetings", "Greetings given.", ["language"])\n'
+    team.replace(handlers, log, f"{log}{counter}")
     return project
 
 
