@@ -134,7 +134,16 @@ def test_nobody_is_called_without_a_license_key(project: Project, tmp_path: Path
     assert service.output().count("NEW_RELIC_LICENSE_KEY is not set") == 1
 
 
-@pytest.mark.parametrize("fault", ["refuses", "hangs", "does not resolve", "answers 500"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "hangs",
+        *(
+            pytest.param(fault, marks=pytest.mark.full)
+            for fault in ("refuses", "does not resolve", "answers 500")
+        ),
+    ],
+)
 def test_service_does_not_depend_on_new_relic(project: Project, tmp_path: Path, fault: str) -> None:
     with collector_in_trouble(fault, tmp_path) as settings:
         settings["DRAIN_TIMEOUT_SECONDS"] = str(DRAIN_TIMEOUT)

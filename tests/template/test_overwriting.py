@@ -34,6 +34,7 @@ def test_nothing_is_touched(
         assert digest(project) == kept
 
 
+@pytest.mark.full
 def test_command_that_is_shown_generates_beside_it(tmp_path: Path) -> None:
     render(tmp_path / "out", tmp_path / "home", reference())
     answers = reference(metrics="none", tracing="none")

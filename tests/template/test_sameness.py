@@ -70,6 +70,7 @@ def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[
     assert contents == {path: content for path, (_, content) in expected.items()}
 
 
+@pytest.mark.full
 def test_replayed(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
     assert generated(TEMPLATE, tmp_path) == expected
     assert generated(TEMPLATE, tmp_path, options=["--replay"]) == expected
