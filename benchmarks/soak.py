@@ -252,13 +252,10 @@ class Guests:
             try:
                 connection = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
-                self._refused()
+                if not self.stopping.is_set():
+                    self._problems["a connection was refused"] += 1
                 return
             yield connection
-
-    def _refused(self) -> None:
-        if not self.stopping.is_set():
-            self._problems["a connection was refused"] += 1
 
 
 def _frame(message: bytes, masked: bool) -> bytes:

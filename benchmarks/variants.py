@@ -14,16 +14,9 @@ class Bench(JsonHandler):
 """
 ROUTE = r'(r"/bench/(?P<name>[^/]+)", handlers.Bench)'
 
-NOTHING = {
-    "health": "none",
-    "logging": "none",
-    "metrics": "none",
-    "error_tracking": "none",
-    "tracing": "none",
-    "console": "none",
-    "deployment": "none",
-    "ci": "none",
-}
+NOTHING = dict.fromkeys(
+    "health logging metrics error_tracking tracing console deployment ci".split(), "none"
+)
 EVERYTHING = NOTHING | {
     "health": "probes",
     "logging": "structured",

@@ -15,16 +15,13 @@ from typing import IO
 import uv
 
 from tests.backends import free_port
-from tests.template.project import Project, interpreter, render
+from tests.template.project import MACHINE, Project, interpreter, render
 
 from . import machine
 from .receiver import ANSWERS
 from .variants import Variant
 
 STACKS = Path(__file__).parent / "stacks"
-# What a process needs of the machine; a service gets nothing else but its settings.
-MACHINE = ("PATH", "HOME", "LANG", "TMPDIR")
-START_ATTEMPTS = 3
 EXPORT_SECONDS = 10.0
 READY_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
@@ -113,33 +110,15 @@ class Workshop:
                     host, port = stack.enter_context(backend(manner))
                     named |= {manner: f"{host}:{port}", f"{manner}_port": port}
             settings = {name: value.format(**named) for name, value in variant.settings.items()}
-            server = self._start(stack, argv, settings, core, output)
-            server.backend_port = int(str(named.get("answers_port", 0)))
-            yield server
-
-    def _start(
-        self,
-        stack: ExitStack,
-        argv: list[str | Path],
-        settings: Mapping[str, str],
-        core: int,
-        output: int | IO[bytes],
-    ) -> Server:
-        for attempt in range(1, START_ATTEMPTS + 1):
             environ = {**environment(), **settings}
             port, admin_port = int(environ["PORT"]), int(environ["ADMIN_PORT"])
             started = time.perf_counter()
-            try:
-                running = machine.running(argv, environ, port, core, output=output)
-                process = stack.enter_context(running)
-            except RuntimeError:
-                # Somebody may have been faster to take the port.
-                if attempt == START_ATTEMPTS:
-                    raise
-            else:
-                assert json.loads(get(port, "/bench/x")) == {"message": "hello"}
-                return Server(process, port, admin_port, time.perf_counter() - started)
-        raise AssertionError
+            running = machine.running(argv, environ, port, core, output=output)
+            process = stack.enter_context(running)
+            assert json.loads(get(port, "/bench/x")) == {"message": "hello"}
+            server = Server(process, port, admin_port, time.perf_counter() - started)
+            server.backend_port = int(str(named.get("answers_port", 0)))
+            yield server
 
     def _command(self, variant: Variant) -> list[str | Path]:
         if isinstance(variant.source, str):

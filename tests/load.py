@@ -23,7 +23,7 @@ class Load:
     #: Set once connections may be refused, since the service was asked to stop.
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def wait_for(self, answered: int, timeout: float = 30) -> None:
+    def wait_for(self, answered: int, timeout: float = 100) -> None:
         """Returns when that many more requests have been answered."""
         enough = self.answered + answered
         eventually(lambda: self.answered >= enough or self.failures, timeout, "answers")

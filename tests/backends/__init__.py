@@ -10,8 +10,9 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +23,7 @@ BACKENDS = Path(
     os.environ.get("BACKENDS_DIR") or CACHE / "tornado-service-template" / "backends"
 ).absolute()
 PORTS = 20_000, 32_000
+RESERVED_PORTS = 100
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 TOOL_SECONDS = 60.0
@@ -48,17 +50,33 @@ def home(backend: str) -> Path:
     return directory
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a loopback port that was free a moment ago (UDP: `socket.SOCK_DGRAM`).
+_reserved: "deque[socket.socket]" = deque()
 
-    It lies below the ports that systems give to whoever asks for any, so that in the meantime
-    only another call of this function might give it away, which chance makes unlikely.
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Return a free loopback port (UDP: `socket.SOCK_DGRAM`).
+
+    It lies below the ports that systems give to whoever asks for any. A TCP port stays reserved
+    until some more have been asked for: it refuses connections, and no other test is given it, but
+    a server that sets SO_REUSEADDR, as all of them do, can listen on it.
     """
     while True:
         port = random.randint(*PORTS)
-        with socket.socket(socket.AF_INET, kind) as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        reserved = socket.socket(socket.AF_INET, kind)
+        try:
+            reserved.bind(("127.0.0.1", port))
+        except OSError:
+            reserved.close()
+            continue
+        if kind == socket.SOCK_DGRAM:
+            reserved.close()
             return port
+        # Not before: it would be given what others have reserved.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reserved.append(reserved)
+        if len(_reserved) > RESERVED_PORTS:
+            _reserved.popleft().close()
+        return port
 
 
 def get_json(url: str) -> Any:

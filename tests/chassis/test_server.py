@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -11,9 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from tornado import netutil
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketClientConnection, WebSocketHandler, websocket_connect
@@ -182,18 +184,22 @@ async def test_what_still_arrives_or_leaves_is_waited_for() -> None:
         await service.stopped()
 
 
-async def test_connection_that_waits_in_the_kernel_is_answered() -> None:
+async def test_connections_that_wait_in_the_kernel_are_answered() -> None:
     settings = read(Settings, {**UNWATCHED, "PORT": "0"})
-    listening = server.listen(make_service(settings).endpoints[0], settings)
+    (main, *_) = make_service(settings).endpoints
+    listening = server.listen(main, settings, server.bind(main))
     (address,) = [each.getsockname() for each in listening._listening]
-    with socket.create_connection(address) as connection:
-        connection.sendall(ROOT)
-        # Without giving way to the loop, which therefore has not accepted it.
+    with contextlib.ExitStack() as stack:
+        # More than it accepts at once.
+        waiting = [stack.enter_context(socket.create_connection(address)) for _ in range(300)]
+        for each in waiting:
+            each.sendall(ROOT)
+        # Without giving way to the loop, which therefore has not accepted them.
         listening.stop()
-        connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        answer = await within(loop.sock_recv(connection, 65536))
-    assert b" 200 OK" in answer
+        for each in waiting:
+            each.setblocking(False)
+            assert b" 200 OK" in await within(loop.sock_recv(each, 65536))
     await listening.close_all_connections()
 
 
@@ -708,6 +714,27 @@ def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         cannot_listen(f"127.0.0.1 port {port}", PORT=port)
+
+
+async def test_main_port_is_closed_until_all_ports_are_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a shared port, a process that then ends would reset its part of the connections."""
+    refused: list[bool] = []
+
+    def bind_sockets(port: int, *args: Any, **options: Any) -> list[socket.socket]:
+        if port == taken:
+            with socket.socket() as client:
+                refused.append(client.connect_ex(("127.0.0.1", main)) == errno.ECONNREFUSED)
+        return netutil.bind_sockets(port, *args, **options)
+
+    monkeypatch.setattr(server, "bind_sockets", bind_sockets)
+    with reserved_port() as main, socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        address = {"PORT": str(main), "REUSE_PORT": "true", "ADMIN_PORT": str(taken)}
+        with pytest.raises(SystemExit):
+            await serve(make_service(read(Settings, {**UNWATCHED, **address})))
+    assert refused == [True]
 
 
 def test_processes_can_share_a_port_but_not_the_admin_port() -> None:

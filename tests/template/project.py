@@ -58,14 +58,13 @@ REFERENCE = {
 START_SECONDS = 30.0
 STOP_SECONDS = 60.0
 RUN_SECONDS = 120.0
-EX_UNAVAILABLE = 69
 
 # What would change how a project's own tools behave, were it inherited.
 _FOREIGN = re.compile(
     r"(COV|COVERAGE|PYTEST|PYTHON|MYPY|RUFF|VIRTUAL_ENV|CONDA|COOKIECUTTER)(_.*|[A-Z]*)"
 )
 # What a process needs of the machine; a service gets nothing else but its settings.
-_MACHINE = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
+MACHINE = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 
 
 @dataclass
@@ -182,20 +181,16 @@ class Order(JsonHandler):
         """
         if not self._is_synced:
             self.sync()
-        for _ in range(3):
-            service = self._spawn(settings)
-            try:
-                if service.wait_until_up() == EX_UNAVAILABLE:
-                    continue  # somebody was faster to take the port
-                yield service
-                return
-            finally:
-                service.process.kill()
-                service.process.wait()
-        raise RuntimeError(service.output())
+        service = self._spawn(settings)
+        try:
+            service.wait_until_up()
+            yield service
+        finally:
+            service.process.kill()
+            service.process.wait()
 
     def _spawn(self, settings: Mapping[str, str]) -> "Service":
-        machine = {name: os.environ[name] for name in _MACHINE if name in os.environ}
+        machine = {name: os.environ[name] for name in MACHINE if name in os.environ}
         defaults = {
             "PORT": str(free_port()),
             "ADMIN_PORT": str(free_port()),
@@ -255,6 +250,10 @@ class Service:
         finally:
             connection.close()
 
+    def resident_bytes(self) -> int:
+        statm = Path(f"/proc/{self.process.pid}/statm")
+        return int(statm.read_text().split()[1]) * 4096
+
     def wait(self, timeout: float = STOP_SECONDS) -> int:
         """The exit status."""
         return self.process.wait(timeout)
@@ -264,18 +263,16 @@ class Service:
         self.process.send_signal(signal.SIGTERM)
         return self.wait(timeout)
 
-    def wait_until_up(self) -> int | None:
-        """Waits for the port to take connections; returns the exit status if it is not free."""
+    def wait_until_up(self) -> None:
+        """Waits for the port to take connections."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             status = self.process.poll()
-            if status == EX_UNAVAILABLE:
-                return status
             if status is not None:
                 raise RuntimeError(f"The service ended with {status}:\n{self.output()}")
             # No request, as it would be logged and counted.
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return None
+                return
             time.sleep(0.02)
         raise TimeoutError(self.output())
 

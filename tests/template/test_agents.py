@@ -27,6 +27,7 @@ def named(page: Path) -> set[str]:
     return {each for each in words if re.fullmatch(r"[\w{}./-]*(/|\.(py|md|toml|env))", each)}
 
 
+@pytest.mark.full
 def test_commands_of_a_service_pass(generate: Generate) -> None:
     project = generate()
     page = project.path / "AGENTS.md"

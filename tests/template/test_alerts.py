@@ -70,20 +70,27 @@ def cases(project: Project) -> dict[str, Any]:
     template = jinja2.Environment(**options).from_string(CASES.read_text(encoding="utf-8"))
     found: dict[str, Any] = yaml.safe_load(template.render(cookiecutter=project.answers))
     for test in found["tests"]:
-        for case in test.get("alert_rule_test", []):
-            runbook = f"docs/runbook.md#{case['alertname'].lower()}"
-            case["exp_alerts"] = [
-                {
-                    "exp_annotations": {
-                        "summary": labels.pop("summary"),
-                        "description": labels.pop("description"),
-                        "runbook_url": runbook,
-                    },
-                    "exp_labels": {"job": project.slug, **labels},
-                }
-                for labels in case.get("exp_alerts", [])
-            ]
+        test.setdefault("interval", "1m")
+        series = [item for each in test.pop("series") for item in each.items()]
+        test["input_series"] = [{"series": name, "values": values} for name, values in series]
+        test["alert_rule_test"] = [
+            {
+                "alertname": alert,
+                "eval_time": time,
+                "exp_alerts": [expected(project.slug, alert, each) for each in firing],
+            }
+            for case in test.pop("expected", [])
+            for key, firing in case.items()
+            for alert, *times in [key.split()]
+            for time in times
+        ]
     return found
+
+
+def expected(slug: str, alert: str, firing: dict[str, Any]) -> dict[str, Any]:
+    annotations = {key: firing[key] for key in ("summary", "description")}
+    annotations["runbook_url"] = f"docs/runbook.md#{alert.lower()}"
+    return {"exp_annotations": annotations, "exp_labels": {"job": slug, **firing["labels"]}}
 
 
 @CHOICES
@@ -91,7 +98,7 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_not(
     generate: Generate, health: str, deployment: str
 ) -> None:
     project = generate(metrics="prometheus", health=health, deployment=deployment)
-    tried = [case for test in cases(project)["tests"] for case in test.get("alert_rule_test", [])]
+    tried = [case for test in cases(project)["tests"] for case in test["alert_rule_test"]]
     for alert in alerts(project.path):
         expected = [case["exp_alerts"] for case in tried if case["alertname"] == alert["alert"]]
         assert [] in expected, alert["alert"]

@@ -110,6 +110,7 @@ def test_suite_passes_after_each_change_of_mind(
         commit(path, "Updated")
 
 
+@pytest.mark.full
 def test_dependency_of_the_team_outlives_a_change_without_a_commit_of_what_was_generated(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,10 +178,9 @@ def test_package_needs_the_address_of_a_wheel(tmp_path: Path) -> None:
         out.mkdir(exist_ok=True)
         program = Path(sys.executable).with_name("cookiecutter")
         options = ["--no-input", "--config-file", str(config), "--output-dir", str(out)]
-        done = run([str(program), *options, str(TEMPLATE)], tmp_path, {})
-        assert done.returncode == 1
-        assert "Nothing was generated" in done.stdout
-        assert expected in done.stdout
+        message = run([str(program), *options, str(TEMPLATE)], tmp_path, status=1)
+        assert "Nothing was generated" in message
+        assert expected in message
         assert list(out.iterdir()) == []
 
 
@@ -198,6 +198,7 @@ def test_released_package_is_asked_for_by_its_version(tmp_path: Path, repository
     assert 'compatibility.require("7.8.9")' in features
 
 
+@pytest.mark.full
 def test_project_renamed_by_hand_becomes_what_a_fresh_one_of_that_name_is(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,8 +223,7 @@ def test_commands_of_a_page_change_answers_and_ask_nothing(
     for options in re.findall(r"^    uvx cruft update(.*)", text, re.MULTILINE):
         program = Path(sys.executable).with_name("cruft")
         command = ["/bin/sh", "-ec", f"{program} update{options}"]
-        done = run(command, project, {"HOME": str(tmp_path / "home")})
-        assert done.returncode == 0, done.stdout
+        run(command, project, {"HOME": str(tmp_path / "home")})
         commit(project, "Updated")
         answers |= json.loads("".join(re.findall(r"'(.*)'", options)) or "{}")
     assert answers != reference()

@@ -43,9 +43,9 @@ deployed = pytest.mark.parametrize(
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers, Path]]:
     """The image `my-service`, of the reference's answers, and the project it was built of."""
     directory = tmp_path_factory.mktemp("image")
-    project = render(directory / "project", directory / "home", reference())
-    lock(project)
     with containers(directory) as found:
+        project = render(directory / "project", directory / "home", reference())
+        lock(project)
         found.build(project, "my-service", **BUILD)
         yield found, project
 

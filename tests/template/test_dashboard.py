@@ -44,36 +44,24 @@ class Talk(WebSocketHandler):
         self.write_message("hello")
 """
 # What kube-state-metrics says of a deployment, as rules: there is no cluster to ask.
+DEPLOYMENT, AUTOSCALER = {"deployment": SLUG}, {"horizontalpodautoscaler": SLUG}
+CONTAINER = {"container": SLUG, "pod": f"{SLUG}-1-a"}
+STUCK = DEPLOYMENT | {"condition": "Progressing", "status": "false"}
+BLIND = AUTOSCALER | {"condition": "ScalingActive", "status": "false"}
 CLUSTER = [
     {"record": name, "expr": f"vector({value})", "labels": {"namespace": NAMESPACE} | labels}
     for name, value, labels in [
-        ("kube_deployment_spec_replicas", 2, {"deployment": SLUG}),
-        ("kube_deployment_status_replicas_available", 2, {"deployment": SLUG}),
-        (
-            "kube_deployment_status_condition",
-            0,
-            {"deployment": SLUG, "condition": "Progressing", "status": "false"},
-        ),
-        (
-            "kube_horizontalpodautoscaler_status_current_replicas",
-            2,
-            {"horizontalpodautoscaler": SLUG},
-        ),
-        ("kube_horizontalpodautoscaler_spec_max_replicas", 2, {"horizontalpodautoscaler": SLUG}),
-        ("kube_horizontalpodautoscaler_spec_min_replicas", 1, {"horizontalpodautoscaler": SLUG}),
-        (
-            "kube_horizontalpodautoscaler_status_condition",
-            0,
-            {"horizontalpodautoscaler": SLUG, "condition": "ScalingActive", "status": "false"},
-        ),
+        ("kube_deployment_spec_replicas", 2, DEPLOYMENT),
+        ("kube_deployment_status_replicas_available", 2, DEPLOYMENT),
+        ("kube_deployment_status_condition", 0, STUCK),
+        ("kube_horizontalpodautoscaler_status_current_replicas", 2, AUTOSCALER),
+        ("kube_horizontalpodautoscaler_spec_max_replicas", 2, AUTOSCALER),
+        ("kube_horizontalpodautoscaler_spec_min_replicas", 1, AUTOSCALER),
+        ("kube_horizontalpodautoscaler_status_condition", 0, BLIND),
         ("kube_pod_status_phase", 0, {"pod": f"{SLUG}-1a-bcdef", "phase": "Pending"}),
-        ("container_memory_working_set_bytes", 1, {"container": SLUG, "pod": f"{SLUG}-1-a"}),
-        (
-            "kube_pod_container_resource_limits",
-            2,
-            {"container": SLUG, "pod": f"{SLUG}-1-a", "resource": "memory"},
-        ),
-        ("kube_pod_container_status_restarts_total", 1, {"container": SLUG, "pod": f"{SLUG}-1-a"}),
+        ("container_memory_working_set_bytes", 1, CONTAINER),
+        ("kube_pod_container_resource_limits", 2, CONTAINER | {"resource": "memory"}),
+        ("kube_pod_container_status_restarts_total", 1, CONTAINER),
     ]
 ]
 PROBES = {"/livez", "/readyz", "/health"}

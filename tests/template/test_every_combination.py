@@ -70,7 +70,7 @@ def has_admin(answers: combinations.Answers) -> bool:
 @pytest.mark.parametrize(
     "answers",
     [
-        pytest.param(answers, marks=[pytest.mark.full] if number > 1 else [pytest.mark.longest])
+        pytest.param(answers, marks=[pytest.mark.full] if number else [pytest.mark.longest])
         for number, answers in enumerate(SAMPLE)
     ],
     ids=map(combinations.name, SAMPLE),

@@ -223,7 +223,6 @@ def test_service_runs_with_the_settings_of_production(
     local = {"HOST", "PORT", "ADMIN_HOST", "ADMIN_PORT", "DRAIN_DELAY_SECONDS"}
     settings = {name: text for name, text in found.settings.items() if name not in local}
     with project.start(**settings) as service:
-        # First, as the admin port is opened after the main one, and before that is answered.
         assert service.get("/")[0] == 200
         for probe in found.probes:
             if "httpGet" in probe:

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 from openapi_spec_validator import validate
 
 from .conftest import Generate
@@ -45,7 +46,6 @@ def test_generated_client_places_an_order(generate: Generate, tmp_path: Path) ->
     make_client(document, tmp_path)
     with project.start() as service:
         output = tool(sys.executable, "-c", CLIENT, service.url, cwd=tmp_path)
-        # After an answer of the main port, the admin port is open, too.
         served = json.loads(service.get("/openapi.json", admin=True)[2])
         assert served == json.loads(document.read_text())
     tea = {"item": "tea", "count": 2, "number": 1}
@@ -69,6 +69,7 @@ def make_client(document: Path, directory: Path) -> None:
     )
 
 
+@pytest.mark.full
 def test_every_service_prints_a_document(generate: Generate) -> None:
     nothing = ("health", "logging", "metrics", "error_tracking", "tracing", "console")
     project: Project = generate(**dict.fromkeys(nothing, "none"))

@@ -41,6 +41,28 @@ PROPOSING = ("propose", "propose-template")
 ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
 
 
+@pytest.fixture(params=PIPELINES)
+def ci(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def project(generate: Generate, ci: str) -> Project:
+    return generate(ci=ci)
+
+
+@pytest.fixture
+def followed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str) -> Project:
+    """A project that cruft has made, with a lock file, committed."""
+    answers = {"ci": ci}
+    path = created(repository, tmp_path, monkeypatch, answers)
+    (path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
+    git(path, "add", "--all")
+    git(path, "commit", "--quiet", "--message=Lock")
+    return Project(path, answers, tmp_path / "venv", interpreter())
+
+
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 def test_linters_find_nothing_in_the_github_files(generate: Generate, deployment: str) -> None:
     lint(generate(ci="github", deployment=deployment).path)
@@ -68,9 +90,7 @@ def check_schema(name: str, *paths: Path) -> None:
     run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *paths)
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_each_supported_python_is_tested(generate: Generate, ci: str) -> None:
-    project = generate(ci=ci)
+def test_each_supported_python_is_tested(project: Project, ci: str) -> None:
     supported = [f"3.{minor}" for minor in range(OLDEST[1], NEWEST[1] + 1)]
     test = jobs(project)["test"]
     if ci == "github":
@@ -82,7 +102,6 @@ def test_each_supported_python_is_tested(generate: Generate, ci: str) -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
-@pytest.mark.parametrize("ci", PIPELINES)
 def test_commands_are_those_of_the_documents(generate: Generate, ci: str, deployment: str) -> None:
     project = generate(ci=ci, deployment=deployment)
     documented = set(documented_commands(project))
@@ -113,9 +132,7 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
     assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_jobs_say_what_to_do_where_there_is_no_lock(generate: Generate, ci: str) -> None:
-    project = generate(ci=ci)
+def test_jobs_say_what_to_do_where_there_is_no_lock(project: Project, ci: str) -> None:
     path = project.path / PIPELINES[ci][0]
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     locked = content["env" if ci == "github" else "variables"]["UV_LOCKED"]
@@ -128,11 +145,7 @@ def test_jobs_say_what_to_do_where_there_is_no_lock(generate: Generate, ci: str)
         assert "create a lockfile, run `uv lock`" in " ".join(output.split()), job
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_newer_versions_are_proposed_on_a_branch(
-    generate: Generate, tmp_path: Path, ci: str
-) -> None:
-    project = generate(ci=ci)
+def test_newer_versions_are_proposed_on_a_branch(project: Project, tmp_path: Path, ci: str) -> None:
     remote = committed(project, tmp_path)
     lock = project.path / "uv.lock"
 
@@ -149,10 +162,8 @@ def test_newer_versions_are_proposed_on_a_branch(
         assert (tmp_path / "opened").read_text() == "opened\n", "the second one is a renewal"
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_lock_that_is_a_link_is_not_proposed(generate: Generate, tmp_path: Path, ci: str) -> None:
+def test_lock_that_is_a_link_is_not_proposed(project: Project, tmp_path: Path) -> None:
     """It could lead to the environment of the job, and so to its token."""
-    project = generate(ci=ci)
     remote = committed(project, tmp_path)
     (tmp_path / "environ").write_text("secret")
     (project.path / "uv.lock").symlink_to(tmp_path / "environ")
@@ -161,9 +172,7 @@ def test_lock_that_is_a_link_is_not_proposed(generate: Generate, tmp_path: Path,
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_nothing_newer_proposes_nothing(generate: Generate, tmp_path: Path, ci: str) -> None:
-    project = generate(ci=ci)
+def test_nothing_newer_proposes_nothing(project: Project, tmp_path: Path) -> None:
     (project.path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
     remote = committed(project, tmp_path)
     propose(project, tmp_path, remote)
@@ -182,11 +191,7 @@ def test_images_that_a_release_runs_are_pinned_by_digest(path: str) -> None:
         assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", image), image
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_release_with_another_version_than_the_tag_ends_at_once(
-    generate: Generate, tmp_path: Path, ci: str
-) -> None:
-    project = generate(ci=ci)
+def test_release_with_another_version_than_the_tag_ends_at_once(project: Project) -> None:
     [check] = (each for each in scripts(release_jobs(project)["candidate"]) if "grep" in each)
     for tag, status in (("v0.1.0", 0), ("v0.1.1", 1), ("v0.1", 1)):
         environ = {"GITHUB_REF_NAME": tag, "CI_COMMIT_TAG": tag}
@@ -194,11 +199,7 @@ def test_release_with_another_version_than_the_tag_ends_at_once(
         assert ("another one than the tag's" in output) == bool(status)
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_release_proposes_its_digest_in_the_overlay(
-    generate: Generate, tmp_path: Path, ci: str
-) -> None:
-    project = generate(ci=ci)
+def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: Path) -> None:
     remote = committed(project, tmp_path)
     overlay = "deploy/kubernetes/overlays/production/kustomization.yaml"
     for version, digit in (("1.0.0", "a"), ("1.10", "b")):
@@ -207,18 +208,10 @@ def test_release_proposes_its_digest_in_the_overlay(
         git(tmp_path, "clone", "--quiet", "--branch=main", str(remote), str(checkout))
         (checkout / "digest").write_text(f"{digest}\n")
         image = "registry.invalid/team/service"
-        run_job(
-            project,
-            release_jobs(project)["propose-release"],
-            checkout,
-            tmp_path,
-            remote,
-            GITHUB_REF_NAME=f"v{version}",
-            CI_COMMIT_TAG=f"v{version}",
-            IMAGE=image,
-            DIGEST=digest,
-            CI_REGISTRY_IMAGE=image,
-        )
+        tag = {"GITHUB_REF_NAME": f"v{version}", "CI_COMMIT_TAG": f"v{version}"}
+        pushed_image = {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
+        job = release_jobs(project)["propose-release"]
+        run_job(project, job, checkout, tmp_path, remote, **tag, **pushed_image)
         branch = f"release-{version}"
         changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
         [(added, removed, path)] = (line.split() for line in changed)
@@ -234,45 +227,39 @@ def test_release_proposes_its_digest_in_the_overlay(
         assert container["image"] == f"{image}:{version}@{digest}"
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
 def test_what_is_new_in_the_template_is_proposed_on_a_branch(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+    tmp_path: Path, repository: Path, followed: Project
 ) -> None:
-    project = followed(repository, tmp_path, monkeypatch, ci)
     with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
-        follow(project)
-    remote = checked_out_again(project, tmp_path)
-    propose(project, tmp_path, remote, "propose-template")
+        follow(followed)
+    remote = checked_out_again(followed, tmp_path)
+    propose(followed, tmp_path, remote, "propose-template")
     changed = git(remote, "diff", "--name-only", "main", "update-template").split()
     assert changed == [".cruft.json", "docs/background.md", "uv.lock"]
     assert git(remote, "show", "update-template:docs/background.md").startswith("# New")
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
-def test_nothing_new_in_the_template_proposes_nothing(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
-) -> None:
-    project = followed(repository, tmp_path, monkeypatch, ci)
-    follow(project)
-    assert (project.path / "template.patch").read_bytes() == b""
-    remote = checked_out_again(project, tmp_path)
-    propose(project, tmp_path, remote, "propose-template")
+@pytest.mark.full
+def test_nothing_new_in_the_template_proposes_nothing(tmp_path: Path, followed: Project) -> None:
+    follow(followed)
+    assert (followed.path / "template.patch").read_bytes() == b""
+    remote = checked_out_again(followed, tmp_path)
+    propose(followed, tmp_path, remote, "propose-template")
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
-@pytest.mark.parametrize("ci", PIPELINES)
+@pytest.mark.full
 def test_update_that_conflicts_fails_and_lists_the_files(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, ci: str
+    repository: Path, followed: Project
 ) -> None:
-    project = followed(repository, tmp_path, monkeypatch, ci)
-    page = project.path / "docs" / "background.md"
+    page = followed.path / "docs" / "background.md"
     page.write_text(f"# Ours\n{page.read_text().partition(chr(10))[2]}")
-    git(project.path, "commit", "--quiet", "--all", "--message=Our title")
+    git(followed.path, "commit", "--quiet", "--all", "--message=Our title")
     with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
-        output = follow(project, status=1)
+        output = follow(followed, status=1)
     listed = output.partition("Conflicts; run the update by hand, and resolve these:\n")[2]
     assert listed.split() in (["docs/background.md"], ["docs/background.md.rej"])
-    assert not (project.path / "template.patch").exists()
+    assert not (followed.path / "template.patch").exists()
 
 
 def test_service_that_cruft_has_not_made_follows_nothing(
@@ -284,16 +271,6 @@ def test_service_that_cruft_has_not_made_follows_nothing(
     assert (project.path / "template.patch").read_bytes() == b""
     job = jobs(generate(ci="gitlab"))["template"]
     assert [rule["exists"] for rule in job["rules"]] == [[".cruft.json"]]
-
-
-def followed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str) -> Project:
-    """A project that cruft has made, with a lock file, committed."""
-    answers = {"ci": ci}
-    path = created(repository, tmp_path, monkeypatch, answers)
-    (path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
-    git(path, "add", "--all")
-    git(path, "commit", "--quiet", "--message=Lock")
-    return Project(path, answers, tmp_path / "venv", interpreter())
 
 
 def checked_out_again(project: Project, tmp_path: Path) -> Path:
@@ -382,6 +359,10 @@ def run_job(
         f' "pr create") echo opened >>{opened} ;; *) exit 2 ;; esac\n'
     )
     gh.chmod(0o755)
+    config = tmp_path / "gitconfig"
+    hosts = ("https://x-access-token:secret@git.invalid/team/service",)
+    hosts += ("https://oauth2:secret@git.invalid/team/service.git",)
+    config.write_text(f'[url "{remote}"]\n' + "".join(f"\tinsteadOf = {each}\n" for each in hosts))
     own = next((step["env"] for step in job.get("steps", []) if "env" in step), {})
     variables = {
         **own,
@@ -395,12 +376,7 @@ def run_job(
         "CI_DEFAULT_BRANCH": "main",
         "CI_COMMIT_BRANCH": "main",
         "CI_REPOSITORY_URL": str(remote),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
-        "GIT_CONFIG_VALUE_0": "https://x-access-token:secret@git.invalid/team/service",
-        "GIT_CONFIG_KEY_1": f"url.{remote}.insteadOf",
-        "GIT_CONFIG_VALUE_1": "https://oauth2:secret@git.invalid/team/service.git",
+        "GIT_CONFIG_GLOBAL": str(config),
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         **settings,
     }

@@ -34,6 +34,7 @@ def test_preset_answers_what_is_asked(preset: Path) -> None:
     assert choices.keys() - {"license", "chassis"} <= answers.keys()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_preset_gives_what_its_answers_give(tmp_path: Path, preset: Path) -> None:
     argv = ["--no-input", "--config-file", str(preset)]

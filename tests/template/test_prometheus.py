@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, prometheus
+from ..backends import eventually, home, prometheus
 from .conftest import Generate
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 DURATIONS = 'http_server_request_duration_seconds_count{http_route="/hello/{name}"}'
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    home("prometheus")  # or the service would be started for nothing
 
 
 @pytest.mark.parametrize("version", [2, 3])

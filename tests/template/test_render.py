@@ -78,7 +78,15 @@ def by_default(rendered: Rendered) -> Path:
     return rendered(reference())
 
 
-@pytest.mark.parametrize("answers", combinations.sample(), ids=combinations.name)
+# The first of them have every choice, and most pairs.
+QUICK = 8
+COMBINED = [
+    pytest.param(each, id=combinations.name(each), marks=() if n < QUICK else pytest.mark.full)
+    for n, each in enumerate(combinations.sample())
+]
+
+
+@pytest.mark.parametrize("answers", COMBINED)
 def test_combination(tmp_path: Path, by_default: Path, answers: combinations.Answers) -> None:
     project = render(tmp_path / "project", tmp_path / "home", reference(**answers))
     found = [

@@ -1,7 +1,6 @@
 """The same answers give the same project, however they are given and wherever the template is."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -37,27 +36,30 @@ def digest(project: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-@pytest.fixture
-def expected(tmp_path: Path) -> dict[str, tuple[int, str]]:
-    return digest(render(tmp_path / "expected", tmp_path / "home", ANSWERS))
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    directory = tmp_path_factory.mktemp("expected")
+    return digest(render(directory / "project", directory / "home", ANSWERS))
 
 
 def test_twice(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
     assert digest(render(tmp_path / "again", tmp_path / "other home", ANSWERS)) == expected
 
 
-def test_mode_does_not_depend_on_the_checkout(
-    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("{}", id="another checkout"),
+        pytest.param("git+file://{}", id="git URL", marks=pytest.mark.full),
+    ],
+)
+def test_from_elsewhere(
+    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]], source: str
 ) -> None:
-    assert generated(repository, tmp_path) == expected
+    assert generated(source.format(repository), tmp_path) == expected
 
 
-def test_from_a_git_url(
-    tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]
-) -> None:
-    assert generated(f"git+file://{repository}", tmp_path) == expected
-
-
+@pytest.mark.full
 def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[int, str]]) -> None:
     archive = tmp_path / "template.zip"
     git(repository, "archive", "--prefix=template-main/", f"--output={archive}", "HEAD")
@@ -68,16 +70,10 @@ def test_from_a_zip(tmp_path: Path, repository: Path, expected: dict[str, tuple[
     assert contents == {path: content for path, (_, content) in expected.items()}
 
 
+@pytest.mark.full
 def test_replayed(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
     assert generated(TEMPLATE, tmp_path) == expected
     assert generated(TEMPLATE, tmp_path, options=["--replay"]) == expected
-
-
-def test_from_a_config_file(tmp_path: Path, expected: dict[str, tuple[int, str]]) -> None:
-    config = tmp_path / "answers.yaml"
-    config.write_text(json.dumps({"default_context": ANSWERS}))
-    options = ["--no-input", "--config-file", str(config)]
-    assert generated(TEMPLATE, tmp_path, options=options) == expected
 
 
 @pytest.mark.full

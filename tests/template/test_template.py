@@ -3,16 +3,12 @@
 import json
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 from ruff import find_ruff_bin
 
 from . import combinations
-from .project import SOURCE, TEMPLATE, reference, render
-from .test_choices import template
-
-__all__ = ["template"]
+from .project import TEMPLATE
 
 
 @pytest.mark.parametrize("command", ["check", "format --check"])
@@ -38,18 +34,3 @@ def test_each_prompt_is_a_question_with_a_label_for_each_choice() -> None:
     for text in texts:
         # A bracket begins Rich's markup, and what is in it would not be shown.
         assert re.fullmatch(r"([^\[]|\\\[)+", text), text
-
-
-def test_what_tools_leave_in_the_template_is_not_generated(template: Path, tmp_path: Path) -> None:
-    source = template / SOURCE.name
-    left = [
-        source / ".ruff_cache" / "0.17" / "1",
-        source / ".mypy_cache" / "CACHEDIR.TAG",
-        source / "tests" / ".pytest_cache" / "README.md",
-        source / "tests" / "__pycache__" / "test_handlers.cpython-313.pyc",
-    ]
-    for path in left:
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"\x95")
-    project = render(tmp_path / "projects", tmp_path / "home", reference(), template)
-    assert [path for path in project.rglob("*cache*") if not path.suffix] == []

@@ -30,6 +30,9 @@ LIMITS = {"max_buffer_size": 2 * 1024 * 1024, "max_header_size": 32 * 1024}
 
 MAX_HEADERS = 100
 
+BACKLOG = 1024
+"""How many connections may wait in the kernel to be accepted."""
+
 ACCEPT_AT_ONCE = 128
 """Limits how many are accepted at once, so that new connections do not delay the open ones."""
 
@@ -125,7 +128,7 @@ class Server(HTTPServer):
         # Otherwise, connections that the kernel has accepted would be reset.
         for each in self._listening:
             if self._is_accepting:
-                self._accept(each, IOLoop.READ)
+                self._accept(each, IOLoop.READ, BACKLOG)
         self._pause()
         for each in self._listening:
             each.close()
@@ -158,9 +161,9 @@ class Server(HTTPServer):
         if status and isinstance(self.request_callback, Application):
             rejected(connection.context, self.request_callback.runtime, status)
 
-    def _accept(self, listening: socket.socket, events: int) -> None:
+    def _accept(self, listening: socket.socket, events: int, at_once: int = ACCEPT_AT_ONCE) -> None:
         full = f"MAX_CONNECTIONS={self._max_connections} reached"
-        for number in range(ACCEPT_AT_ONCE):
+        for number in range(at_once):
             idle = None
             if self._max_connections is not None and len(self._streams) >= self._max_connections:
                 if number:  # If another one is waiting, the loop calls again.

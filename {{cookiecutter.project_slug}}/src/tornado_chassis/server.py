@@ -14,7 +14,7 @@ from tornado.netutil import bind_sockets
 
 from . import signals
 from .application import Endpoint
-from .connections import Server, limits
+from .connections import BACKLOG, Server, limits
 from .exchange import contain, is_cancelled
 from .feature import Runtime
 from .service import Service
@@ -56,10 +56,14 @@ async def serve(service: Service, stop: "asyncio.Future[str] | None" = None) -> 
     if wanted > available:
         log.warning("MAX_CONNECTIONS=%d: file descriptors suffice for %d", wanted, available)
         wanted = available
+    # The first one last: if another address is taken, the process ends, and connections to the port
+    # that it shares would be reset.
+    of_others = [bind(each) for each in others]
     # Only the first: a request for the metrics of one process must not reach another.
-    servers = [listen(main, settings, settings.reuse_port, max_connections=wanted)]
+    servers = [listen(main, settings, bind(main, settings.reuse_port), max_connections=wanted)]
     limits_of_admin = {**ADMIN_LIMITS, "max_connections": of_admin}
-    servers += [listen(each, settings, **limits_of_admin) for each in others]
+    for each, sockets in zip(others, of_others, strict=True):
+        servers.append(listen(each, settings, sockets, **limits_of_admin))
     name, version = settings.service_name, settings.service_version
     log.info("%s %s is running in %s", name, version, settings.environment)
     starting = asyncio.create_task(start(service))
@@ -184,24 +188,35 @@ async def finish(service: Service, deadline: float) -> None:
     await asyncio.gather(*(_bounded(each.shutdown, FLUSH_SECONDS) for each in runtime.features))
 
 
-def listen(
-    endpoint: Endpoint, settings: ServerSettings, reuse_port: bool = False, **own: Any
-) -> Server:
-    """Starts serving an endpoint, within limits of its own where they are given."""
-    server = Server(endpoint.app, **limits(settings) | own)
-    hosts, port = endpoint.host.split(","), endpoint.port
+def bind(endpoint: Endpoint, reuse_port: bool = False) -> list[socket.socket]:
+    """Opens the addresses of an endpoint: the kernel takes connections from now on.
+
+    Raises SystemExit with status 69 if it cannot.
+    """
+    port = endpoint.port
+    hosts = endpoint.host.split(",")
     sockets: list[socket.socket] = []
     for host in hosts:
         # `::` alone would be IPv6 only. Not one socket for both: to that, an IPv4 client would have
         # an IPv6 address.
         address = None if host == "::" and "0.0.0.0" not in hosts else host
         try:
-            sockets += bind_sockets(port, address, backlog=1024, reuse_port=reuse_port)
+            sockets += bind_sockets(port, address, backlog=BACKLOG, reuse_port=reuse_port)
         except (OSError, ValueError) as error:  # an impossible host name, or no SO_REUSEPORT
             log.critical("Cannot listen on %s port %d: %s", host, port, error)
             raise SystemExit(EX_UNAVAILABLE) from None
         # Any free port, but the same one for all.
         port = sockets[0].getsockname()[1]
+    return sockets
+
+
+def listen(
+    endpoint: Endpoint, settings: ServerSettings, sockets: list[socket.socket], **own: Any
+) -> Server:
+    """Starts serving an endpoint, within limits of its own where they are given."""
+    server = Server(endpoint.app, **limits(settings) | own)
+    port = sockets[0].getsockname()[1]
+    for host in endpoint.host.split(","):
         log.info("Listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     server.add_sockets(sockets)
     return server
