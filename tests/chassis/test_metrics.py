@@ -252,7 +252,7 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
             mock.patch.object(first, "totals", side_effect=LookupError),
             self.assertLogs(meter.log) as logs,
         ):
-            self.raw(b"nonsense\r\n\r\n")
+            await self.ask("/\0")
             await self.until_equal(refused, {"malformed": 1})
         assert len(logs.records) == 1
 
