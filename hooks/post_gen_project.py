@@ -10,17 +10,13 @@ A file that its conditions leave empty, such as a `Dockerfile` wrapped in an `if
 is removed.
 """
 
-import ast
 import json
 import os
 import re
 import shlex
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
-from fnmatch import fnmatch
+from fnmatch import translate
 from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -38,13 +34,20 @@ PROMPTS = {
 OWN = [Path("docs"), Path("tests", "contract")]
 CHASSIS = "tornado_chassis"
 # What tools and editors leave in the template's folder as anywhere else.
-LEFTOVERS = ("__pycache__", ".*_cache", ".venv", ".idea", ".vscode", ".env", ".coverage*")
-LEFTOVERS += ("uv.lock", ".DS_Store", "*~", "*.sw?", "*.orig", "*.rej")
+LEFTOVERS = ["__pycache__", ".*_cache", ".venv", ".idea", ".vscode", ".env", ".coverage*"]
+LEFTOVERS += ["uv.lock", ".DS_Store", "*~", "*.sw?", "*.orig", "*.rej"]
+LEFTOVER = re.compile("|".join(map(translate, LEFTOVERS)))
 # Longest first, or `rate_limit` would be taken for a variant of `rate`.
 FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
 VARIANT = re.compile(rf"((?:test_)?({FEATURES}))_(\w+)")
-# Parsing only these takes a twentieth of the time that whole modules take.
-IMPORT = re.compile(r"^[ \t]*((?:from [.\w]+ import|import) (?:\([^)]*\)|.*))", re.MULTILINE)
+# To parse whole modules would take twenty times as long. A line of a docstring may look like an
+# import: then a module more is kept.
+IMPORT = re.compile(
+    r"^[ \t]*(?:from (\.*)([.\w]*) import (\([^)]*\)|.*)|import (.*))", re.MULTILINE
+)
+NAME = re.compile(r"[.\w]+")
+# What conditions leave of a file that has no content: some blank lines.
+BLANK_BYTES = 1024
 
 
 def main() -> None:
@@ -65,12 +68,14 @@ def main() -> None:
 
 def is_for_an_update(project: Path) -> bool:
     """Whether cruft generates only to compare, into a temporary directory that it then removes."""
+    if "_output_dir" in ANSWERS:
+        return False
+    # Imported here because it takes as long as all else.
+    import tempfile
+
     temporary = Path(tempfile.gettempdir()).resolve()
-    return (
-        "_output_dir" not in ANSWERS
-        and project.parent.parent == temporary
-        and project.parent.name.startswith(tempfile.gettempprefix())
-    )
+    prefix = tempfile.gettempprefix()
+    return project.parent.parent == temporary and project.parent.name.startswith(prefix)
 
 
 def say(lines: "list[str]") -> None:
@@ -86,10 +91,17 @@ def say(lines: "list[str]") -> None:
 def make_writable(project: Path) -> None:
     """The template may be read-only, as in a Nix store, and files have its modes."""
     for directory, _, names in os.walk(project):
-        os.chmod(directory, os.stat(directory).st_mode | 0o700)
-        for path in (Path(directory, name) for name in names):
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | 0o600)
+        allow(directory, 0o700)
+        for name in names:
+            path = os.path.join(directory, name)
+            if not os.path.islink(path):
+                allow(path, 0o600)
+
+
+def allow(path: str, mode: int) -> None:
+    before = os.stat(path).st_mode
+    if before & mode != mode:
+        os.chmod(path, before | mode)
 
 
 def next_steps(project: Path) -> "list[str]":
@@ -113,9 +125,9 @@ def drop_leftovers(project: Path) -> None:
     for directory, directories, names in os.walk(project):
         directories[:] = set(directories) - {".git"}
         for name in [*directories, *names]:
-            if any(fnmatch(name, each) for each in LEFTOVERS):
+            if LEFTOVER.fullmatch(name):
                 settle(Path(directory, name), name, False)
-        directories[:] = [each for each in directories if Path(directory, each).exists()]
+        directories[:] = [each for each in directories if not LEFTOVER.fullmatch(each)]
 
 
 def keep_the_chosen(folder: Path) -> None:
@@ -156,51 +168,41 @@ def own_package(project: Path) -> Path:
 
 def keep_what_is_imported(project: Path) -> None:
     """Keeps the modules of the chassis that the service reaches, and the data beside them."""
-    chassis = project / "src" / CHASSIS
+    source = project / "src"
+    found = files(source / CHASSIS)
     modules = {}
-    for path in chassis.rglob("*.py"):
-        parts = path.relative_to(chassis.parent).with_suffix("").parts
-        modules[".".join(parts[:-1] if path.name == "__init__.py" else parts)] = path
+    for path in found:
+        if path.suffix == ".py":
+            parts = path.parts[len(source.parts) : -1]
+            modules[".".join(parts if path.name == "__init__.py" else (*parts, path.stem))] = path
     # What a team may import, whatever was chosen.
     reached = {f"{CHASSIS}.{name}" for name in ("metrics", "tracing", "testing")}
-    for path in [*own_package(project).glob("*.py"), *(project / "tests").rglob("*.py")]:
-        reached |= imported(path, "", modules)
+    for path in [*files(own_package(project)), *files(project / "tests")]:
+        if path.suffix == ".py":
+            reached |= imported(path, "", modules)
     waiting = list(reached)
     while waiting:
         name = waiting.pop()
-        found = imported(modules[name], name, modules) | {name.rpartition(".")[0]} - {""}
-        waiting += found - reached
-        reached |= found
+        more = imported(modules[name], name, modules) | {name.rpartition(".")[0]} - {""}
+        waiting += more - reached
+        reached |= more
     kept = {modules[name] for name in reached}
-    for path in sorted(chassis.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in kept and (path.suffix == ".py" or path.parent / "__init__.py" not in kept):
-            path.unlink()
+    for path in found:
+        if path not in kept and (path.suffix == ".py" or path.parent / "__init__.py" not in kept):
+            remove(path)
 
 
 def imported(path: Path, module: str, modules: "dict[str, Path]") -> "set[str]":
     """Returns those of these modules that a file imports, also within functions."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names = set()
-    for node in imports_in(path.read_text("utf-8")):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    for dots, base, imported_from, whole in IMPORT.findall(path.read_text("utf-8")):
+        if dots:
+            above = package.split(".")[: len(package.split(".")) - len(dots) + 1]
+            base = ".".join([*above, *([base] if base else [])])
+        names |= {base, *(f"{base}.{name}" for name in NAME.findall(imported_from))}
+        names |= {*NAME.findall(whole)}
     return names & modules.keys()
-
-
-def imports_in(source: str) -> "Iterator[ast.stmt]":
-    for statement in IMPORT.findall(source):
-        # A line of a docstring may look like an import.
-        with suppress(SyntaxError):
-            yield from ast.parse(statement).body
 
 
 def settle(path: Path, name: str, is_chosen: bool) -> None:
@@ -214,9 +216,10 @@ def settle(path: Path, name: str, is_chosen: bool) -> None:
 
 def name_the_package(tests: Path) -> None:
     """Renames the package in the tests, which in the template has a name that Python can parse."""
-    for path in tests.rglob("*.py"):
+    for path in files(tests):
         text = path.read_bytes()
-        path.write_bytes(text.replace(b"my_service", ANSWERS["__package"].encode()))
+        if path.suffix == ".py" and b"my_service" in text:
+            path.write_bytes(text.replace(b"my_service", ANSWERS["__package"].encode()))
 
 
 def files(project: Path) -> "list[Path]":
@@ -231,11 +234,18 @@ def files(project: Path) -> "list[Path]":
 def drop_what_is_empty(project: Path) -> None:
     for path in files(project):
         # An empty file marks a package, or one with types.
-        if path.name in ("__init__.py", "py.typed") or path.read_bytes().strip():
+        if path.name in ("__init__.py", "py.typed") or path.stat().st_size > BLANK_BYTES:
             continue
-        path.unlink()
-        while not any((path := path.parent).iterdir()):
-            path.rmdir()
+        if not path.read_bytes().strip():
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, and the directories that are empty without it."""
+    path.unlink()
+    while not os.listdir(path.parent):
+        path = path.parent
+        path.rmdir()
 
 
 main()

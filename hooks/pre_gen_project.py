@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import unicodedata
-from pathlib import Path
 
 # Read as data: an answer pasted between Python's quotes would be executed.
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -178,6 +177,8 @@ def derived_values() -> "dict[str, str]":
 
 def directory_in_the_template() -> str:
     """Returns what followed `--directory`, if anything: hooks are told only where that is."""
+    from pathlib import Path
+
     name = re.split(r"[/:]", ANSWERS["_template"].rstrip("/"))[-1].removesuffix(".git")
     parts = Path(ANSWERS.get("_repo_dir") or "").parts
     if name not in parts:
@@ -207,6 +208,7 @@ def command(answers: "dict[str, str]", output_dir: str = "") -> str:
 def program(name: str) -> "list[str]":
     """Returns how to start a program again that may have been started off the PATH."""
     import shutil
+    from pathlib import Path
 
     # uvx puts the program on the PATH for this run only.
     uv = os.environ.get("UV")
@@ -224,15 +226,18 @@ def quoted(argv: "list[str]") -> str:
     return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)
 
 
-def refusal_to_overwrite(project: Path, answers: "dict[str, str]") -> "list[str]":
+def refusal_to_overwrite(answers: "dict[str, str]") -> "list[str]":
     """Returns what to do where there is a project already; empty where there is none.
 
     Generating over a project would undo the team's edits, and would keep files of the old answers
     that the new ones do not have. So nothing is touched, whatever the options.
     """
     # A new repository contains nothing else.
-    if all(each.name == ".git" for each in project.iterdir()):
+    if all(each == ".git" for each in os.listdir()):
         return []
+    from pathlib import Path
+
+    project = Path.cwd()
     lines = [f"Nothing was generated: {project} is not empty, and nothing in it was touched.", ""]
     lines += [TRACEBACK]
     try:
@@ -252,7 +257,7 @@ def main() -> None:
     found = problems()
     answers = {field: answer for field, answer in ANSWERS.items() if not field.startswith("_")}
     if not found:
-        lines = refusal_to_overwrite(Path.cwd(), answers)
+        lines = refusal_to_overwrite(answers)
         if lines:
             print(*lines, sep="\n", file=sys.stderr)
             raise SystemExit(1)

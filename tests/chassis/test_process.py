@@ -207,6 +207,34 @@ process.main(sys.argv[1:], Settings, "shop.app")
 """
 
 
+@pytest.mark.parametrize(("usual", "while_loading"), [(700, 100_000), (500_000, 500_000), (0, 0)])
+def test_garbage_collector_waits_until_all_is_loaded(
+    tmp_path: Path, usual: int, while_loading: int
+) -> None:
+    (tmp_path / "app.py").write_text(
+        """
+import gc
+from tests.chassis import routes
+
+def make_service(settings):
+    print("loading", gc.get_threshold(), flush=True)
+    service = routes.make_service(settings)
+    service.on_startup.append(serving)
+    return service
+
+async def serving():
+    print("serving", gc.get_threshold(), gc.get_freeze_count() > 0, flush=True)
+"""
+    )
+    limits = f"import gc\ngc.set_threshold({usual}, 11, 12)\n"
+    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
+    with listening(limits + MAIN.replace("shop.app", "app"), PYTHONPATH=path) as service:
+        assert service.stop() == 0
+        output = service.output()
+    assert f"loading ({while_loading}, 11, 12)" in output
+    assert f"serving ({usual}, 11, 12) True" in output
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
 def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(MAIN)

@@ -1,16 +1,18 @@
 """What is the team's and what is the template's, and which module may import which."""
 
 import ast
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from . import combinations
-from .project import CHASSIS, SOURCE
+from .project import CHASSIS, SOURCE, TEMPLATE
 from .test_render import teams
 
 PACKAGE = Path("src", "{{cookiecutter.__package}}")
@@ -60,6 +62,21 @@ def test_code_has_conditions_only_where_features_are_listed() -> None:
     assert [path for path, text in sources.items() if TAG in text] == [PACKAGE / "features.py"]
     # In tests, not even an expression: the hook puts the package's name in.
     assert not [path for path, text in sources.items() if path.parts[0] == "tests" and "{{" in text]
+
+
+def test_what_is_copied_unrendered_has_no_tags() -> None:
+    patterns = json.loads((TEMPLATE / "cookiecutter.json").read_text())["_copy_without_render"]
+    copied = [
+        path
+        for path in SOURCE.rglob("*")
+        for name in (path.relative_to(SOURCE), *path.relative_to(SOURCE).parents)
+        # Not what tools have left here.
+        if path.is_file() and not re.search(r"__pycache__|/\.\w+_cache/", str(path))
+        if any(fnmatch(str(name), pattern) for pattern in patterns)
+    ]
+    assert SOURCE / "tests" / "settings.env" in copied
+    tag = re.compile(rb"# \{%|\{\{-? *cookiecutter")
+    assert not [path for path in copied if tag.search(path.read_bytes())]
 
 
 def test_chassis_stands_on_its_floors() -> None:

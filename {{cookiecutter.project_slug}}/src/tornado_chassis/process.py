@@ -2,14 +2,16 @@
 
 import asyncio
 import atexit
+import gc
 import json
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,7 +21,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from . import reload, settings, signals
 from .settings import AnySettings
-from .settings.server import ServerSettings
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -36,6 +37,10 @@ EXIT_SECONDS = 3.0
 """How long the interpreter then has to exit."""
 
 RELOAD_DRAIN_SECONDS = 1.0
+
+OBJECTS_BEFORE_COLLECTION = 100_000
+"""How many objects, such as classes and dictionaries, the start makes before the garbage collector
+looks at them. A service with everything makes half as many."""
 
 USAGE = """Usage: {name} [--help | --version | --reload | openapi]
 
@@ -58,10 +63,33 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
     Raises SystemExit with status 78 for settings that are invalid or missing, with 69 if it cannot
     listen on an address, with 64 for an unknown argument, and with 1 after any other exception.
     """
+    with _few_collections():
+        service = _load(arguments, kind, app)
+    if service:
+        run(service, _folder_of(app) if arguments == ["--reload"] else None)
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Lets the garbage collector wait: almost all that loading code makes stays, and to go through
+    it again and again takes more than a tenth of the start."""
+    usual = gc.get_threshold()
+    if usual[0]:  # else it is off on purpose
+        gc.set_threshold(max(usual[0], OBJECTS_BEFORE_COLLECTION), *usual[1:])
+    try:
+        yield
+        gc.freeze()  # until the service has stopped
+    finally:
+        gc.set_threshold(*usual)
+
+
+def _load(arguments: list[str], kind: type[AnySettings], app: str) -> "Service | None":
+    """Makes the service; none if the arguments only ask for its document."""
+    reloads = arguments == ["--reload"]
     try:
         loaded = configure(arguments, kind)
     except SystemExit as error:
-        if arguments == ["--reload"] and error.code == settings.EX_CONFIG and Path(".env").exists():
+        if reloads and error.code == settings.EX_CONFIG and Path(".env").exists():
             print("Waiting for a change of .env or the source", file=sys.stderr)
             _wait_for_change(app)
         raise
@@ -74,24 +102,20 @@ def main(arguments: list[str], kind: type[AnySettings], app: str) -> None:
 
         described = document(loaded.service_name, loaded.service_version, routes)
         print(json.dumps(described, indent=2, default=str))
-        return
+        return None
     loaded.start_logging()
-    if arguments == ["--reload"]:
-        _run_and_reload(loaded, app)
-    else:
-        run(import_module(app).make_service(loaded))
-
-
-def _run_and_reload(loaded: ServerSettings, app: str) -> None:
-    drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
-    # In place: a copy would lack what is beside the fields.
-    vars(loaded).update(drain_delay_seconds=0.0, drain_timeout_seconds=drain)
+    if reloads:
+        drain = min(loaded.drain_timeout_seconds, RELOAD_DRAIN_SECONDS)
+        # In place: a copy would lack what is beside the fields.
+        vars(loaded).update(drain_delay_seconds=0.0, drain_timeout_seconds=drain)
     try:
-        service = import_module(app).make_service(loaded)
+        service: Service = import_module(app).make_service(loaded)
     except Exception:
+        if not reloads:
+            raise
         sys.excepthook(*sys.exc_info())
         _wait_for_change(app)
-    run(service, _folder_of(app))
+    return service
 
 
 def _folder_of(app: str) -> Path:

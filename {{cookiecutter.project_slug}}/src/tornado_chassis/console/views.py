@@ -5,7 +5,8 @@ import asyncio
 import inspect
 import logging
 import os
-import platform
+import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -43,9 +44,9 @@ def now(console: State, arguments: Arguments) -> dict[str, Any]:
         "commit": console.settings.build_commit,
         "built": built.timestamp() if built else None,
         "environment": console.settings.environment,
-        "host": platform.node(),
+        "host": socket.gethostname(),
         "process": os.getpid(),
-        "python": platform.python_version(),
+        "python": sys.version.partition(" ")[0],
         "time": time.time(),
         "started": console.started,
         "state": runtime.state,

@@ -33,7 +33,7 @@ LABEL_CHARACTERS = 1000
 
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 # What the chassis and the backends measure themselves, with what Prometheus appends.
-_RESERVED = re.compile(
+_RESERVED = (
     r"(build|target_info|event_loop_(blocked|lag)_seconds"
     r"|http_(client|server)_request_duration_seconds"
     r"|http_server_((active|refused)_requests|(max|open)_connections)"
@@ -248,7 +248,7 @@ def _register(kind: type[Kind], name: str, documentation: str, labels: Sequence[
 def check_free(exposed: set[str], name: str) -> None:
     """Raises ValueError if the chassis has metrics of its own with this name, or if there is a
     metric that is exposed under one of these names."""
-    if _RESERVED.fullmatch(name):
+    if re.fullmatch(_RESERVED, name):
         raise ValueError(f"{name} is the name of one of the chassis' own metrics")
     for other in instruments.values():
         if exposed & _exposed(other):

@@ -4,8 +4,8 @@ import asyncio
 import gc
 import logging
 import os
-import platform
 import socket
+import sys
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,7 +100,7 @@ class Meter(Feature):
         self._build = {
             "service_name": settings.service_name,
             "service_version": settings.service_version,
-            "python": platform.python_version(),
+            "python": sys.version.partition(" ")[0],
         }
         self.runtime: Runtime
         #: By the values of LABELS.

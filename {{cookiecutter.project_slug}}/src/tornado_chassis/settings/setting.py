@@ -13,21 +13,20 @@ HIDDEN = "••••••"
 SHARED = "OTEL_", "SENTRY_", "NEW_RELIC_"
 """What the names of shared variables start with."""
 
-# Parts of names, and whole words of them.
+# Parts of names, and whole words of them. These patterns are compiled only when they are used: it
+# takes longer than all else here.
 _SECRET = (
     r"(?:(?<!by)(?<!com)pass(?![a-z0-9])|passw|passphrase|passcode|pwd|secret|token|credential|creds|"
     r"private|signature|webhook|(?:api|access|account)[_-]?key|authorization|(?<![a-z])auth(?![a-z0-9_])|"
     r"(?<![a-z0-9])(?:keys?|pw|sk|sig|jwt|salt)(?![a-z0-9])|dsn(?![a-z0-9]))"
 )
-_SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
 # From `://` to the last `@` before the next `://`: a password may hold what should be encoded. Or,
 # without a scheme, from a name and a colon to an `@`.
-_USERINFO = re.compile(r"(?s)(://)(?:(?!://).)*(?=@)|((?<![\w.+/-])[\w.+-]*:(?!//))[^\s@]+(?=@)")
+_USERINFO = r"(?s)(://)(?:(?!://).)*(?=@)|((?<![\w.+/-])[\w.+-]*:(?!//))[^\s@]+(?=@)"
 # `password=x`, `"password": "x"` and their like, within whatever else.
-_ASSIGNED = re.compile(
-    rf"""({_SECRET}[\w.-]{{0,40}}["']?\s*[=:]\s*)"""
-    r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:(?:basic|bearer)\s+)?[^\s&]+)""",
-    re.IGNORECASE,
+_ASSIGNED = (
+    rf"""(?i)({_SECRET}[\w.-]{{0,40}}["']?\s*[=:]\s*)"""
+    r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:(?:basic|bearer)\s+)?[^\s&]+)"""
 )
 
 
@@ -77,13 +76,13 @@ def is_shared(setting: "Field[Any]") -> bool:
 
 def is_secret(setting: "Field[Any]") -> bool:
     """Whether a setting is a secret, or is called like one."""
-    return bool(setting.metadata.get("secret") or _SECRET_NAME.search(setting.name))
+    return bool(setting.metadata.get("secret") or re.search(_SECRET, setting.name, re.IGNORECASE))
 
 
 def masked(text: str) -> str:
     """A text without the passwords of URLs and of what is assigned to names such as `password`."""
-    text = _USERINFO.sub(rf"\1\2{HIDDEN}", text)
-    return _ASSIGNED.sub(rf"\1{HIDDEN}", text)
+    text = re.sub(_USERINFO, rf"\1\2{HIDDEN}", text)
+    return re.sub(_ASSIGNED, rf"\1{HIDDEN}", text)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -93,4 +92,6 @@ def group(cls: type[T]) -> type[T]:
     It is a dataclass without methods. Python would compile `__init__` and its like for each base,
     and that would take a tenth of the time that Tornado takes to load.
     """
+    # Or its signature would be written out for it.
+    cls.__doc__ = cls.__doc__ or cls.__name__
     return dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)(cls)
