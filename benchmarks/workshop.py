@@ -22,8 +22,8 @@ from .receiver import ANSWERS
 from .variants import Variant
 
 STACKS = Path(__file__).parent / "stacks"
-EXPORT_SECONDS = 10.0
-READY_SECONDS = 10.0
+EXPORT_SECONDS = 60.0
+READY_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
 
 # As bare Tornado has none, a service without a log of its own shall have no access log either.
