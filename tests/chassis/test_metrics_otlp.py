@@ -212,6 +212,7 @@ class TestWire(OtlpTest):
     def test_process_and_what_runs(self) -> None:
         points = {point.name: point for point in self.stopped()}
         assert points["process.cpu.time"].value > 0
+        assert time.time() - 60 < points["process.start_time"].value <= time.time()
         assert points["process.memory.usage"].value > 1_000_000
         build = points["build_info"]
         assert (build.value, build.attributes["service_version"]) == (1, VERSION)

@@ -1,4 +1,4 @@
-"""The dashboard's queries and the alerts', asked of a Prometheus that scrapes the service."""
+"""The dashboard's queries and the alerts', asked of a Prometheus that has the service's metrics."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, otlp, prometheus
+from ..backends import eventually, free_port, otlp, prometheus
 from . import grafana
 from .conftest import Generate
 from .project import Service
@@ -93,9 +93,11 @@ SELECTOR = re.compile(r"[a-zA-Z_:][\w:]*\{(?:\"[^\"]*\"|[^}\"])*\}(?!\[1d\])")
 OF_TROUBLE = (f'namespace="{SLUG}"', "instance:process_restarts:loop")
 
 
-def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metrics", ["prometheus", "otlp"])
+def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: str) -> None:
     """With all that can be chosen: other dashboards and rules are parts of these, see below."""
-    project = generate(**OBSERVED, health="probes", tracing="jaeger")
+    observed = OBSERVED | {"metrics": metrics}
+    project = generate(**observed, health="probes", tracing="jaeger")
     project.add_handler(BOOM, '(r"/boom", handlers.Boom)')
     project.add_handler(
         "class Slow(JsonHandler):\n"
@@ -116,26 +118,33 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
     rules = project.path / "deploy/prometheus/alerts.yml"
     kube_state_metrics = tmp_path / "kube_state_metrics.yml"
     kube_state_metrics.write_text(json.dumps({"groups": [{"name": "cluster", "rules": CLUSTER}]}))
+    port = free_port()
+    scrapes = metrics == "prometheus"
     with (
         otlp.running(tmp_path) as collector,
-        project.start(
-            DRAIN_DELAY_SECONDS="60", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
-        ) as service,
         prometheus.running(
             tmp_path,
-            [f"127.0.0.1:{service.admin_port}"],
+            [f"127.0.0.1:{port}"] if scrapes else [],
             rule_files=[rules, kube_state_metrics],
             job=SLUG,
             labels=TARGET,
+            otlp=load(rules.with_name("prometheus.yml")).get("otlp"),
         ) as server,
+        project.start(
+            ADMIN_PORT=str(port),
+            DRAIN_DELAY_SECONDS="60",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            **({} if scrapes else pushes_to(server)),
+        ) as service,
     ):
-        server.wait_for("up")
+        server.wait_for("build_info")
         visit(service)
         server.wait_for('http_server_request_duration_seconds_count{http_route="/slow"}')
-        series = [each["metric"] for each in server.query(f'{{job="{SLUG}"}}')]
+        job = server.query("build_info")[0]["metric"]["job"]
+        series = [each["metric"] for each in server.query(f'{{job="{job}"}}')]
         assert not [each for each in series if any(name.startswith("exported_") for name in each)]
         values = dashboard.variables(server)
-        assert (values["namespace"], values["job"]) == (NAMESPACE, SLUG)
+        assert (values["namespace"], values["job"]) == (NAMESPACE, job)
         assert not [probe for probe in PROBES if probe in values["route"]]
 
         queries = {name: grafana.fill(query, values) for name, query in dashboard.queries().items()}
@@ -172,9 +181,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         assert answer(server, "job:http_server_slow:ratio_rate1h > 0")
 
         # All that is asked for is exported, or recorded of what is.
-        exported = set(
-            re.findall(r"^[a-z_]+", service.get("/metrics", admin=True)[2], re.MULTILINE)
-        )
+        exported = {each["metric"]["__name__"] for each in server.query(f'{{job="{job}"}}')}
         recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
         used = {name for query in queries.values() for name in METRIC.findall(query)}
         used |= {name for rule in recorded for name in METRIC.findall(rule["expr"])}
@@ -193,6 +200,16 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
             )
 
         eventually(is_seen, 20, "a service that is not ready")
+
+
+def pushes_to(server: prometheus.Prometheus) -> dict[str, str]:
+    """Settings, with the attributes that deployment.yaml and OpenTelemetry's Operator give a pod."""
+    return {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{server.url}/api/v1/otlp/v1/metrics",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "OTEL_RESOURCE_ATTRIBUTES": f"namespace={NAMESPACE},service.namespace=shop,"
+        f"k8s.namespace.name={NAMESPACE},k8s.pod.name={SLUG}-1-a",
+    }
 
 
 def visit(service: Service) -> None:

@@ -22,7 +22,7 @@ def project(generate: Generate) -> Project:
 
 
 def test_prometheus_receives_what_is_measured(project: Project, tmp_path: Path) -> None:
-    with prometheus.running(tmp_path, [], receives_otlp=True) as server:
+    with prometheus.running(tmp_path, [], otlp={}) as server:
         settings = {
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{server.url}/api/v1/otlp/v1/metrics",
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
@@ -65,7 +65,7 @@ def test_prometheus_receives_what_is_measured(project: Project, tmp_path: Path) 
 
 
 def test_last_push_comes_in_the_drain(project: Project, tmp_path: Path) -> None:
-    with prometheus.running(tmp_path, [], receives_otlp=True) as server:
+    with prometheus.running(tmp_path, [], otlp={}) as server:
         endpoint = f"{server.url}/api/v1/otlp/v1/metrics"
         with project.start(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=endpoint) as service:
             service.get("/hello/x")
@@ -81,7 +81,7 @@ def test_names_are_those_that_are_scraped(
     with (
         scraped.start() as other,
         prometheus.running(
-            tmp_path, [f"127.0.0.1:{other.admin_port}"], receives_otlp=True
+            tmp_path, [f"127.0.0.1:{other.admin_port}"], otlp={}
         ) as server,
         project.start(
             OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{server.url}/api/v1/otlp/v1/metrics",
