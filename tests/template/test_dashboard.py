@@ -4,6 +4,8 @@ import json
 import math
 import re
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from ..backends import eventually, free_port, otlp, prometheus
 from . import grafana
 from .conftest import Generate
-from .project import Service
+from .project import Project, Service
 from .test_alerts import alerts, load
 
 SLUG = "order-desk"
@@ -180,6 +182,9 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: s
         }
         assert answer(server, "job:http_server_slow:ratio_rate1h > 0")
 
+        fires(server, project, "AvailabilityBudgetBurn", partial(service.get, "/boom"))
+        fires(server, project, "LatencyBudgetBurn", partial(service.get, "/slow"))
+
         # All that is asked for is exported, or recorded of what is.
         exported = {each["metric"]["__name__"] for each in server.query(f'{{job="{job}"}}')}
         recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
@@ -200,6 +205,20 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: s
             )
 
         eventually(is_seen, 20, "a service that is not ready")
+        fires(server, project, "ReadinessFailing", partial(service.get, "/readyz"))
+
+
+def fires(
+    server: prometheus.Prometheus, project: Project, name: str, ask: Callable[[], object]
+) -> None:
+    """Asks until each rule of this alert has an answer, whatever it waits for before it fires."""
+    rules = [each["expr"] for each in alerts(project.path) if each["alert"] == name]
+
+    def all_do() -> bool:
+        ask()
+        return all(answer(server, rule) for rule in rules)
+
+    eventually(all_do, 30, name)
 
 
 def pushes_to(server: prometheus.Prometheus) -> dict[str, str]:
