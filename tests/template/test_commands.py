@@ -1,5 +1,6 @@
 """The commands of docs/operations.md and of the runbook: each is run, here or by another test."""
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import uv
 
-from ..backends import eventually, free_port, prometheus
+from ..backends import alertmanager, eventually, free_port, prometheus
 from .conftest import Generate
 from .project import Project, Service
 
@@ -98,6 +99,23 @@ def test_promtool(generate: Generate) -> None:
     assert "promtool check rules alerts.yml" in commands(project.path / "docs/runbook.md")
     rules = project.path / "deploy/prometheus/alerts.yml"
     assert "SUCCESS" in prometheus.promtool("check", "rules", rules)
+
+
+def test_notification_has_the_address_of_a_section(generate: Generate, tmp_path: Path) -> None:
+    project = generate()
+    page = (project.path / "docs/runbook.md").read_text(encoding="utf-8")
+    [template] = re.findall(r"^    (\{\{ range .*)", page, re.MULTILINE)
+    sections = ["docs/runbook.md#norequests", "docs/runbook.md#clienterrors"]
+    alerts = [{"annotations": {"runbook_url": each}, "labels": {"job": "a"}} for each in sections]
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"alerts": alerts}))
+    render = "template", "render", f"--template.data={data}", f"--template.text={template}"
+    empty = tmp_path / "empty.tmpl"
+    empty.touch()
+    shown = alertmanager.amtool(*render, f"--template.glob={empty}")
+    assert [
+        each for each in sections if f"https://git.example.com/team/a/{each} " in shown
+    ] == sections
 
 
 def test_processes_share_a_port(generate: Generate, tmp_path: Path) -> None:
