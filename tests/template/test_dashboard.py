@@ -13,7 +13,7 @@ import pytest
 from ..backends import eventually, free_port, otlp, prometheus
 from . import grafana
 from .conftest import Generate
-from .project import Project, Service
+from .project import TEMPLATE, Project, Service
 from .test_alerts import alerts, load
 
 SLUG = "order-desk"
@@ -68,7 +68,7 @@ CLUSTER = [
             0,
             {"horizontalpodautoscaler": SLUG, "condition": "ScalingActive", "status": "false"},
         ),
-        ("kube_pod_status_phase", 0, {"pod": f"{SLUG}-1a-bcdef", "phase": "Pending"}),
+        ("kube_pod_status_phase", 0, {"pod": f"{SLUG}-6d-bcdfg", "phase": "Pending"}),
         ("container_memory_working_set_bytes", 1, {"container": SLUG, "pod": f"{SLUG}-1-a"}),
         (
             "kube_pod_container_resource_limits",
@@ -286,6 +286,16 @@ def test_dashboard_without_a_cluster_and_log_lines_shows_neither(generate: Gener
         "Restarts of containers",
         "Log lines dropped",
     }
+
+
+def test_picture_shows_each_panel(generate: Generate) -> None:
+    """If it does not: `docs/dashboard.py` draws it again."""
+    dashboard = grafana.read(generate(**OBSERVED, tracing="jaeger", deployment="docker").path)
+    picture = (TEMPLATE / "docs/dashboard.png").read_bytes()
+    at = picture.index(b"tEXtPanels\0")
+    text = picture[at:][: 4 + int.from_bytes(picture[at - 4 : at], "big")].decode("latin-1")
+    titles = [panel["title"] for panel in dashboard.panels]
+    assert text.partition("\0")[2].split("\n") == titles
 
 
 def test_environments_do_not_blend(generate: Generate) -> None:
