@@ -102,7 +102,9 @@ def pushed(series: list[dict[str, str]]) -> list[dict[str, str]]:
         name = re.sub(r"^up{(.*)}$", r"build_info{\1", each["series"])
         if name == each["series"]:
             # The time begins at zero there.
-            values = re.sub(r"\b17\d{8}", lambda at: str(int(at[0]) - 1_700_000_000), each["values"])
+            values = re.sub(
+                r"\b17\d{8}", lambda at: str(int(at[0]) - 1_700_000_000), each["values"]
+            )
             values = values.replace("stale", "_")
         elif name in known:
             continue

@@ -36,7 +36,7 @@ RUN = {
 }
 # What nothing runs.
 NOT_RUN = {
-    "docker top CONTAINER": "needs Docker's daemon: podman has the same, which test_container.py uses",
+    "docker top CONTAINER": "needs Docker's daemon; podman runs containers here",
     "curl --verbose": "of the service's public name, which a test has not",
 }
 
@@ -134,11 +134,15 @@ def test_processes_share_a_port(generate: Generate, tmp_path: Path) -> None:
             start_new_session=True,
         )
         try:
-            for each in admin:
-                service = Service(shell, port, each, tmp_path / "log")
-                for ours in (True, False):
-                    path = "/readyz" if ours else "/hello/x"
-                    eventually(lambda: service.get(path, admin=ours)[0] == 200, 30, path)
+            services = [Service(shell, port, each, tmp_path / "log") for each in admin]
+
+            def are_up() -> bool:
+                return all(
+                    each.get("/readyz", admin=True)[0] == each.get("/hello/x")[0] == 200
+                    for each in services
+                )
+
+            eventually(are_up, 30, "both")
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
             shell.wait(30)

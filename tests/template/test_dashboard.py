@@ -222,7 +222,7 @@ def fires(
 
 
 def pushes_to(server: prometheus.Prometheus) -> dict[str, str]:
-    """Settings, with the attributes that deployment.yaml and OpenTelemetry's Operator give a pod."""
+    """With the attributes that deployment.yaml and OpenTelemetry's Operator give a pod."""
     return {
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{server.url}/api/v1/otlp/v1/metrics",
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",

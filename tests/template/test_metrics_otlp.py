@@ -86,9 +86,7 @@ def test_names_are_those_that_are_scraped(
     scraped = with_a_counter(generate(metrics="prometheus", tracing="stub", logging="structured"))
     with (
         scraped.start() as other,
-        prometheus.running(
-            tmp_path, [f"127.0.0.1:{other.admin_port}"], otlp={}
-        ) as server,
+        prometheus.running(tmp_path, [f"127.0.0.1:{other.admin_port}"], otlp={}) as server,
         project.start(
             OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{server.url}/api/v1/otlp/v1/metrics",
             OTEL_METRIC_EXPORT_INTERVAL="200",
