@@ -29,13 +29,15 @@ PRODUCTION, MONITORING = OVERLAYS / "production", OVERLAYS / "monitoring"
 # The oldest that docs/deployment.md names. A real API server of a new one takes them all.
 OLDEST_KUBERNETES = "1.26"
 # The phases of a stop after the delay and the timeout, by the name of their bound in server.py and
-# how often it is waited for; waiting for idle connections is part of the timeout.
+# how often it is waited for: waiting for idle connections is part of the timeout, and for looking
+# after the signals nothing waits.
 PHASES = {
     "CLOSE_SECONDS": 4,
     "FLUSH_SECONDS": 1,
     "IDLE_GRACE_SECONDS": 0,
     "SHORT_GRACE_SECONDS": 0,
     "REPORT_SECONDS": 0,
+    "KEEP_SECONDS": 0,
 }
 # For the service's own shutdown callbacks, and for the interpreter.
 SPARE_SECONDS = 5
