@@ -103,6 +103,17 @@ Patient, Unhurried, Hasty = (
 )
 
 
+class Unbegun(Waiting):
+    """Is late before its task has run at all."""
+
+    request_timeout = 0
+
+    def initialize(self) -> None:
+        application: Any = self.application
+        [found] = (each for each in application.runtime.features if isinstance(each, limits.Limits))
+        asyncio.get_running_loop().call_soon(found._sweep)
+
+
 class Deaf(Waiting):
     async def get(self) -> None:
         with suppress(asyncio.CancelledError):
@@ -123,7 +134,7 @@ class PatientUpload(Upload, Waiting):
 
 class AdmissionTest(RecordedTest):
     handlers: ClassVar = [
-        *named(Probe, ReadingProbe, Waiting, Patient, Unhurried, Hasty, Deaf, Started),
+        *named(Probe, ReadingProbe, Waiting, Patient, Unhurried, Hasty, Unbegun, Deaf, Started),
         *named(PatientUpload, Form, Early, Begun, Holding),
         (r"/function", function),
     ]
@@ -433,6 +444,13 @@ class TestTimeout(AdmissionTest):
         assert self.fetch("/deaf").code == 503
         assert self.app.runtime.in_flight == 0
         Slow.release.set()
+
+    def test_handler_that_has_not_begun_is_answered_for(self) -> None:
+        self.app.runtime.eager_start = False
+        assert self.fetch("/unbegun").code == 503
+        assert (self.one().status, self.one().error_type) == (503, "TimeoutError")
+        assert self.recorder.failed == []
+        assert self.app.runtime.in_flight == 0
 
     def test_answer_that_has_begun_is_cut_off(self) -> None:
         answer = self.raw(http("GET /started"))

@@ -16,8 +16,8 @@ from tornado import http1connection, httpserver, iostream, web, websocket
 NAMES = {
     web: "_HandlerDelegate _stream_request_body _body_future",
     web.RequestHandler: (
-        "_auto_finish _execute _finished _headers _reason _status_code _unimplemented_method "
-        "_write_buffer"
+        "_auto_finish _execute _finished _headers _reason _status_code _transforms "
+        "_unimplemented_method _write_buffer"
     ),
     httpserver: "_CallableAdapter",
     httpserver.HTTPServer: "_connections",

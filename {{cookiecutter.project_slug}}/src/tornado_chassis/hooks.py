@@ -407,7 +407,8 @@ class Outgoing(httputil.HTTPConnection):
         status = HTTPStatus.SERVICE_UNAVAILABLE
         exchange.error = TimeoutError(f"no answer within {seconds:g} s")
         exchange.context.run(log.warning, "Gave up on %s after %g s", exchange, seconds)
-        if not self._status:
+        # Before its task has run, it has no way to answer.
+        if not self._status and handler._transforms is not None:
             self.attempt(exchange, exchange.context.copy().run, handler.send_error, status)
         self.give_up(status)
         task.cancel()

@@ -98,7 +98,9 @@ def _log_what_is_printed(own: logging.Logger) -> None:
             log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
     def log_ignored(args: "sys.UnraisableHookArgs") -> None:
-        what = f"{args.err_msg or 'Exception ignored in'}: {text(args.object, repr)}"
+        what = args.err_msg or "Exception ignored in"
+        if args.object is not None:
+            what += f": {text(args.object, repr)}"
         own.error("%s", what, exc_info=args.exc_value)
 
     sys.excepthook = log_uncaught
