@@ -71,22 +71,6 @@ def _listens(port: int) -> bool:
     return True
 
 
-def cpu_seconds(pid: int) -> float:
-    """What all threads of a process have had of the processor."""
-    nanoseconds = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
-
-
-def resident_mib(pid: int) -> float:
-    """Physical memory that a process holds, in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ProcessLookupError(pid)
-
-
 def wrk(port: int, seconds: int, every: int = 0, connections: int = CONNECTIONS) -> dict[str, Any]:
     """What wrk reports of the load that it made on the load's core; latencies in seconds.
 
