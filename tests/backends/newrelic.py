@@ -4,11 +4,9 @@ The protocol: POST /agent_listener/invoke_raw_method?method=NAME with JSON, answ
 {"return_value": …}.
 """
 
-import ast
 import json
 import shutil
 import ssl
-import subprocess
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from . import NotInstalled, eventually, serving
+from . import NotInstalled, eventually, serving, tool
 
 HOST = "127.0.0.1"
 LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -124,17 +122,6 @@ def running(
         yield collector
 
 
-def audited_payloads(audit_log: Path, method: str) -> list[Any]:
-    """Return the payloads of the calls of `method` in an audit log, in order."""
-    payloads = []
-    for entry in audit_log.read_text().split("=" * 78 + "\n"):
-        head, _, data = entry.partition("\nDATA: ")
-        # Answers are entries too, with a result instead.
-        if data and f"'method': '{method}'" in head:
-            payloads.append(ast.literal_eval(data.strip()))
-    return payloads
-
-
 def _certificate(directory: Path) -> tuple[Path, Path]:
     """Make a self-signed certificate for `HOST`, and its key."""
     openssl = shutil.which("openssl")
@@ -145,16 +132,15 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
     argv += ["-newkey", "rsa:2048", "-keyout", key, "-out", certificate]
     argv += ["-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:localhost,IP:{HOST}"]
     argv += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=OPENSSL_SECONDS, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"openssl exited with {done.returncode}:\n{done.stderr}")
+    tool(*argv, timeout=OPENSSL_SECONDS)
     return certificate, key
 
 
 def _answers(report_seconds: float) -> dict[str, Any]:
-    """Return what New Relic says to each method; null to the others."""
+    """Return what New Relic says to each method; null to the others.
+
+    What is left out of a connection is as the agent has it.
+    """
     return {
         "preconnect": {"redirect_host": HOST},
         "connect": {
@@ -163,17 +149,6 @@ def _answers(report_seconds: float) -> dict[str, Any]:
             "primary_application_id": "2",
             "trusted_account_key": "1",
             "entity_guid": "VEVTVEVOVElUWQ",
-            "apdex_t": 0.5,
-            "data_report_period": 60,
-            "max_payload_size_in_bytes": 1_000_000,
-            "sampling_target": 10,
-            "sampling_target_period_in_seconds": 60,
-            "collect_analytics_events": True,
-            "collect_custom_events": True,
-            "collect_error_events": True,
-            "collect_errors": True,
-            "collect_span_events": True,
-            "collect_traces": True,
             "event_harvest_config": {
                 "report_period_ms": int(report_seconds * 1000),
                 # Only the kinds named here are sent in this period.
