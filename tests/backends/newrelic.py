@@ -9,7 +9,7 @@ import shutil
 import ssl
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +22,7 @@ from . import NotInstalled, eventually, serving, tool
 HOST = "127.0.0.1"
 LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
 RUN_ID = "1234567"
-OPENSSL_SECONDS = 30.0
+OPENSSL_SECONDS = WAIT_SECONDS = 30.0
 WBITS = {"gzip": 31, "deflate": 15}
 
 
@@ -30,7 +30,6 @@ WBITS = {"gzip": 31, "deflate": 15}
 class Call:
     method: str
     payload: Any
-    parameters: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,13 @@ class Collector:
         """Return the decoded JSON of all calls of `method`, in order."""
         return [call.payload for call in self.calls if call.method == method]
 
-    def wait_for(
-        self, method: str, predicate: Callable[[Any], bool] = bool, timeout: float = 30
-    ) -> Any:
-        """Return the first payload of `method` that fits; else TimeoutError with what came."""
-
-        def fitting() -> list[Any]:
-            return [payload for payload in self.payloads(method) if predicate(payload)]
-
+    def wait_for(self, method: str) -> Any:
+        """Return the first payload of `method`; else TimeoutError with what came."""
         try:
-            return eventually(fitting, timeout, f"New Relic {method}")[0]
+            return eventually(lambda: self.payloads(method), WAIT_SECONDS, f"New Relic {method}")[0]
         except TimeoutError as error:
             methods = [call.method for call in self.calls]
-            detail = f"{self.payloads(method)}; calls: {methods}; errors: {self.errors}"
-            raise TimeoutError(f"{error}: {detail}") from None
+            raise TimeoutError(f"{error}: calls: {methods}; errors: {self.errors}") from None
 
 
 @contextmanager
@@ -93,9 +85,8 @@ def running(
             encoding = self.headers.get("Content-Encoding", "identity").lower()
             if encoding != "identity":
                 body = zlib.decompress(body, WBITS[encoding])
-            parameters = dict(parse_qsl(urlsplit(self.path).query))
-            method = parameters["method"]
-            collector.calls.append(Call(method, json.loads(body), parameters))
+            method = dict(parse_qsl(urlsplit(self.path).query))["method"]
+            collector.calls.append(Call(method, json.loads(body)))
             answer = json.dumps({"return_value": answers.get(method)}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -57,6 +57,11 @@ class Invoice(JsonHandler):
         self.finish({"total": 42})
 
 
+class Cookies(JsonHandler):
+    def get(self) -> None:
+        self.finish({"cookies": self.request.headers.get("Cookie", "")})
+
+
 class Echo(JsonHandler):
     """Says what it is sent, everywhere."""
 
@@ -70,7 +75,7 @@ class Echo(JsonHandler):
 '''
 ROUTES = (
     r'(r"/orders/(?P<number>\d+)", handlers.Order), (r"/warehouse", handlers.Warehouse), '
-    r'(r"/invoice", handlers.Invoice), '
+    r'(r"/invoice", handlers.Invoice), (r"/cookies", handlers.Cookies), '
     r'(r"/echo/(?P<text>.*)", handlers.Echo)'
 )
 SECTIONS = "now requests errors routes checks logs work exports settings profile".split()
@@ -378,14 +383,6 @@ def test_narrow_page_shows_every_tab_and_breaks_no_word(project: Project) -> Non
 
 
 def test_token_leads_in_and_the_cookie_stays_on_the_admin_port(project: Project) -> None:
-    project.add_handler(
-        """\
-class Cookies(JsonHandler):
-    def get(self) -> None:
-        self.finish({"cookies": self.request.headers.get("Cookie", "")})
-""",
-        r'(r"/cookies", handlers.Cookies)',
-    )
     with chromium.running() as browser, project.start(CONSOLE_TOKEN=TOKEN) as service:
         page = browser.new_page()
         assert page.goto(f"{service.admin_url}/").status == 401  # type: ignore[union-attr]
