@@ -24,8 +24,8 @@ from .receiver import ANSWERS
 from .variants import Variant
 
 STACKS = Path(__file__).parent / "stacks"
-EXPORT_SECONDS = 10.0
-READY_SECONDS = 10.0
+EXPORT_SECONDS = 60.0
+READY_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
 INSTALL_SECONDS = 600.0
 

@@ -63,7 +63,7 @@ class Cluster:
 
 @contextmanager
 def running(directory: Path) -> Iterator[Cluster]:
-    """A cluster on loopback, empty but for the definitions of the Prometheus Operator."""
+    """A cluster on loopback, empty but for the definitions that `.ci/backends/crds.sh` names."""
     programs = home("apiserver") / "bin"
     definitions = home("crds").resolve()
     directory.mkdir(parents=True)

@@ -76,11 +76,12 @@ def running(
     labels: Mapping[str, str] | None = None,
     evaluation_interval: str | None = None,
     version: int = 3,
-    receives_otlp: bool = False,
+    otlp: Mapping[str, Any] | None = None,
 ) -> Iterator[Prometheus]:
     """Run a server that scrapes /metrics of `targets` ("host:port") as `job`, with these labels.
 
-    With `receives_otlp` it takes metrics at /api/v1/otlp/v1/metrics, which Prometheus 2 cannot.
+    With `otlp`, which is that section of its configuration, it takes metrics at
+    /api/v1/otlp/v1/metrics, which Prometheus 2 cannot.
     Unless told otherwise, rules are evaluated as often as targets are scraped. Its data and log are
     in `directory`.
     """
@@ -92,6 +93,7 @@ def running(
         },
         "scrape_configs": [{"job_name": job, "static_configs": [static]}],
         "rule_files": [str(path.absolute()) for path in rule_files],
+        **({"otlp": otlp} if otlp else {}),
     }
     # JSON is YAML.
     (directory / "prometheus.yml").write_text(json.dumps(config))
@@ -102,7 +104,7 @@ def running(
         "--storage.tsdb.path=data",
         f"--web.listen-address={url.removeprefix('http://')}",
         "--enable-feature=exemplar-storage",
-        *(["--web.enable-otlp-receiver"] if receives_otlp else []),
+        *(["--web.enable-otlp-receiver"] if otlp is not None else []),
     ]
     log = directory / "prometheus.log"
     with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready"), START_SECONDS):

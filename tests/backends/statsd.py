@@ -1,4 +1,4 @@
-"""The StatsD daemon, whose values stay as they are received: it does not flush."""
+"""The StatsD daemon, whose values stay as they are received: unless asked, it does not flush."""
 
 import json
 import socket
@@ -61,8 +61,8 @@ class StatsD:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[StatsD]:
-    """Run a daemon on 127.0.0.1; its configuration and log are in `directory`."""
+def running(directory: Path, **settings: object) -> Iterator[StatsD]:
+    """Run a daemon on 127.0.0.1, with these settings; they and its log are in `directory`."""
     daemon = home("statsd") / "node_modules/statsd/stats.js"
     statsd = StatsD(free_port(socket.SOCK_DGRAM), free_port())
     config = {
@@ -72,6 +72,7 @@ def running(directory: Path) -> Iterator[StatsD]:
         "mgmt_port": statsd.management_port,
         "flushInterval": FLUSH_MILLISECONDS,
         "backends": [],
+        **settings,
     }
     (directory / "statsd.json").write_text(json.dumps(config))
     (directory / "preload.js").write_text(PRELOAD)

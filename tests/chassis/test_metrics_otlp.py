@@ -180,6 +180,7 @@ class TestWire(OtlpTest):
             point = points[name]
             assert (point.kind, point.is_monotonic, point.unit) == (kind, is_monotonic, unit)
         assert points["process.cpu.time"].value > 0
+        assert time.time() - 60 < points["process.start_time"].value <= time.time()
         assert points["process.memory.usage"].value > 1_000_000
         build = points["build_info"]
         assert (build.value, build.attributes["service_version"]) == (1, VERSION)

@@ -44,18 +44,19 @@ def alerts(project: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("health", "deployment", "version"),
+    ("metrics", "health", "deployment", "version"),
     [
-        ("probes", "kubernetes", 3),
-        pytest.param("none", "docker", 3, marks=pytest.mark.full),
-        pytest.param("none", "kubernetes", 3, marks=pytest.mark.full),
-        pytest.param("probes", "kubernetes", 2, marks=pytest.mark.full),
+        ("prometheus", "probes", "kubernetes", 3),
+        ("otlp", "probes", "kubernetes", 3),
+        pytest.param("prometheus", "none", "docker", 3, marks=pytest.mark.full),
+        pytest.param("otlp", "none", "kubernetes", 3, marks=pytest.mark.full),
+        pytest.param("prometheus", "probes", "kubernetes", 2, marks=pytest.mark.full),
     ],
 )
 def test_alerts_fire_when_they_must_and_only_then(
-    generate: Generate, health: str, deployment: str, version: int
+    generate: Generate, metrics: str, health: str, deployment: str, version: int
 ) -> None:
-    project = generate(metrics="prometheus", health=health, deployment=deployment)
+    project = generate(metrics=metrics, health=health, deployment=deployment)
     promtool = partial(prometheus.promtool, version=version)
     rules = project.path / "deploy/prometheus/alerts.yml"
     assert "SUCCESS" in promtool("check", "rules", "--lint=all", "--lint-fatal", rules)
@@ -69,10 +70,13 @@ def cases(project: Project) -> dict[str, Any]:
     options = json.loads((TEMPLATE / "cookiecutter.json").read_text())["_jinja2_env_vars"]
     template = jinja2.Environment(**options).from_string(CASES.read_text(encoding="utf-8"))
     found: dict[str, Any] = yaml.safe_load(template.render(cookiecutter=project.answers))
+    known = {alert["alert"] for alert in alerts(project.path)}
     for test in found["tests"]:
         test.setdefault("interval", "1m")
         series = [item for each in test.pop("series") for item in each.items()]
         test["input_series"] = [{"series": name, "values": values} for name, values in series]
+        if project.answers["metrics"] == "otlp":
+            test["input_series"] = pushed(test["input_series"])
         test["alert_rule_test"] = [
             {
                 "alertname": alert,
@@ -82,6 +86,7 @@ def cases(project: Project) -> dict[str, Any]:
             for case in test.pop("expected", [])
             for key, firing in case.items()
             for alert, *times in [key.split()]
+            if alert in known
             for time in times
         ]
     return found
@@ -91,6 +96,32 @@ def expected(slug: str, alert: str, firing: dict[str, Any]) -> dict[str, Any]:
     annotations = {key: firing[key] for key in ("summary", "description")}
     annotations["runbook_url"] = f"docs/runbook.md#{alert.lower()}"
     return {"exp_annotations": annotations, "exp_labels": {"job": slug, **firing["labels"]}}
+
+
+def pushed(series: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same as Prometheus has it of a service that pushes: there is no `up`, and no mark where a
+    series ends."""
+    known = {each["series"].partition(", service_version")[0] for each in series}
+    found = []
+    for each in series:
+        name = re.sub(r"^up{(.*)}$", r"build_info{\1", each["series"])
+        if name == each["series"]:
+            # The time begins at zero there.
+            values = re.sub(
+                r"\b17\d{8}", lambda at: str(int(at[0]) - 1_700_000_000), each["values"]
+            )
+            values = values.replace("stale", "_")
+        elif name in known:
+            continue
+        else:
+            name, values = f"{name}}}", re.sub(r"\b0(x\d+)?\b|stale", missing, each["values"])
+        found.append({"series": name, "values": values})
+    return found
+
+
+def missing(zeros: re.Match[str]) -> str:
+    """As many samples fewer."""
+    return f"_x{int(zeros[1][1:]) + 1}" if zeros[1] else "_"
 
 
 @CHOICES

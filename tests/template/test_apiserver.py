@@ -10,12 +10,13 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+import yaml
 
 from ..backends import apiserver
 from ..backends.apiserver import RESTRICTED, Cluster, until
 from .conftest import Generate
 from .project import Project
-from .test_kubernetes import OVERLAYS, PRODUCTION, with_kubernetes
+from .test_kubernetes import OVERLAYS, PRODUCTION, deployed, with_kubernetes
 
 # What a kubelet would have to answer, or a metrics-server; and what leads out of the cluster.
 NOT_HERE = ("port-forward", "top")
@@ -33,6 +34,11 @@ def apply(cluster: Cluster, directory: Path) -> None:
     options = ("--server-side", "--force-conflicts", "--validate=strict")
     output = cluster.kubectl("apply", *options, f"--kustomize={directory}")
     assert "Warning" not in output
+
+
+def apply_text(cluster: Cluster, manifest: str) -> None:
+    options = ("--server-side", "--force-conflicts", "--validate=strict", "--filename=-")
+    assert "Warning" not in cluster.kubectl("apply", *options, input=manifest)
 
 
 def pods(cluster: Cluster, namespace: str) -> list[Any]:
@@ -135,6 +141,27 @@ def test_values_are_passed_as_the_page_says(generate: Generate, cluster: Cluster
     assert pod["spec"]["containers"][0]["image"].endswith("/values:0.2.0")
     settings = cluster.get("configmap", config(pod), "--namespace=values-staging")["data"]
     assert settings["ENVIRONMENT"] == "staging"
+
+
+def test_argo_cd_and_flux_take_what_the_page_says(generate: Generate, cluster: Cluster) -> None:
+    """As it stands there, and with the values that the page says they take from outside."""
+    project = generate(deployment="kubernetes", project_slug="gitops", metrics="otlp")
+    page = (project.path / "docs/gitops.md").read_text(encoding="utf-8")
+    found = re.findall(r"```yaml\n# (?:Argo CD|Flux).*?\n(.*?)```", page, re.DOTALL)
+    argo, flux = map(yaml.safe_load, found)
+    patches = [{"target": {"kind": "Deployment"}, "patch": "- {op: remove, path: /spec/strategy}"}]
+    values: dict[str, Any] = {"patches": patches, "images": ["gitops=gitops:0.2.0"]}
+    for name, manifest, spec in (
+        ("argocd", argo, {"source": argo["spec"]["source"] | {"kustomize": values}}),
+        ("flux-system", flux, values | {"images": [{"name": "gitops", "newTag": "0.2.0"}]}),
+    ):
+        of_overlay = manifest["spec"].get("source", manifest["spec"])["path"]
+        assert deployed(project, Path(of_overlay)).one("Deployment")
+        cluster.kubectl("create", "namespace", name)
+        for each in (manifest, manifest | {"spec": manifest["spec"] | spec}):
+            apply_text(cluster, json.dumps(each))
+        with pytest.raises(RuntimeError, match="not declared in schema"):
+            apply_text(cluster, json.dumps(manifest).replace('"prune"', '"prunes"'))
 
 
 def test_rollout_rollback_disruption_and_autoscaler(generate: Generate, cluster: Cluster) -> None:

@@ -1,17 +1,19 @@
-"""The dashboard's queries and the alerts', asked of a Prometheus that scrapes the service."""
+"""The dashboard's queries and the alerts', asked of a Prometheus that has the service's metrics."""
 
 import json
 import math
 import re
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, otlp, prometheus
+from ..backends import eventually, free_port, otlp, prometheus
 from . import grafana
 from .conftest import Generate
-from .project import Service
+from .project import TEMPLATE, Project, Service
 from .test_alerts import alerts, load
 
 SLUG = "order-desk"
@@ -58,7 +60,7 @@ CLUSTER = [
         ("kube_horizontalpodautoscaler_spec_max_replicas", 2, AUTOSCALER),
         ("kube_horizontalpodautoscaler_spec_min_replicas", 1, AUTOSCALER),
         ("kube_horizontalpodautoscaler_status_condition", 0, BLIND),
-        ("kube_pod_status_phase", 0, {"pod": f"{SLUG}-1a-bcdef", "phase": "Pending"}),
+        ("kube_pod_status_phase", 0, {"pod": f"{SLUG}-6d-bcdfg", "phase": "Pending"}),
         ("container_memory_working_set_bytes", 1, CONTAINER),
         ("kube_pod_container_resource_limits", 2, CONTAINER | {"resource": "memory"}),
         ("kube_pod_container_status_restarts_total", 1, CONTAINER),
@@ -81,9 +83,11 @@ SELECTOR = re.compile(r"[a-zA-Z_:][\w:]*\{(?:\"[^\"]*\"|[^}\"])*\}(?!\[1d\])")
 OF_TROUBLE = (f'namespace="{SLUG}"', "instance:process_restarts:loop")
 
 
-def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metrics", ["prometheus", "otlp"])
+def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: str) -> None:
     """With all that can be chosen: other dashboards and rules are parts of these, see below."""
-    project = generate(**OBSERVED, health="probes", tracing="jaeger")
+    observed = OBSERVED | {"metrics": metrics}
+    project = generate(**observed, health="probes", tracing="jaeger")
     project.add_handler(BOOM, '(r"/boom", handlers.Boom)')
     project.add_handler(
         "class Slow(JsonHandler):\n"
@@ -104,26 +108,33 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
     rules = project.path / "deploy/prometheus/alerts.yml"
     kube_state_metrics = tmp_path / "kube_state_metrics.yml"
     kube_state_metrics.write_text(json.dumps({"groups": [{"name": "cluster", "rules": CLUSTER}]}))
+    port = free_port()
+    scrapes = metrics == "prometheus"
     with (
         otlp.running(tmp_path) as collector,
-        project.start(
-            DRAIN_DELAY_SECONDS="60", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
-        ) as service,
         prometheus.running(
             tmp_path,
-            [f"127.0.0.1:{service.admin_port}"],
+            [f"127.0.0.1:{port}"] if scrapes else [],
             rule_files=[rules, kube_state_metrics],
             job=SLUG,
             labels=TARGET,
+            otlp=load(rules.with_name("prometheus.yml")).get("otlp"),
         ) as server,
+        project.start(
+            ADMIN_PORT=str(port),
+            DRAIN_DELAY_SECONDS="60",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
+            **({} if scrapes else pushes_to(server)),
+        ) as service,
     ):
-        server.wait_for("up")
+        server.wait_for("build_info")
         visit(service)
         server.wait_for('http_server_request_duration_seconds_count{http_route="/slow"}')
-        series = [each["metric"] for each in server.query(f'{{job="{SLUG}"}}')]
+        job = server.query("build_info")[0]["metric"]["job"]
+        series = [each["metric"] for each in server.query(f'{{job="{job}"}}')]
         assert not [each for each in series if any(name.startswith("exported_") for name in each)]
         values = dashboard.variables(server)
-        assert (values["namespace"], values["job"]) == (NAMESPACE, SLUG)
+        assert (values["namespace"], values["job"]) == (NAMESPACE, job)
         assert not [probe for probe in PROBES if probe in values["route"]]
 
         queries = {name: grafana.fill(query, values) for name, query in dashboard.queries().items()}
@@ -159,10 +170,11 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
         }
         assert answer(server, "job:http_server_slow:ratio_rate1h > 0")
 
+        fires(server, project, "AvailabilityBudgetBurn", partial(service.get, "/boom"))
+        fires(server, project, "LatencyBudgetBurn", partial(service.get, "/slow"))
+
         # All that is asked for is exported, or recorded of what is.
-        exported = set(
-            re.findall(r"^[a-z_]+", service.get("/metrics", admin=True)[2], re.MULTILINE)
-        )
+        exported = {each["metric"]["__name__"] for each in server.query(f'{{job="{job}"}}')}
         recorded = [rule for group in load(rules)["groups"] for rule in group["rules"]]
         used = {name for query in queries.values() for name in METRIC.findall(query)}
         used |= {name for rule in recorded for name in METRIC.findall(rule["expr"])}
@@ -181,6 +193,30 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path) -> None:
             )
 
         eventually(is_seen, 20, "a service that is not ready")
+        fires(server, project, "ReadinessFailing", partial(service.get, "/readyz"))
+
+
+def fires(
+    server: prometheus.Prometheus, project: Project, name: str, ask: Callable[[], object]
+) -> None:
+    """Asks until each rule of this alert has an answer, whatever it waits for before it fires."""
+    rules = [each["expr"] for each in alerts(project.path) if each["alert"] == name]
+
+    def all_do() -> bool:
+        ask()
+        return all(answer(server, rule) for rule in rules)
+
+    eventually(all_do, 30, name)
+
+
+def pushes_to(server: prometheus.Prometheus) -> dict[str, str]:
+    """With the attributes that deployment.yaml and OpenTelemetry's Operator give a pod."""
+    return {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{server.url}/api/v1/otlp/v1/metrics",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        "OTEL_RESOURCE_ATTRIBUTES": f"namespace={NAMESPACE},service.namespace=shop,"
+        f"k8s.namespace.name={NAMESPACE},k8s.pod.name={SLUG}-1-a",
+    }
 
 
 def visit(service: Service) -> None:
@@ -238,6 +274,16 @@ def test_dashboard_without_a_cluster_and_log_lines_shows_neither(generate: Gener
         "Restarts of containers",
         "Log lines dropped",
     }
+
+
+def test_picture_shows_each_panel(generate: Generate) -> None:
+    """If it does not: `docs/dashboard.py` draws it again."""
+    dashboard = grafana.read(generate(**OBSERVED, tracing="jaeger", deployment="docker").path)
+    picture = (TEMPLATE / "docs/dashboard.png").read_bytes()
+    at = picture.index(b"tEXtPanels\0")
+    text = picture[at:][: 4 + int.from_bytes(picture[at - 4 : at], "big")].decode("latin-1")
+    titles = [panel["title"] for panel in dashboard.panels]
+    assert text.partition("\0")[2].split("\n") == titles
 
 
 def test_environments_do_not_blend(generate: Generate) -> None:

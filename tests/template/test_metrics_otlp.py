@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, prometheus
+from ..backends import eventually, free_port, prometheus
 from .conftest import Generate
 from .project import Project
 from .test_statsd import with_a_counter
@@ -22,7 +22,7 @@ def project(generate: Generate) -> Project:
 
 
 def test_prometheus_receives_what_is_measured(project: Project, tmp_path: Path) -> None:
-    with prometheus.running(tmp_path, [], receives_otlp=True) as server:
+    with prometheus.running(tmp_path, [], otlp={}) as server:
         settings = {
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{server.url}/api/v1/otlp/v1/metrics",
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
@@ -64,14 +64,20 @@ def test_prometheus_receives_what_is_measured(project: Project, tmp_path: Path) 
             assert "failed" not in service.output()
 
 
-def test_last_push_comes_in_the_drain(project: Project, tmp_path: Path) -> None:
-    with prometheus.running(tmp_path, [], receives_otlp=True) as server:
+def test_last_push_comes_in_the_drain_and_a_restart_is_seen(
+    project: Project, tmp_path: Path
+) -> None:
+    with prometheus.running(tmp_path, [], otlp={}) as server:
         endpoint = f"{server.url}/api/v1/otlp/v1/metrics"
-        with project.start(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=endpoint) as service:
-            service.get("/hello/x")
-            assert service.terminate() == 0
-        [series] = server.wait_for(COUNT)
-        assert series["value"][1] == "1"
+        settings = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": endpoint, "PORT": str(free_port())}
+        for restarts in (0, 1):
+            with project.start(**settings) as service:
+                service.get("/hello/x")
+                assert service.terminate() == 0
+            # Which began at zero.
+            [series] = server.wait_for(COUNT)
+            assert series["value"][1] == "1"
+            server.wait_for(f"changes(process_start_time_seconds[1m]) == {restarts}")
 
 
 def test_names_are_those_that_are_scraped(
@@ -80,9 +86,7 @@ def test_names_are_those_that_are_scraped(
     scraped = with_a_counter(generate(metrics="prometheus", tracing="stub", logging="structured"))
     with (
         scraped.start() as other,
-        prometheus.running(
-            tmp_path, [f"127.0.0.1:{other.admin_port}"], receives_otlp=True
-        ) as server,
+        prometheus.running(tmp_path, [f"127.0.0.1:{other.admin_port}"], otlp={}) as server,
         project.start(
             OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{server.url}/api/v1/otlp/v1/metrics",
             OTEL_METRIC_EXPORT_INTERVAL="200",

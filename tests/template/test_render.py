@@ -27,7 +27,10 @@ PARSERS: dict[str, Callable[[str], object]] = {
     ".yml": lambda text: list(yaml.safe_load_all(text)),
 }
 # `${{ }}` is an expression of a pipeline, `{{ $value }}` one of an alert, `{{le}}` of a dashboard.
-TAG = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{(?! \$| (?:with \$\S+|\.|end) |\w+\}\})|cookiecutter\.")
+TAG = re.compile(
+    r"\{%|%\}|\{#|cookiecutter\."
+    r"|(?<!\$)\{\{(?! \$| (?:with \$\S+|range \.\w+|\.[\w.]*|end) |\w+\}\})"
+)
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 PICTURE = ".png"

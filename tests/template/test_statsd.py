@@ -58,6 +58,19 @@ def test_daemon_receives_what_is_measured(generate: Generate, tmp_path: Path) ->
         assert server.counters()["statsd.bad_lines_seen"] == 0
 
 
+def test_gauges_of_a_service_that_is_gone_end(project: Project, tmp_path: Path) -> None:
+    """With the setting that the runbook names."""
+    own = (project.path / "deploy/statsd/config.js").read_text(encoding="utf-8")
+    setting = "deleteIdleStats: true"
+    assert setting in own
+    assert setting in (project.path / "docs/runbook.md").read_text(encoding="utf-8")
+    with statsd.running(tmp_path, flushInterval=1000, deleteIdleStats=True) as server:
+        with project.start(STATSD_HOST="127.0.0.1", STATSD_PORT=str(server.port)) as service:
+            server.wait_for(lambda it: f"{project.slug}.build_info" in str(it.gauges()))
+            assert service.terminate() == 0
+        server.wait_for(lambda it: f"{project.slug}.build_info" not in str(it.gauges()))
+
+
 def test_two_services_and_two_instances_keep_apart(generate: Generate, tmp_path: Path) -> None:
     desk = with_a_counter(generate(metrics="statsd", project_slug="order-desk"))
     shop = with_a_counter(generate(metrics="statsd", project_slug="shop"))

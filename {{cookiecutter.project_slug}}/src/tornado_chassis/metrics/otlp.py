@@ -7,6 +7,7 @@ the names that its own backend has here.
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from json.encoder import encode_basestring_ascii as quote
 from math import isfinite
 from time import time_ns
@@ -41,6 +42,7 @@ _WIRE = {
         ("otel.spans.failed", "{span}"),
         ("process.cpu.time", "s"),
         ("process.memory.usage", "By"),
+        ("process.start_time", "s"),
         ("python.gc.collections", "{collection}"),
         ("python.gc.pause", "s"),
         ("websocket.closes", "{connection}"),
@@ -83,7 +85,7 @@ class Backend(OtlpBackend):
         self._temporality_of_totals = _DELTA if preferred == "delta" else _CUMULATIVE
         self._has_exemplars = settings.otel_metrics_exemplar_filter != "always_off"
         # In nanoseconds since 1970, like all times here.
-        self._started = self._before = self._now = time_ns()
+        self.started = self._before = self._now = time_ns()
         #: What was sent of each series and when, if only what was added is sent.
         self._sent: dict[tuple[str, ...], tuple[int, float, Sequence[int]]] = {}
 
@@ -96,7 +98,7 @@ class Backend(OtlpBackend):
         """A line for the metric, and one for the series. Empty if its value is no number or, where
         only what was added is sent, if nothing was."""
         name, documentation, kind, labels, value, counts, exemplars, created = item
-        started = self._started if created is None else int(created * 1e9)
+        started = self.started if created is None else int(created * 1e9)
         temporality = self._temporality
         if kind in ("gauge", "info"):
             if not isfinite(value):
@@ -184,7 +186,10 @@ class OtlpMetrics(Meter):
     def _collect(self) -> Iterator[Series]:
         """All series. What is measured while this is suspended may be in them or in the next."""
         self._backend.collect()
-        return self.series()
+        # A receiver that is not Prometheus's library has no other sign of a restart.
+        name, meaning = "process_start_time_seconds", "When the service started, since 1970."
+        started = Series(name, meaning, "gauge", {}, self._backend.started / 1e9)
+        return chain([started], self.series())
 
 
 def _by_convention(labels: Mapping[str, str]) -> dict[str, str | int]:
