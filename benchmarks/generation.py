@@ -17,9 +17,7 @@ from . import report
 from .report import Column, Sample, in_rounds
 from .workshop import Workshop
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=7)
+DEFAULTS = {"rounds": 7}
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:

@@ -21,6 +21,8 @@ from .report import Column, Results, Sample, shares
 from .variants import ALL_LIVE, BARE, VARIANTS, Variant, add_only
 from .workshop import ANSWER_SECONDS, Server, Workshop
 
+DEFAULTS = {"rounds": 2}
+
 CONNECTIONS = 8
 WARM_UP_REQUESTS = 200
 # That are counted in each round.
@@ -43,7 +45,6 @@ WITHOUT_EAGER_TASKS = "3.11"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=2)
     add_only(parser)
     parser.add_argument(
         "--python",

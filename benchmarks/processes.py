@@ -11,6 +11,8 @@ from .report import Column, Sample, in_rounds
 from .variants import NOTHING, Variant
 from .workshop import Workshop, get
 
+DEFAULTS = {"rounds": 7, "seconds": 5}
+
 # About two milliseconds of work.
 WORK = """\
 class Bench(JsonHandler):
@@ -21,10 +23,6 @@ class Bench(JsonHandler):
 SHARED = {"REUSE_PORT": "true", "PORT": "{shared}"}
 CORES = {"one": [machine.SERVER_CORE], "two": [machine.SERVER_CORE, machine.LOAD_CORE]}
 START_SECONDS = 30.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=7, seconds=5)
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:

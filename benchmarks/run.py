@@ -8,6 +8,8 @@ from .report import Column, Results, Sample, in_rounds, shares
 from .variants import BARE, EVERYTHING, VARIANTS, Variant, add_only
 from .workshop import Server, Workshop, get
 
+DEFAULTS = {"rounds": 7, "seconds": 8}
+
 WARM_UP_SECONDS = 1
 
 COLUMNS = (
@@ -22,7 +24,6 @@ COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=7, seconds=8)
     add_only(parser)
 
 

@@ -25,6 +25,8 @@ from .ledger import ANSWERED, FAILED, LEFT, MESSAGES, OPENED, UPLOADED, Ledger
 from .variants import EVERYTHING, Variant
 from .workshop import Server, Workshop, get
 
+DEFAULTS = {"seconds": 300}
+
 HANDLERS = """\
 import asyncio
 
@@ -90,10 +92,6 @@ HELD_MIB = 64
 GROWTH = 1.05
 """How many times as much memory a process may take in the last quarter of its life as in the third,
 when what waited for the backend has been sent."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(seconds=300)
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:

@@ -9,11 +9,9 @@ from .report import Column, Sample, in_rounds
 from .variants import ALL_LIVE, BARE, BY_HAND, FASTAPI, Variant, ours
 from .workshop import Workshop
 
+DEFAULTS = {"rounds": 21}
+
 VARIANTS = [BARE, ours("none"), ALL_LIVE, BY_HAND, FASTAPI]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=21)
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:

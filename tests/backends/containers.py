@@ -161,9 +161,9 @@ class Container:
         """What a command in the container prints; raises RuntimeError where it fails."""
         return self.containers.podman("exec", self.id, *argv)
 
-    def logs(self) -> str:
-        """What the container has printed to standard output so far."""
-        return self.containers.podman("logs", self.id)
+    def log_tail(self) -> str:
+        """The end of what the container has printed to standard output so far."""
+        return self.containers.podman("logs", self.id)[-LOG_TAIL_CHARACTERS:]
 
     def wait_for(self, ready: Callable[[], object]) -> None:
         """Returns once `ready` returns something true; an OSError from it counts as "not yet".
@@ -174,14 +174,13 @@ class Container:
         def started() -> object:
             state = self.inspect()["State"]
             if state["Status"] == "exited":
-                tail = self.logs()[-LOG_TAIL_CHARACTERS:]
-                raise RuntimeError(f"ended with {state['ExitCode']}:\n{tail}")
+                raise RuntimeError(f"ended with {state['ExitCode']}:\n{self.log_tail()}")
             return ready()
 
         try:
             eventually(started, START_SECONDS, f"container {self.id[:12]} ready")
         except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.logs()[-LOG_TAIL_CHARACTERS:]}") from error
+            raise TimeoutError(f"{error}\n{self.log_tail()}") from error
 
     def stop(self, timeout: int = 30) -> int:
         """Sends the image's stop signal, and SIGKILL after `timeout` seconds; the exit status."""

@@ -24,6 +24,31 @@ LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
 RUN_ID = "1234567"
 OPENSSL_SECONDS = WAIT_SECONDS = 30.0
 WBITS = {"gzip": 31, "deflate": 15}
+# What New Relic says to each method, and null to the others. What is left out of a connection is as
+# the agent has it.
+ANSWERS: dict[str, Any] = {
+    "preconnect": {"redirect_host": HOST},
+    "connect": {
+        "agent_run_id": RUN_ID,
+        "account_id": "1",
+        "primary_application_id": "2",
+        "trusted_account_key": "1",
+        "entity_guid": "VEVTVEVOVElUWQ",
+        "event_harvest_config": {
+            "report_period_ms": 200,
+            # Only the kinds named here are sent in this period.
+            "harvest_limits": {
+                "analytic_event_data": 1000,
+                "custom_event_data": 1000,
+                "error_event_data": 100,
+                "log_event_data": 1000,
+                "span_event_data": 1000,
+            },
+        },
+        "messages": [{"level": "INFO", "message": "Reporting to the test collector"}],
+    },
+    "get_agent_commands": [],
+}
 
 
 @dataclass(frozen=True)
@@ -64,17 +89,14 @@ class Collector:
 
 
 @contextmanager
-def running(
-    directory: Path, report_seconds: float = 1.0, port: int = 0, status: int = 200
-) -> Iterator[Collector]:
+def running(directory: Path, port: int = 0, status: int = 200) -> Iterator[Collector]:
     """Run a collector in a thread of this process; its certificate is in `directory`.
 
-    It tells agents to send events every `report_seconds` (New Relic's own: 5). Metrics, error
-    traces and transaction traces come every 60 seconds and at the agent's shutdown only. It answers
-    all calls with `status`.
+    It tells agents to send events every 0.2 seconds (New Relic's own: 5). Metrics, error traces and
+    transaction traces come every 60 seconds and at the agent's shutdown only. It answers all calls
+    with `status`.
     """
     certificate, key = _certificate(directory)
-    answers = _answers(report_seconds)
 
     class Handler(BaseHTTPRequestHandler):
         # No connection outlives its request, so that a collector that is gone is gone.
@@ -87,7 +109,7 @@ def running(
                 body = zlib.decompress(body, WBITS[encoding])
             method = dict(parse_qsl(urlsplit(self.path).query))["method"]
             collector.calls.append(Call(method, json.loads(body)))
-            answer = json.dumps({"return_value": answers.get(method)}).encode()
+            answer = json.dumps({"return_value": ANSWERS.get(method)}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -125,33 +147,3 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
     argv += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
     tool(*argv, timeout=OPENSSL_SECONDS)
     return certificate, key
-
-
-def _answers(report_seconds: float) -> dict[str, Any]:
-    """Return what New Relic says to each method; null to the others.
-
-    What is left out of a connection is as the agent has it.
-    """
-    return {
-        "preconnect": {"redirect_host": HOST},
-        "connect": {
-            "agent_run_id": RUN_ID,
-            "account_id": "1",
-            "primary_application_id": "2",
-            "trusted_account_key": "1",
-            "entity_guid": "VEVTVEVOVElUWQ",
-            "event_harvest_config": {
-                "report_period_ms": int(report_seconds * 1000),
-                # Only the kinds named here are sent in this period.
-                "harvest_limits": {
-                    "analytic_event_data": 1000,
-                    "custom_event_data": 1000,
-                    "error_event_data": 100,
-                    "log_event_data": 1000,
-                    "span_event_data": 1000,
-                },
-            },
-            "messages": [{"level": "INFO", "message": "Reporting to the test collector"}],
-        },
-        "get_agent_commands": [],
-    }

@@ -96,7 +96,7 @@ def create(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) ->
             "[user]\n\tname = Somebody\n\temail = somebody@example.com\n"
         )
         options = {"output_dir": tmp_path, "no_input": True, "checkout": checkout}
-        project = cruft.create(str(template), extra_context=dict(answers), **options)
+        project: Path = cruft.create(str(template), extra_context=dict(answers), **options)
         git(project, "init", "--quiet")
         commit(project, "As generated")
         return project

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from ..backends import chromium, eventually
 from .conftest import Generate
@@ -118,8 +118,12 @@ def open_page(browser: Browser, service: Service, path: str = "", **options: obj
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
-    own = (f"{service.admin_url}/", "data:,")
-    page.on("request", lambda each: each.url.startswith(own) or problems.append(each.url))
+
+    def note_foreign(request: Request) -> None:
+        if not request.url.startswith((f"{service.admin_url}/", "data:,")):
+            problems.append(f"asked {request.url}")
+
+    page.on("request", note_foreign)
     page.problems = problems  # type: ignore[attr-defined]
     page.add_init_script(
         "window.violations = [];"

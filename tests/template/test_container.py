@@ -15,9 +15,8 @@ import pytest
 import uv
 import yaml
 
-from ..backends import answers, eventually, free_port, home, process, prometheus
+from ..backends import answers, eventually, free_port, prometheus, statsd
 from ..backends.containers import BASE, Container, Containers, containers
-from ..backends.statsd import PRELOAD
 from ..load import load
 from . import combinations
 from .conftest import Generate
@@ -219,7 +218,7 @@ def test_candidate_of_a_release_is_tried_with_the_settings_of_the_tests(
     storage.once(*options, "sh", "-ec", job)
     # Without them it does not start, and the job says so at once.
     with pytest.raises(RuntimeError, match="SHOP_NAME: is required"):
-        storage.once(*options, "sh", "-ec", job.replace("tests/settings.env", "README.md"))
+        storage.once(*options, "sh", "-ec", job.replace("settings.env", "__init__.py"))
 
 
 @deployed
@@ -336,25 +335,12 @@ def test_prometheus_takes_its_configuration(generate: Generate) -> None:
 
 def test_statsd_takes_its_configuration(generate: Generate, tmp_path: Path) -> None:
     text = (generate(metrics="statsd").path / "deploy/statsd/config.js").read_text()
-    port, management_port = free_port(socket.SOCK_DGRAM), free_port()
-    own = {"address": "127.0.0.1", "port": port, "mgmt_address": "127.0.0.1"}
-    own |= {"mgmt_port": management_port, "flushInterval": 100}
-    comment, brace, rest = text.rpartition("}")
-    (tmp_path / "config.js").write_text(f"{comment}, ...{json.dumps(own)}{brace}{rest}")
-    (tmp_path / "preload.js").write_text(PRELOAD)
-    daemon = home("statsd") / "node_modules/statsd/stats.js"
     log = tmp_path / "statsd.log"
-
-    def ready() -> bool:
-        with socket.create_connection(("127.0.0.1", management_port), timeout=10):
-            return True
-
-    argv = ["node", "--require", "./preload.js", daemon, "config.js"]
     with (
-        process(argv, tmp_path, {}, log, ready, timeout=30),
+        statsd.running(tmp_path, text, flushInterval=100) as daemon,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
-        sender.sendto(b"app.latency:7|ms", ("127.0.0.1", port))
+        sender.sendto(b"app.latency:7|ms", ("127.0.0.1", daemon.port))
         eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), 30, "printed values")
 
 

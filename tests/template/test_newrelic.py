@@ -54,7 +54,7 @@ def project(generate: Generate) -> Project:
 def test_transactions_and_errors_arrive_without_what_is_nobody_s_business(
     project: Project, tmp_path: Path
 ) -> None:
-    with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+    with newrelic.running(tmp_path) as collector:
         with project.start(**collector.settings, ENVIRONMENT="staging") as service:
             # The first report after the connection.
             collector.wait_for("update_loaded_modules")
@@ -95,7 +95,7 @@ def test_transactions_and_errors_arrive_without_what_is_nobody_s_business(
 def test_nobody_else_is_called(project: Project, tmp_path: Path) -> None:
     """Least of all a cloud's metadata service."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+    with newrelic.running(tmp_path) as collector:
         settings = {**collector.settings, "PYTHONPATH": str(tmp_path)}
         with project.start(**settings) as service:
             collector.wait_for("update_loaded_modules")
@@ -133,7 +133,7 @@ def test_collector_that_hangs_later_does_not_hold_the_stop(
     project: Project, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+        with newrelic.running(tmp_path) as collector:
             settings = {**collector.settings, "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT)}
             service = stack.enter_context(project.start(**settings))
             collector.wait_for("update_loaded_modules")
@@ -147,7 +147,7 @@ def test_collector_that_hangs_later_does_not_hold_the_stop(
 
 def test_errors_arrive_at_a_collector_that_comes_back(project: Project, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+        with newrelic.running(tmp_path) as collector:
             service = stack.enter_context(project.start(**collector.settings))
             collector.wait_for("update_loaded_modules")
         order(service, 7)
@@ -163,7 +163,7 @@ def test_errors_arrive_at_a_collector_that_comes_late(project: Project, tmp_path
         pass
     with project.start(**collector.settings) as service:
         order(service, 7)
-        with newrelic.running(tmp_path, report_seconds=0.2, port=collector.port) as collector:
+        with newrelic.running(tmp_path, port=collector.port) as collector:
             collector.wait_for("update_loaded_modules")
             assert service.get("/hello/x")[0] == 200
             [[_, own, _]] = events([collector.wait_for("error_event_data")])

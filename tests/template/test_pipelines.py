@@ -38,6 +38,14 @@ RELEASE = ".github/workflows/release.yml"
 DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
 #: Jobs that push a branch: what leads to it differs.
 PROPOSING = ("propose", "propose-template")
+#: What jobs are given by their runner.
+RUNNER = {
+    **dict.fromkeys(("GH_TOKEN", "TOKEN", "UPDATE_TOKEN", "CI_JOB_TOKEN"), "secret"),
+    **dict.fromkeys(("GITHUB_REPOSITORY", "CI_PROJECT_PATH"), "team/service"),
+    **dict.fromkeys(("CI_DEFAULT_BRANCH", "CI_COMMIT_BRANCH"), "main"),
+    "GITHUB_SERVER_URL": "https://git.invalid",
+    "CI_SERVER_HOST": "git.invalid",
+}
 #: Beside those of the documents: a report that GitLab draws in merge requests.
 ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
 
@@ -144,7 +152,7 @@ def test_newer_versions_are_proposed_on_a_branch(project: Project, tmp_path: Pat
 
     for versions in ("version = 1\n", "version = 2\n"):
         lock.write_text(versions, encoding="utf-8")
-        propose(project, tmp_path, remote)
+        propose(project, remote)
         assert git(remote, "show", "update-dependencies:uv.lock") == versions.strip()
         changed = git(remote, "diff", "--name-only", "main", "update-dependencies")
         assert changed.split() == ["uv.lock"]
@@ -161,14 +169,14 @@ def test_lock_that_is_a_link_is_not_proposed(project: Project, tmp_path: Path) -
     (tmp_path / "environ").write_text("secret")
     (project.path / "uv.lock").symlink_to(tmp_path / "environ")
     with pytest.raises(AssertionError, match="status 1"):
-        propose(project, tmp_path, remote)
+        propose(project, remote)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
 def test_nothing_newer_proposes_nothing(project: Project, tmp_path: Path) -> None:
     (project.path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
     remote = committed(project, tmp_path)
-    propose(project, tmp_path, remote)
+    propose(project, remote)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
@@ -201,10 +209,9 @@ def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: 
         git(tmp_path, "clone", "--quiet", "--branch=main", str(remote), str(checkout))
         (checkout / "digest").write_text(f"{digest}\n")
         image = "registry.invalid/team/service"
-        tag = {"GITHUB_REF_NAME": f"v{version}", "CI_COMMIT_TAG": f"v{version}"}
-        pushed_image = {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
-        job = release_jobs(project)["propose-release"]
-        run_job(project, job, checkout, tmp_path, remote, **tag, **pushed_image)
+        given = dict.fromkeys(("GITHUB_REF_NAME", "CI_COMMIT_TAG"), f"v{version}")
+        given |= {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
+        run_job(project, release_jobs(project)["propose-release"], checkout, remote, **given)
         branch = f"release-{version}"
         changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
         [(added, removed, path)] = (line.split() for line in changed)
@@ -226,7 +233,7 @@ def test_what_is_new_in_the_template_is_proposed_on_a_branch(
     with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
         follow(followed)
     remote = checked_out_again(followed, tmp_path)
-    propose(followed, tmp_path, remote, "propose-template")
+    propose(followed, remote, "propose-template")
     changed = git(remote, "diff", "--name-only", "main", "update-template").split()
     assert changed == [".cruft.json", "docs/background.md", "uv.lock"]
     assert git(remote, "show", "update-template:docs/background.md").startswith("# New")
@@ -237,7 +244,7 @@ def test_nothing_new_in_the_template_proposes_nothing(tmp_path: Path, followed: 
     follow(followed)
     assert (followed.path / "template.patch").read_bytes() == b""
     remote = checked_out_again(followed, tmp_path)
-    propose(followed, tmp_path, remote, "propose-template")
+    propose(followed, remote, "propose-template")
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
@@ -290,15 +297,9 @@ def released(repository: Path, path: str, old: str, new: str) -> Iterator[None]:
 def follow(project: Project, status: int = 0) -> str:
     """Runs the job's script, with the cruft that is installed here."""
     uvx, its_uv = f'exec {sys.executable} -m "$@"', "echo 'version = 2' >uv.lock"
-    variables = {
-        "PATH": programs(project.path.parent / "programs", uvx=uvx, uv=its_uv),
-        "TOKEN": "secret",
-        "GITHUB_SERVER_URL": "https://git.invalid",
-        "CI_JOB_TOKEN": "secret",
-        "CI_SERVER_HOST": "git.invalid",
-    }
+    path = {"PATH": programs(project.path.parent / "programs", uvx=uvx, uv=its_uv)}
     script = "\n".join(scripts(jobs(project)["template"]))
-    return project.run("bash", "-ec", script, env=variables, status=status)
+    return project.run("bash", "-ec", script, env=RUNNER | path, status=status)
 
 
 def programs(directory: Path, **scripts: str) -> str:
@@ -327,22 +328,18 @@ def pushed(project: Project, tmp_path: Path) -> Path:
     return remote
 
 
-def propose(project: Project, tmp_path: Path, remote: Path, name: str = "propose") -> None:
+def propose(project: Project, remote: Path, name: str = "propose") -> None:
     """Runs the job that proposes a change, in a directory as a runner would leave it."""
     job = jobs(project)[name]
-    run_job(project, job, unpacked(project, job, tmp_path, remote), tmp_path, remote)
+    run_job(project, job, unpacked(project, job, remote), remote)
 
 
 def run_job(
-    project: Project,
-    job: dict[str, Any],
-    directory: Path,
-    tmp_path: Path,
-    remote: Path,
-    **settings: str,
+    project: Project, job: dict[str, Any], directory: Path, remote: Path, **settings: str
 ) -> None:
     """Runs a job's script with what a runner sets, and a remote that is a directory."""
     # What the pull request is opened by; it counts those that it has opened.
+    tmp_path = remote.parent
     opened = tmp_path / "opened"
     gh = f"""touch {opened}
         case "$1 $2" in
@@ -354,15 +351,8 @@ def run_job(
     config.write_text(f'[url "{remote}"]\n' + "".join(f"\tinsteadOf = {each}\n" for each in hosts))
     variables = {
         **next((step["env"] for step in job.get("steps", []) if "env" in step), {}),
-        "GH_TOKEN": "secret",
-        "GITHUB_SERVER_URL": "https://git.invalid",
-        "GITHUB_REPOSITORY": "team/service",
+        **RUNNER,
         "RUNNER_TEMP": str(tmp_path / "runner"),
-        "UPDATE_TOKEN": "secret",
-        "CI_SERVER_HOST": "git.invalid",
-        "CI_PROJECT_PATH": "team/service",
-        "CI_DEFAULT_BRANCH": "main",
-        "CI_COMMIT_BRANCH": "main",
         "CI_REPOSITORY_URL": str(remote),
         "GIT_CONFIG_GLOBAL": str(config),
         "PATH": programs(tmp_path / "bin", gh=gh),
@@ -372,12 +362,13 @@ def run_job(
     project.run("bash", "-ec", script, env=variables)
 
 
-def unpacked(project: Project, job: dict[str, Any], tmp_path: Path, remote: Path) -> Path:
+def unpacked(project: Project, job: dict[str, Any], remote: Path) -> Path:
     """Unpacks an artifact as the platform does, and returns where the job begins.
 
     It was made by a job that ran a new version of somebody's package: beside uv.lock it has what
     takes the place of the checkout's own git configuration.
     """
+    tmp_path = remote.parent
     checkout = tmp_path / "builds"
     shutil.rmtree(checkout, ignore_errors=True)
     checkout.mkdir()
