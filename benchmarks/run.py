@@ -22,9 +22,7 @@ COLUMNS = (
     Column("MiB", "memory", ".0f"),
 )
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_only(parser)
+add_arguments = add_only
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:

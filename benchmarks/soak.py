@@ -10,8 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import ceil
 from typing import IO
@@ -196,12 +196,11 @@ def growth(memory: list[float]) -> float:
     return max(memory[-quarter:]) / max(memory[2 * quarter : 3 * quarter])
 
 
-@contextmanager
-def opened(port: int, request: bytes) -> Iterator[socket.socket]:
+def opened(port: int, request: bytes) -> socket.socket:
     """A connection that has asked for something."""
-    with socket.create_connection(("127.0.0.1", port), timeout=STOP_SECONDS) as connection:
-        connection.sendall(request)
-        yield connection
+    connection = socket.create_connection(("127.0.0.1", port), timeout=STOP_SECONDS)
+    connection.sendall(request)
+    return connection
 
 
 class Guests:
