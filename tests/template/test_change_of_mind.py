@@ -22,34 +22,23 @@ from .test_answers import run
 from .test_render import teams
 from .test_sameness import digest
 
-Change = tuple[str, str, str]
-
 
 def transitions() -> list[tuple[combinations.Answers, combinations.Answers]]:
-    """From one of the sample to another, so that each answer becomes each other of its prompt."""
-    # A source of the package is asked for once only, and has a test of its own.
-    sample = [each for each in combinations.sample() if each["chassis"] == "copy"]
-    missing = {
-        (prompt, old, new)
+    """Before and after, so that each answer becomes each other of its prompt."""
+    pairs = {
+        prompt: list(permutations(values, 2))
         for prompt, values in combinations.choices().items()
-        for old, new in permutations(values, 2)
+        # A source of the package is asked for once only, and has a test of its own.
         if prompt != "chassis"
     }
-    candidates = list(permutations(sample, 2))
-    chosen = []
-    while missing:
-        best = max(candidates, key=lambda each: len(missing & changes(*each)))
-        if not missing & changes(*best):  # nor do any two of the sample
-            every = [each | {"chassis": "copy"} for each in combinations.every()]
-            candidates = list(permutations(every, 2))
-            continue
-        missing -= changes(*best)
-        chosen.append(best)
-    return chosen
-
-
-def changes(before: combinations.Answers, after: combinations.Answers) -> set[Change]:
-    return {(prompt, before[prompt], after[prompt]) for prompt in before}
+    found = []
+    for number in range(max(map(len, pairs.values()))):
+        before, after = {"chassis": "copy"}, {"chassis": "copy"}
+        # Each prompt is at another place of its own, so that not the same answers always meet.
+        for shift, (prompt, each) in enumerate(pairs.items()):
+            before[prompt], after[prompt] = each[(number + shift) % len(each)]
+        found.append((before, after))
+    return found
 
 
 TRANSITIONS = [
