@@ -19,7 +19,7 @@ COMMANDS = {
     "soak": soak,
 }
 
-# Of those commands that have a default for them.
+# Options of the commands that have a default for them.
 NUMBERS = {
     "rounds": "each variant is measured so many times, in turn",
     "seconds": "of load in each measurement",
@@ -31,11 +31,11 @@ def main(argv: list[str]) -> None:
     commands = parser.add_subparsers(title="commands", required=True)
     for name, command in COMMANDS.items():
         add = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
-        command.add_arguments(add)
-        for option, meaning in NUMBERS.items():
-            if default := add.get_default(option):
-                text = f"{meaning} (default: {default})"
-                add.add_argument(f"--{option}", type=int, default=default, help=text)
+        for option, default in command.DEFAULTS.items():
+            text = f"{NUMBERS[option]} (default: {default})"
+            add.add_argument(f"--{option}", type=int, default=default, help=text)
+        if hasattr(command, "add_arguments"):
+            command.add_arguments(add)
         add.add_argument("--quick", action="store_true", help="only to see that it works")
         add.add_argument(
             "--output",

@@ -2,27 +2,25 @@
 
 import argparse
 import json
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.template.project import TEMPLATE, Project, interpreter
 
 from . import report
-from .report import Sample, ratios, spread
+from .report import Column, Sample, in_rounds
 from .workshop import Workshop
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=7)
+DEFAULTS = {"rounds": 7}
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
-    suites: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="generation-") as name:
         directory = Path(name)
         templates = {
@@ -30,28 +28,16 @@ def main(options: argparse.Namespace, workshop: Workshop) -> None:
             "our files without content, hooks that do nothing": _blank(directory / "blank"),
             "ours": TEMPLATE,
         }
-        results: dict[str, list[Sample]] = {each: [] for each in templates}
-        # The first of each is for the caches.
-        for number in range(options.rounds + 1):
-            for each in random.sample(list(templates), len(templates)):
-                output = directory / f"{each}-{number}"
-                seconds = _generate(templates[each], output, directory)
-                results[each].append({"seconds": seconds})
-            suites.append({"seconds": _suite(directory / f"suite-{number}", directory)})
-    results = {name: samples[1:] for name, samples in results.items()}
-    rows = [
-        [
-            f"cookiecutter, {name}",
-            spread([each["seconds"] for each in samples]),
-            spread(ratios(samples, results["empty template"], lambda each: each["seconds"])),
-        ]
-        for name, samples in results.items()
-    ]
-    results["suite"] = suites[1:]
-    passed = spread([each["seconds"] for each in results["suite"]])
-    rows.append(["from nothing to green tests", passed, ""])
-    head = ["", "s", "of the empty one's"]
-    report.save(options.output, "generation", results, report.table(head, rows))
+        measures: dict[str, Callable[[], Sample]] = {
+            f"cookiecutter, {name}": partial(_generated, template, directory)
+            for name, template in templates.items()
+        }
+        measures["from nothing to green tests"] = partial(_suite, directory)
+        # The first round is for the caches.
+        rounds = in_rounds(measures, options.rounds + 1)
+        results = {name: samples[1:] for name, samples in rounds.items()}
+    columns = (Column("s", "seconds"), Column("of the empty one's", "seconds", is_share=True))
+    report.save(options.output, "generation", results, report.compared(results, *columns))
 
 
 def _empty(directory: Path) -> Path:
@@ -73,24 +59,29 @@ def _blank(directory: Path) -> Path:
     return directory
 
 
-def _generate(template: Path, output: Path, home: Path) -> float:
-    """How long it takes to generate with the default answers, in seconds."""
-    output.mkdir()
+def _generated(template: Path, home: Path) -> Sample:
+    """How long it takes to generate with the default answers."""
+    started = time.perf_counter()
+    _generate(template, home)
+    return {"seconds": time.perf_counter() - started}
+
+
+def _generate(template: Path, home: Path) -> Path:
+    output = Path(tempfile.mkdtemp(dir=home))
     config = home / "cookiecutter.yaml"
     # Nothing of the person's own.
     config.write_text(f"replay_dir: {home / 'replay'}\ncookiecutters_dir: {home / 'templates'}\n")
     argv: list[str | Path] = [sys.executable, "-m", "cookiecutter", "--no-input"]
     argv += ["--config-file", config, "--output-dir", output, template]
-    started = time.perf_counter()
     subprocess.run(argv, check=True, capture_output=True)
-    return time.perf_counter() - started
+    [project] = output.iterdir()
+    return project
 
 
-def _suite(directory: Path, home: Path) -> float:
+def _suite(home: Path) -> Sample:
     """How long it takes from an empty directory until the generated tests have passed."""
     started = time.perf_counter()
-    _generate(TEMPLATE, directory, home)
-    [path] = directory.iterdir()
-    project = Project(path, {}, directory / "venv", interpreter())
+    path = _generate(TEMPLATE, home)
+    project = Project(path, {}, path.parent / "venv", interpreter())
     project.uv("run", "--quiet", f"--python={interpreter()}", "pytest", "--quiet")
-    return time.perf_counter() - started
+    return {"seconds": time.perf_counter() - started}

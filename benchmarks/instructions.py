@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,12 +17,16 @@ from pathlib import Path
 from tests.template.project import interpreters
 
 from . import report
-from .report import Sample, ratios, spread
-from .variants import ALL_LIVE, BARE, VARIANTS, Variant
+from .report import Column, Results, Sample, shares
+from .variants import ALL_LIVE, BARE, VARIANTS, Variant, add_only
 from .workshop import ANSWER_SECONDS, Server, Workshop
+
+DEFAULTS = {"rounds": 2}
 
 CONNECTIONS = 8
 WARM_UP_REQUESTS = 200
+# That are counted in each round.
+REQUESTS = 384
 # What OpenTelemetry's own exporter waits for.
 WHOLE_BATCH = 512
 SETTLED_SECONDS = 1.0
@@ -39,23 +43,9 @@ SETTINGS = {
 VERSIONS = {f"{major}.{minor}": path for (major, minor), path in interpreters().items()}
 WITHOUT_EAGER_TASKS = "3.11"
 
-# By variant and version.
-Results = dict[str, dict[str, list[Sample]]]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=2)
-    parser.add_argument(
-        "--requests", type=int, default=384, help="are counted in each round (default: 384)"
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="NAME",
-        choices=[variant.name for variant in VARIANTS],
-        default=[variant.name for variant in VARIANTS],
-        help="these variants, beside bare Tornado",
-    )
+    add_only(parser)
     parser.add_argument(
         "--python",
         nargs="+",
@@ -74,51 +64,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
     if not shutil.which("valgrind") or not shutil.which("vgdb"):
         raise SystemExit("valgrind counts: run .ci/install-backends valgrind, or install it")
-    if options.quick:
-        options.requests = CONNECTIONS
+    requests = CONNECTIONS if options.quick else REQUESTS
     wanted = {BARE.name, *options.only, *([ALL_LIVE.name] if options.bound else [])}
     variants = [variant for variant in VARIANTS if variant.name in wanted]
-    results: Results = {variant.name: {} for variant in variants}
+    results: Results = {each.name: [{} for _ in range(options.rounds)] for each in variants}
     for version in options.python:
         made = workshop.with_python(VERSIONS[version])
         for variant in variants:
             print(f"Python {version}: {variant.name}", file=sys.stderr)
-            samples = measure(made, variant, options.rounds, options.requests)
-            results[variant.name][version] = samples
-    report.save(options.output, "instructions", results, as_table(results))
+            counted = measure(made, variant, options.rounds, requests)
+            for sample, counts in zip(results[variant.name], counted, strict=True):
+                sample |= {f"{version}{suffix}": count for suffix, count in counts.items()}
+    report.save(options.output, "instructions", results, as_table(results, options.python))
     if options.bound:
-        check(results, options.bound)
+        check(results, options.python, options.bound)
 
 
-def check(results: Results, bound: float) -> None:
+def check(results: Results, versions: Sequence[str], bound: float) -> None:
     """Raises SystemExit where all features take more than `bound` times what bare Tornado takes."""
-    for version in results[BARE.name]:
-        ratio = max(ratios_to_bare(results, ALL_LIVE.name, version))
+    for version in versions:
+        ratio = max(shares(results, ALL_LIVE.name, BARE.name, version))
         if version != WITHOUT_EAGER_TASKS and ratio > bound:
             raise SystemExit(f"{ALL_LIVE.name}: {ratio:.3f} of bare's with Python {version}")
 
 
-def as_table(results: Results) -> str:
-    versions = results[BARE.name]
-    head = ["thousands of instructions"]
+def as_table(results: Results, versions: Sequence[str]) -> str:
+    columns = []
     for version in versions:
-        head += [f"Python {version}", "of bare's", "without memset"]
-    rows = []
-    for name, of_version in results.items():
-        row = [name]
-        for version, samples in of_version.items():
-            row.append(spread([each["instructions"] for each in samples], ".0f", 1e-3))
-            row.append(spread(ratios_to_bare(results, name, version)))
-            row.append(spread(ratios_to_bare(results, name, version, "without memset")))
-        rows.append(row)
-    return report.table(head, rows)
-
-
-def ratios_to_bare(
-    results: Results, name: str, version: str, figure: str = "instructions"
-) -> list[float]:
-    bare = results[BARE.name][version]
-    return ratios(results[name][version], bare, lambda each: float(each[figure]))
+        columns += [
+            Column(f"thousands with Python {version}", version, ".0f", 1e-3),
+            Column("of bare's", version, is_share=True),
+            Column("without memset", f"{version} without memset", is_share=True),
+        ]
+    return report.compared(results, *columns)
 
 
 def measure(workshop: Workshop, variant: Variant, rounds: int, requests: int) -> list[Sample]:
@@ -159,7 +137,10 @@ class Counter:
         subprocess.run(argv, check=True, capture_output=True, timeout=COMMAND_SECONDS)
 
     def counts(self) -> dict[str, int]:
-        """Instructions since the last `zero`: all, and those that did more than to clear memory."""
+        """Instructions since the last `zero`: all, and those that did more than to clear memory.
+
+        Each by what follows the version in the name of its figure.
+        """
         self.control("dump")
         [path] = self._directory.glob("out.*")
         dump = path.read_text()
@@ -173,7 +154,7 @@ class Counter:
             if number.split()[0] in memset:  # which calls nothing
                 costs = re.findall(r"^[-+*\d]+ (\d+)$", lines, re.MULTILINE)
                 cleared += sum(map(int, costs))
-        return {"instructions": int(total), "without memset": int(total) - cleared}
+        return {"": int(total), " without memset": int(total) - cleared}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ ROWS = {
     MESSAGES: "their messages",
 }
 REQUESTS = [key for key in ROWS if key != MESSAGES]
+# Each has a figure in these rows.
+COLUMNS = {"logged": REQUESTS, "counted": [*ROWS], "traced": REQUESTS, "reported": [FAILED]}
 
 # Whatever fails has a line of its own, too.
 RAISED = "Unhandled exception in GET /bench"
@@ -107,15 +109,10 @@ class Ledger:
 
     def findings(self) -> Iterator[str]:
         """What does not balance."""
-        expected: Mapping[str, Mapping[str, int]] = {
-            "logged": {key: self.sent[key] for key in REQUESTS},
-            "counted": self.sent,
-            "traced": {key: self.sent[key] for key in REQUESTS},
-            "reported": {FAILED: self.sent[FAILED]},
-        }
-        for name, rows in expected.items():
+        for name, keys in COLUMNS.items():
             column = getattr(self, name)
-            missing = {key: sent - column[key] for key, sent in rows.items() if sent != column[key]}
+            missing = {key: self.sent[key] - column[key] for key in keys}
+            missing = {key: count for key, count in missing.items() if count}
             # Of what is dropped, some may be attackers'.
             if sum(missing.values()) > self.lacking[name] or min(missing.values(), default=0) < 0:
                 yield f"not {name}: {missing}, of which {self.lacking[name]} are accounted for"
@@ -123,19 +120,15 @@ class Ledger:
             yield f"{problem} ({count} times)"
 
     def table(self) -> str:
-        columns = ("logged", "counted", "traced", "reported")
         rows = []
         for key, label in ROWS.items():
             row = [label, str(self.sent[key])]
-            for name in columns:
-                is_empty = (name == "reported" and key != FAILED) or (
-                    name in ("logged", "traced") and key == MESSAGES
-                )
-                row.append("" if is_empty else str(getattr(self, name)[key]))
+            for name, keys in COLUMNS.items():
+                row.append(str(getattr(self, name)[key]) if key in keys else "")
             rows.append(row)
-        rows.append(["dropped, or still in flight", ""])
-        rows[-1] += [str(self.lacking[name]) for name in columns]
-        return report.table(["", "sent", *columns], rows)
+        lacking = [str(self.lacking[name]) for name in COLUMNS]
+        rows.append(["dropped, or still in flight", "", *lacking])
+        return report.table(["", "sent", *COLUMNS], rows)
 
     def results(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_ids"}

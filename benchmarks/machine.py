@@ -32,7 +32,6 @@ def running(
     env: Mapping[str, str],
     port: int,
     core: int = SERVER_CORE,
-    cwd: Path = ROOT,
     output: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Iterator[Process]:
     """Runs a server until the end of the block; enters it when `port` takes connections.
@@ -42,7 +41,7 @@ def running(
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             argv,
-            cwd=cwd,
+            cwd=ROOT,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -71,30 +70,14 @@ def _listens(port: int) -> bool:
     return True
 
 
-def cpu_seconds(pid: int) -> float:
-    """What all threads of a process have had of the processor."""
-    nanoseconds = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        nanoseconds += int((task / "schedstat").read_text().split()[0])
-    return nanoseconds / 1e9
-
-
-def resident_mib(pid: int) -> float:
-    """Physical memory that a process holds, in MiB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ProcessLookupError(pid)
-
-
-def wrk(port: int, seconds: int, every: int = 0, connections: int = CONNECTIONS) -> dict[str, Any]:
+def wrk(port: int, seconds: int, every: int = 0) -> dict[str, Any]:
     """What wrk reports of the load that it made on the load's core; latencies in seconds.
 
     Of `every` requests one shall fail, 0 for none. Raises AssertionError where others have failed.
     """
     url = f"http://127.0.0.1:{port}/bench/x"
     script = Path(__file__).with_name("load.lua")
-    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={ANSWER_SECONDS}s"]
+    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"--timeout={ANSWER_SECONDS}s"]
     argv += ["-s", str(script), url, str(every)]
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
@@ -107,7 +90,7 @@ def wrk(port: int, seconds: int, every: int = 0, connections: int = CONNECTIONS)
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     expected = result["requests"] / every if every else 0
     # Those on their way at the end are not counted.
-    assert abs(result["failed"] - expected) <= (connections if every else 0), result
+    assert abs(result["failed"] - expected) <= (CONNECTIONS if every else 0), result
     assert not result["lost"], result
     result["throughput"] = result["requests"] / result["seconds"]
     return result

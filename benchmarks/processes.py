@@ -7,9 +7,11 @@ from functools import partial
 from tests.backends import eventually, free_port
 
 from . import machine, report
-from .report import Sample, ratios, spread
-from .variants import NOTHING, Variant, in_rounds
+from .report import Column, Sample, in_rounds
+from .variants import NOTHING, Variant
 from .workshop import Workshop, get
+
+DEFAULTS = {"rounds": 7, "seconds": 5}
 
 # About two milliseconds of work.
 WORK = """\
@@ -23,33 +25,26 @@ CORES = {"one": [machine.SERVER_CORE], "two": [machine.SERVER_CORE, machine.LOAD
 START_SECONDS = 30.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=7, seconds=5)
-
-
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
     machine.require_wrk()
     answers = NOTHING | {"metrics": "prometheus"}
     variants = [Variant(name, answers, SHARED, handler=WORK) for name in CORES]
     for variant in variants:
         workshop.prepare(variant)
-    results: dict[str, list[Sample]] = {name: [] for name in CORES}
-    for variant in in_rounds(variants, options.rounds):
-        with ExitStack() as stack:
-            shared = {"shared": str(free_port())}
-            for core in CORES[variant.name]:
-                server = stack.enter_context(workshop.start(variant, core, shared))
-                # The port may be the other's; the admin server listens after the main one.
-                listens = partial(get, server.admin_port, "/metrics")
-                eventually(listens, START_SECONDS, variant.name)
-            results[variant.name].append(machine.wrk(server.port, options.seconds))
-    rows = [
-        [
-            name,
-            spread([each["throughput"] for each in samples], ".0f"),
-            spread(ratios(samples, results["one"], lambda each: each["throughput"])),
-        ]
-        for name, samples in results.items()
-    ]
-    head = ["processes", "requests/s", "of one's"]
-    report.save(options.output, "processes", results, report.table(head, rows))
+    measures = {each.name: partial(measure, workshop, each, options.seconds) for each in variants}
+    results = in_rounds(measures, options.rounds)
+    columns = (
+        Column("requests/s", "throughput", ".0f"),
+        Column("of one's", "throughput", is_share=True),
+    )
+    report.save(options.output, "processes", results, report.compared(results, *columns))
+
+
+def measure(workshop: Workshop, variant: Variant, seconds: int) -> Sample:
+    with ExitStack() as stack:
+        shared = {"shared": str(free_port())}
+        for core in CORES[variant.name]:
+            server = stack.enter_context(workshop.start(variant, core, shared))
+            # The port may be the other's; the admin server listens after the main one.
+            eventually(partial(get, server.admin_port, "/metrics"), START_SECONDS, variant.name)
+        return machine.wrk(server.port, seconds)

@@ -31,7 +31,8 @@ class Receiver(asyncio.Protocol):
         self._buffer += data
         while (head_ends := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._buffer[:head_ends]).lower()
-            length = self._length(head)
+            _, found, value = head.partition(b"\r\ncontent-length:")
+            length = int(value.split(b"\r\n", 1)[0]) if found else 0
             whole = head_ends + 4 + length
             if len(self._buffer) < whole:
                 return
@@ -43,19 +44,11 @@ class Receiver(asyncio.Protocol):
             elif self._status:
                 self._answer(self._status, b"{}")
 
-    def _length(self, head: bytes) -> int:
-        _, found, value = head.partition(b"\r\ncontent-length:")
-        return int(value.split(b"\r\n", 1)[0]) if found else 0
-
     def _answer(self, status: bytes, body: bytes) -> None:
         self._transport.write(
             b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             % (status, len(body), body)
         )
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    """Reads, and that is all."""
 
 
 async def main(port: int, manner: str) -> None:
@@ -64,7 +57,7 @@ async def main(port: int, manner: str) -> None:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", port))
     else:
-        await loop.create_datagram_endpoint(Datagrams, ("127.0.0.1", port))
+        await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", port))
     server = await loop.create_server(lambda: Receiver(ANSWERS[manner]), "127.0.0.1", port)
     await server.serve_forever()
 

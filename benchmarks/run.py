@@ -1,40 +1,41 @@
 """The main table: what each feature costs, and all of them, beside bare Tornado."""
 
 import argparse
-from pathlib import Path
+from functools import partial
 
 from . import machine, picture, report
-from .report import Sample, ratios, spread
-from .variants import EVERYTHING, VARIANTS, Variant, in_rounds
+from .report import Column, Results, Sample, in_rounds, shares
+from .variants import BARE, EVERYTHING, VARIANTS, Variant, add_only
 from .workshop import Server, Workshop, get
+
+DEFAULTS = {"rounds": 7, "seconds": 8}
 
 WARM_UP_SECONDS = 1
 
-Results = dict[str, list[Sample]]
+COLUMNS = (
+    Column("requests/s", "throughput", ".0f"),
+    Column("of bare's", "throughput", is_share=True),
+    Column("CPU µs", "cpu", ".1f", 1e6),
+    Column("+ µs", "cpu", ".1f", 1e6, is_more=True),
+    Column("p50 ms", "p50", ".1f", 1e3),
+    Column("p99 ms", "p99", ".1f", 1e3),
+    Column("MiB", "memory", ".0f"),
+)
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(rounds=7, seconds=8)
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="NAME",
-        choices=[variant.name for variant in VARIANTS],
-        help="these variants, beside bare Tornado",
-    )
+add_arguments = add_only
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
     machine.require_wrk()
-    chosen = [each for each in VARIANTS if not options.only or each.name in {*options.only, "bare"}]
+    chosen = [each for each in VARIANTS if each.name in {BARE.name, *options.only}]
     for variant in chosen:
         workshop.prepare(variant)
     machine.pin()
-    results: Results = {variant.name: [] for variant in chosen}
-    for variant in in_rounds(chosen, options.rounds):
-        results[variant.name].append(measure(workshop, variant, options.seconds))
+    measures = {each.name: partial(measure, workshop, each, options.seconds) for each in chosen}
+    results = in_rounds(measures, options.rounds)
     report.save(options.output, "run", results, as_table(results))
-    draw(options.output, results)
+    bars = {name: shares(results, name, "bare", "throughput") for name in results}
+    (options.output / "run.svg").write_text(picture.bars(bars), encoding="utf-8")
 
 
 def measure(workshop: Workshop, variant: Variant, seconds: int) -> Sample:
@@ -62,41 +63,10 @@ def dropped_spans(server: Server) -> float:
 
 
 def as_table(results: Results) -> str:
-    bare = results["bare"]
-    head = ["", "requests/s", "of bare's", "CPU µs", "+ µs", "p50 ms", "p99 ms", "MiB"]
-    rows = []
-    for name, samples in results.items():
-        row = [
-            name,
-            spread([each["throughput"] for each in samples], ".0f"),
-            spread(throughput_ratios(results, name)),
-            spread([each["cpu"] for each in samples], ".1f", 1e6),
-            spread(
-                [each["cpu"] - other["cpu"] for each, other in zip(samples, bare, strict=True)],
-                ".1f",
-                1e6,
-            ),
-            spread([each["p50"] for each in samples], ".1f", 1e3),
-            spread([each["p99"] for each in samples], ".1f", 1e3),
-        ]
-        rows.append([*row, spread([each["memory"] for each in samples], ".0f")])
     dropped = [
-        f"{name} {spread([each['dropped'] for each in samples], '.0f', 100)} %"
+        f"{name} {Column('', 'dropped', '.0f', 100).cell(results, name)} %"
         for name, samples in results.items()
         if "dropped" in samples[0]
     ]
-    notes = (
-        f"\nOf the requests at full load, the spans were dropped: {', '.join(dropped)}.\n"
-        if dropped
-        else ""
-    )
-    return report.table(head, rows) + notes
-
-
-def throughput_ratios(results: Results, name: str) -> list[float]:
-    return ratios(results[name], results["bare"], lambda each: float(each["throughput"]))
-
-
-def draw(directory: Path, results: Results) -> None:
-    bars = {name: throughput_ratios(results, name) for name in results}
-    (directory / "run.svg").write_text(picture.bars(bars), encoding="utf-8")
+    notes = f"\nOf the requests at full load, the spans were dropped: {', '.join(dropped)}.\n"
+    return report.compared(results, *COLUMNS) + (notes if dropped else "")

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import ceil
 from typing import IO
 
-from tests.backends import free_port
+from tests.backends import free_port, serving
 from tests.load import load, visits
 
 from . import machine, report
@@ -24,6 +24,8 @@ from .attackers import Attackers
 from .ledger import ANSWERED, FAILED, LEFT, MESSAGES, OPENED, UPLOADED, Ledger
 from .variants import EVERYTHING, Variant
 from .workshop import Server, Workshop, get
+
+DEFAULTS = {"seconds": 300}
 
 HANDLERS = """\
 import asyncio
@@ -92,10 +94,6 @@ GROWTH = 1.05
 when what waited for the backend has been sent."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(seconds=300)
-
-
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
     seconds = QUICK_SECONDS if options.quick else options.seconds
     lives = max(2, ceil(seconds / LIFE_SECONDS))
@@ -139,11 +137,9 @@ def live(
     """
     backend = Backend(ledger)
     address = {"address": f"127.0.0.1:{backend.port}"}
-    with (
-        backend,
-        workshop.start(VARIANT, values=address, output=log) as server,
-        ExitStack() as stack,
-    ):
+    with ExitStack() as there, ExitStack() as stack:
+        there.enter_context(backend.serving())
+        server = stack.enter_context(workshop.start(VARIANT, values=address, output=log))
         server.wait_until_ready()
         port = server.port
         guests = Guests(port, ledger)
@@ -155,7 +151,11 @@ def live(
             visits([guests.leave, guests.cut_off, guests.talk, guests.talk]),
             visits(attackers.workers()),
         ):
-            memory = watch(server, backend, seconds)
+            memory = watch(server, seconds * AWAY[0])
+            there.close()
+            memory += watch(server, seconds * (AWAY[1] - AWAY[0]))
+            there.enter_context(backend.serving())
+            memory += watch(server, seconds * (1 - AWAY[1]))
             attackers.is_stopping = True
             time.sleep(SETTLE_SECONDS)
             memory.append(server.resident_mib())
@@ -180,12 +180,11 @@ def live(
     return memory
 
 
-def watch(server: Server, backend: "Backend", seconds: float) -> list[float]:
-    """The MiB that a process has, while its backend goes away and comes back."""
+def watch(server: Server, seconds: float) -> list[float]:
+    """The MiB that a process has meanwhile."""
     memory = []
     started = time.monotonic()
-    while (life := (time.monotonic() - started) / seconds) < 1:
-        backend.is_away(AWAY[0] < life < AWAY[1])
+    while time.monotonic() - started < seconds:
         memory.append(server.resident_mib())
         time.sleep(SAMPLE_SECONDS)
     return memory
@@ -197,12 +196,11 @@ def growth(memory: list[float]) -> float:
     return max(memory[-quarter:]) / max(memory[2 * quarter : 3 * quarter])
 
 
-@contextmanager
-def opened(port: int, request: bytes) -> Iterator[socket.socket]:
+def opened(port: int, request: bytes) -> socket.socket:
     """A connection that has asked for something."""
-    with socket.create_connection(("127.0.0.1", port), timeout=STOP_SECONDS) as connection:
-        connection.sendall(request)
-        yield connection
+    connection = socket.create_connection(("127.0.0.1", port), timeout=STOP_SECONDS)
+    connection.sendall(request)
+    return connection
 
 
 class Guests:
@@ -276,23 +274,10 @@ class Backend:
         self.port = free_port()
         self._lock = threading.Lock()
         self._ledger = ledger
-        self._server: ThreadingHTTPServer | None = None
 
-    def __enter__(self) -> None:
-        self.is_away(False)
-
-    def __exit__(self, *error: object) -> None:
-        self.is_away(True)
-
-    def is_away(self, away: bool) -> None:
-        """Refuses connections from now on, or accepts them. What it has begun to read, it takes."""
-        if away and self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-        elif not away and not self._server:
-            self._server = _Listening(("127.0.0.1", self.port), self._handler())
-            threading.Thread(target=self._server.serve_forever, args=(0.05,)).start()
+    def serving(self) -> AbstractContextManager[None]:
+        """Accepts connections until the end of the block. What it has begun to read, it takes."""
+        return serving(_Listening(("127.0.0.1", self.port), self._handler()))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         backend = self

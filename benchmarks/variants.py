@@ -1,8 +1,7 @@
 """What is compared."""
 
-import random
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 BENCH = """\
@@ -82,10 +81,12 @@ VARIANTS = [
 ]
 
 
-def in_rounds(variants: Sequence[Variant], rounds: int) -> Iterator[Variant]:
-    """Each variant once a round, in another order each time, so that what changes on the machine
-    meets all of them alike."""
-    for number in range(1, rounds + 1):
-        for variant in random.sample(variants, len(variants)):
-            print(f"round {number} of {rounds}: {variant.name}", file=sys.stderr)
-            yield variant
+def add_only(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=[each.name for each in VARIANTS],
+        default=[each.name for each in VARIANTS],
+        help="these variants, beside bare Tornado",
+    )

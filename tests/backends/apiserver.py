@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -70,23 +69,20 @@ def running(directory: Path) -> Iterator[Cluster]:
     etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     port = free_port()
     key, tokens = directory / "accounts.key", directory / "tokens.csv"
-    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    tool("openssl", "genrsa", "-out", key, "2048")
     tokens.write_text(f'{TOKEN},admin,1,"system:masters"\n')
     kubeconfig = directory / "kubeconfig"
     cluster = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "here", "cluster": cluster}],
+        "users": [{"name": "admin", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
+        "current-context": "here",
+    }
     # JSON is YAML.
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "here", "cluster": cluster}],
-                "users": [{"name": "admin", "user": {"token": TOKEN}}],
-                "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
-                "current-context": "here",
-            }
-        )
-    )
+    kubeconfig.write_text(json.dumps(config))
     found = Cluster(directory)
 
     def is_ready() -> bool:

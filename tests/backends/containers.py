@@ -73,22 +73,30 @@ class Containers:
             self.podman("rm", "--force", "--time=0", container)
 
     @contextmanager
-    def playing(self, manifest: Path, *options: str) -> Iterator[list["Container"]]:
+    def playing(self, manifest: Path) -> Iterator[list["Container"]]:
         """Runs the pods of a file of Kubernetes manifests until the end of the block.
 
-        A port is published where its container has a `hostPort`; `options` are those of
-        `podman play kube`, such as `--publish`, `--network` or `--configmap`. Images must have
-        been built. Probes are left out, since podman would have systemd run them.
+        A port is published where its container has a `hostPort`. Images must have been built.
+        Probes are left out, since podman would have systemd run them.
         """
         # What stands before a failure must go, too.
         try:
-            self.podman("play", "kube", *options, str(manifest))
+            self.podman("play", "kube", str(manifest))
             there = json.loads(self.podman("ps", "--all", "--format=json"))
             yield [
                 Container(self, each["Id"]) for each in there if each["Pod"] and not each["IsInfra"]
             ]
         finally:
             self.podman("pod", "rm", "--all", "--force", "--time=0")
+
+    def once(self, *argv: str) -> str:
+        """What a container prints that has no network; `argv` has options, image and command."""
+        return self.podman("run", "--rm", "--no-healthcheck", "--network=none", *argv)
+
+    def image(self, name: str) -> Any:
+        """What podman knows of an image."""
+        [found] = json.loads(self.podman("inspect", "--type=image", name))
+        return found
 
     def podman(self, *argv: str) -> str:
         """What `podman ARGV` prints; raises RuntimeError with it where podman fails."""
@@ -144,21 +152,20 @@ class Container:
     containers: Containers
     id: str
 
-    def inspect(self) -> dict[str, Any]:
+    def inspect(self) -> Any:
         """What podman knows of the container."""
         [found] = json.loads(self.containers.podman("inspect", "--type=container", self.id))
-        result: dict[str, Any] = found
-        return result
+        return found
 
     def execute(self, *argv: str) -> str:
         """What a command in the container prints; raises RuntimeError where it fails."""
         return self.containers.podman("exec", self.id, *argv)
 
-    def logs(self) -> str:
-        """What the container has printed to standard output so far."""
-        return self.containers.podman("logs", self.id)
+    def log_tail(self) -> str:
+        """The end of what the container has printed to standard output so far."""
+        return self.containers.podman("logs", self.id)[-LOG_TAIL_CHARACTERS:]
 
-    def wait_for(self, ready: Callable[[], object], timeout: float = START_SECONDS) -> None:
+    def wait_for(self, ready: Callable[[], object]) -> None:
         """Returns once `ready` returns something true; an OSError from it counts as "not yet".
 
         Raises RuntimeError where the container ends first, and TimeoutError, with its logs.
@@ -167,14 +174,13 @@ class Container:
         def started() -> object:
             state = self.inspect()["State"]
             if state["Status"] == "exited":
-                tail = self.logs()[-LOG_TAIL_CHARACTERS:]
-                raise RuntimeError(f"ended with {state['ExitCode']}:\n{tail}")
+                raise RuntimeError(f"ended with {state['ExitCode']}:\n{self.log_tail()}")
             return ready()
 
         try:
-            eventually(started, timeout, f"container {self.id[:12]} ready")
+            eventually(started, START_SECONDS, f"container {self.id[:12]} ready")
         except TimeoutError as error:
-            raise TimeoutError(f"{error}\n{self.logs()[-LOG_TAIL_CHARACTERS:]}") from error
+            raise TimeoutError(f"{error}\n{self.log_tail()}") from error
 
     def stop(self, timeout: int = 30) -> int:
         """Sends the image's stop signal, and SIGKILL after `timeout` seconds; the exit status."""

@@ -4,14 +4,12 @@ The protocol: POST /agent_listener/invoke_raw_method?method=NAME with JSON, answ
 {"return_value": …}.
 """
 
-import ast
 import json
 import shutil
 import ssl
-import subprocess
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,20 +17,44 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from . import NotInstalled, eventually, serving
+from . import NotInstalled, eventually, serving, tool
 
 HOST = "127.0.0.1"
 LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
 RUN_ID = "1234567"
-OPENSSL_SECONDS = 30.0
+OPENSSL_SECONDS = WAIT_SECONDS = 30.0
 WBITS = {"gzip": 31, "deflate": 15}
+# What New Relic says to each method, and null to the others. What is left out of a connection is as
+# the agent has it.
+ANSWERS: dict[str, Any] = {
+    "preconnect": {"redirect_host": HOST},
+    "connect": {
+        "agent_run_id": RUN_ID,
+        "account_id": "1",
+        "primary_application_id": "2",
+        "trusted_account_key": "1",
+        "entity_guid": "VEVTVEVOVElUWQ",
+        "event_harvest_config": {
+            "report_period_ms": 200,
+            # Only the kinds named here are sent in this period.
+            "harvest_limits": {
+                "analytic_event_data": 1000,
+                "custom_event_data": 1000,
+                "error_event_data": 100,
+                "log_event_data": 1000,
+                "span_event_data": 1000,
+            },
+        },
+        "messages": [{"level": "INFO", "message": "Reporting to the test collector"}],
+    },
+    "get_agent_commands": [],
+}
 
 
 @dataclass(frozen=True)
 class Call:
     method: str
     payload: Any
-    parameters: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,34 +79,24 @@ class Collector:
         """Return the decoded JSON of all calls of `method`, in order."""
         return [call.payload for call in self.calls if call.method == method]
 
-    def wait_for(
-        self, method: str, predicate: Callable[[Any], bool] = bool, timeout: float = 30
-    ) -> Any:
-        """Return the first payload of `method` that fits; else TimeoutError with what came."""
-
-        def fitting() -> list[Any]:
-            return [payload for payload in self.payloads(method) if predicate(payload)]
-
+    def wait_for(self, method: str) -> Any:
+        """Return the first payload of `method`; else TimeoutError with what came."""
         try:
-            return eventually(fitting, timeout, f"New Relic {method}")[0]
+            return eventually(lambda: self.payloads(method), WAIT_SECONDS, f"New Relic {method}")[0]
         except TimeoutError as error:
             methods = [call.method for call in self.calls]
-            detail = f"{self.payloads(method)}; calls: {methods}; errors: {self.errors}"
-            raise TimeoutError(f"{error}: {detail}") from None
+            raise TimeoutError(f"{error}: calls: {methods}; errors: {self.errors}") from None
 
 
 @contextmanager
-def running(
-    directory: Path, report_seconds: float = 1.0, port: int = 0, status: int = 200
-) -> Iterator[Collector]:
+def running(directory: Path, port: int = 0, status: int = 200) -> Iterator[Collector]:
     """Run a collector in a thread of this process; its certificate is in `directory`.
 
-    It tells agents to send events every `report_seconds` (New Relic's own: 5). Metrics, error
-    traces and transaction traces come every 60 seconds and at the agent's shutdown only. It answers
-    all calls with `status`.
+    It tells agents to send events every 0.2 seconds (New Relic's own: 5). Metrics, error traces and
+    transaction traces come every 60 seconds and at the agent's shutdown only. It answers all calls
+    with `status`.
     """
     certificate, key = _certificate(directory)
-    answers = _answers(report_seconds)
 
     class Handler(BaseHTTPRequestHandler):
         # No connection outlives its request, so that a collector that is gone is gone.
@@ -95,10 +107,9 @@ def running(
             encoding = self.headers.get("Content-Encoding", "identity").lower()
             if encoding != "identity":
                 body = zlib.decompress(body, WBITS[encoding])
-            parameters = dict(parse_qsl(urlsplit(self.path).query))
-            method = parameters["method"]
-            collector.calls.append(Call(method, json.loads(body), parameters))
-            answer = json.dumps({"return_value": answers.get(method)}).encode()
+            method = dict(parse_qsl(urlsplit(self.path).query))["method"]
+            collector.calls.append(Call(method, json.loads(body)))
+            answer = json.dumps({"return_value": ANSWERS.get(method)}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
@@ -124,17 +135,6 @@ def running(
         yield collector
 
 
-def audited_payloads(audit_log: Path, method: str) -> list[Any]:
-    """Return the payloads of the calls of `method` in an audit log, in order."""
-    payloads = []
-    for entry in audit_log.read_text().split("=" * 78 + "\n"):
-        head, _, data = entry.partition("\nDATA: ")
-        # Answers are entries too, with a result instead.
-        if data and f"'method': '{method}'" in head:
-            payloads.append(ast.literal_eval(data.strip()))
-    return payloads
-
-
 def _certificate(directory: Path) -> tuple[Path, Path]:
     """Make a self-signed certificate for `HOST`, and its key."""
     openssl = shutil.which("openssl")
@@ -145,47 +145,5 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
     argv += ["-newkey", "rsa:2048", "-keyout", key, "-out", certificate]
     argv += ["-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:localhost,IP:{HOST}"]
     argv += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=OPENSSL_SECONDS, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"openssl exited with {done.returncode}:\n{done.stderr}")
+    tool(*argv, timeout=OPENSSL_SECONDS)
     return certificate, key
-
-
-def _answers(report_seconds: float) -> dict[str, Any]:
-    """Return what New Relic says to each method; null to the others."""
-    return {
-        "preconnect": {"redirect_host": HOST},
-        "connect": {
-            "agent_run_id": RUN_ID,
-            "account_id": "1",
-            "primary_application_id": "2",
-            "trusted_account_key": "1",
-            "entity_guid": "VEVTVEVOVElUWQ",
-            "apdex_t": 0.5,
-            "data_report_period": 60,
-            "max_payload_size_in_bytes": 1_000_000,
-            "sampling_target": 10,
-            "sampling_target_period_in_seconds": 60,
-            "collect_analytics_events": True,
-            "collect_custom_events": True,
-            "collect_error_events": True,
-            "collect_errors": True,
-            "collect_span_events": True,
-            "collect_traces": True,
-            "event_harvest_config": {
-                "report_period_ms": int(report_seconds * 1000),
-                # Only the kinds named here are sent in this period.
-                "harvest_limits": {
-                    "analytic_event_data": 1000,
-                    "custom_event_data": 1000,
-                    "error_event_data": 100,
-                    "log_event_data": 1000,
-                    "span_event_data": 1000,
-                },
-            },
-            "messages": [{"level": "INFO", "message": "Reporting to the test collector"}],
-        },
-        "get_agent_commands": [],
-    }

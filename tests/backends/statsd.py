@@ -61,8 +61,11 @@ class StatsD:
 
 
 @contextmanager
-def running(directory: Path, **settings: object) -> Iterator[StatsD]:
-    """Run a daemon on 127.0.0.1, with these settings; they and its log are in `directory`."""
+def running(directory: Path, own: str = "{}", **settings: object) -> Iterator[StatsD]:
+    """Run a daemon on 127.0.0.1; its configuration and its log are in `directory`.
+
+    It has the settings of a file like `own`, and these instead of those.
+    """
     daemon = home("statsd") / "node_modules/statsd/stats.js"
     statsd = StatsD(free_port(socket.SOCK_DGRAM), free_port())
     config = {
@@ -71,12 +74,12 @@ def running(directory: Path, **settings: object) -> Iterator[StatsD]:
         "mgmt_address": "127.0.0.1",
         "mgmt_port": statsd.management_port,
         "flushInterval": FLUSH_MILLISECONDS,
-        "backends": [],
         **settings,
     }
-    (directory / "statsd.json").write_text(json.dumps(config))
+    text = f"{{backends: [], ...({own}\n), ...{json.dumps(config)}}}"
+    (directory / "config.js").write_text(text)
     (directory / "preload.js").write_text(PRELOAD)
-    argv: list[str | Path] = ["node", "--require", "./preload.js", daemon, "statsd.json"]
+    argv: list[str | Path] = ["node", "--require", "./preload.js", daemon, "config.js"]
     log = directory / "statsd.log"
     with process(argv, directory, {}, log, lambda: bool(statsd.counters()), START_SECONDS):
         yield statsd

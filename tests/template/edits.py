@@ -1,11 +1,12 @@
-"""What a team does to its project in the first week: each edit is a function beside its texts.
+"""What a team does to its project in the first week.
 
 In the texts the package goes by `my_service`, as it does in the template's own.
 """
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uv
@@ -54,25 +55,54 @@ class Team:
         added = "".join(f"{line}\n" for line in lines)
         self.save(self.source / name, text[: first.start()] + added + text[first.start() :])
 
-    def add_handler(self, source: str, route: str, *imports: str) -> None:
-        self.append(self.source / "handlers.py", f"\n\n{source}")
-        self.add_imports("handlers.py", *imports)
-        self.replace(self.source / "app.py", "    ])\n", f"        {route},\n    ])\n")
-
-    def add_to_service(self, line: str, *imports: str) -> None:
-        self.replace(self.source / "app.py", "    return service\n", f"{line}    return service\n")
-        self.add_imports("app.py", *imports)
-
-    def add_test(self, name: str, text: str) -> None:
-        head = "from .testing import ServiceTest\n\n\n"
-        imports, _, rest = text.rpartition("\n\n\n")
-        self.save(self.tests / f"test_{name}.py", f"{imports}\n{head}{rest}")
-
     def run(self, *argv: str | Path) -> None:
         subprocess.run(argv, cwd=self.project, check=True, timeout=60)
 
 
 Edit = Callable[[Team], None]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What is added for a purpose, with its test."""
+
+    name: str
+    #: The source of a module of that name.
+    module: str = ""
+    #: A line for `make_service`.
+    service: str = ""
+    handler: str = ""
+    route: str = ""
+    #: What the handler imports.
+    imports: tuple[str, ...] = ()
+    test: str = ""
+    #: Without a test, the statuses that each path may be answered with.
+    statuses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __call__(self, team: Team) -> None:
+        app = team.source / "app.py"
+        if self.module:
+            team.save(team.source / f"{self.name}.py", self.module)
+        if self.service:
+            end = "    return service\n"
+            team.replace(app, end, f"    {self.service}\n{end}")
+            team.add_imports("app.py", f"from . import {self.name}")
+        if self.handler:
+            team.append(team.source / "handlers.py", f"\n\n{self.handler}")
+            team.add_imports("handlers.py", *self.imports)
+            team.replace(app, "    ])\n", f"        {self.route},\n    ])\n")
+        test = self.test or STATUSES.format(name=self.name.title(), statuses=self.statuses)
+        imports, _, rest = test.rpartition("\n\n\n")
+        head = "from .testing import ServiceTest\n\n\n"
+        team.save(team.tests / f"test_{self.name}.py", f"{imports}\n{head}{rest}")
+
+
+STATUSES = """\
+class Test{name}(ServiceTest):
+    def test_statuses(self) -> None:
+        for path, statuses in {statuses}.items():
+            assert self.fetch(path).code in statuses
+"""
 
 
 def example_deleted(team: Team) -> None:
@@ -88,10 +118,9 @@ def example_deleted(team: Team) -> None:
     )
 
 
-def failing_check_added(team: Team) -> None:
-    team.save(
-        team.source / "warehouse.py",
-        '''\
+FAILING_CHECK = Addition(
+    "warehouse",
+    module='''\
 """The warehouse that orders leave from."""
 
 import asyncio
@@ -102,20 +131,9 @@ async def ping() -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", 9)
     writer.close()
 ''',
-    )
-    team.add_to_service(
-        '    service.health.add("warehouse:connections", warehouse.ping)\n',
-        "from . import warehouse",
-    )
-    team.add_test(
-        "warehouse",
-        """\
-class TestWarehouse(ServiceTest):
-    def test_service_lives_without_it(self) -> None:
-        assert self.fetch("/readyz").code in (503, 404)
-        assert self.fetch("/").code == 200
-""",
-    )
+    service='service.health.add("warehouse:connections", warehouse.ping)',
+    statuses={"/readyz": (503, 404), "/": (200,)},
+)
 
 
 def required_setting_added(team: Team) -> None:
@@ -126,9 +144,9 @@ def required_setting_added(team: Team) -> None:
     team.append(team.tests / "settings.env", "DATABASE_URL=postgres://127.0.0.1/orders\n")
 
 
-def typed_body_added(team: Team) -> None:
-    team.add_handler(
-        '''\
+TYPED_BODY = Addition(
+    "orders",
+    handler='''\
 @dataclass(frozen=True)
 class NewOrder:
     """The body of an order."""
@@ -143,13 +161,12 @@ class Orders(JsonHandler):
         """Place an order."""
         return body
 ''',
-        r'(r"/orders", handlers.Orders)',
+    route='(r"/orders", handlers.Orders)',
+    imports=(
         "from dataclasses import dataclass",
         "from tornado_chassis.handlers import operation",
-    )
-    team.add_test(
-        "orders",
-        """\
+    ),
+    test="""\
 import json
 
 
@@ -165,46 +182,29 @@ class TestOrders(ServiceTest):
             response = self.fetch("/orders", json=body)
             assert json.loads(response.body)["status"] == status
 """,
-    )
-
-
-def failing_task_added(team: Team) -> None:
-    team.save(
-        team.source / "prices.py",
-        '''\
+)
+FAILING_TASK = Addition(
+    "prices",
+    module='''\
 """Prices, whose source is down."""
 
 
 async def refresh() -> None:
     raise ConnectionError("no prices today")
 ''',
-    )
-    team.add_to_service(
-        '    service.background("refresh prices", prices.refresh)\n', "from . import prices"
-    )
-    team.add_test(
-        "prices",
-        """\
-class TestPrices(ServiceTest):
-    def test_service_goes_on_without_them(self) -> None:
-        assert self.fetch("/").code == 200
-""",
-    )
-
-
-def websocket_added(team: Team) -> None:
-    team.add_handler(
-        """\
+    service='service.background("refresh prices", prices.refresh)',
+    statuses={"/": (200,)},
+)
+WEBSOCKET = Addition(
+    "chat",
+    handler="""\
 class Chat(WebSocketHandler):
     def on_message(self, message: str | bytes) -> None:
         self.write_message(f"You said: {message!r}")
 """,
-        r'(r"/chat", handlers.Chat)',
-        "from tornado.websocket import WebSocketHandler",
-    )
-    team.add_test(
-        "chat",
-        """\
+    route='(r"/chat", handlers.Chat)',
+    imports=("from tornado.websocket import WebSocketHandler",),
+    test="""\
 from tornado.websocket import websocket_connect
 
 
@@ -219,12 +219,10 @@ class TestChat(ServiceTest):
 
         assert self.run_async(talk) == "You said: 'hello'"
 """,
-    )
-
-
-def call_added(team: Team) -> None:
-    team.add_handler(
-        """\
+)
+CALL = Addition(
+    "rates",
+    handler="""\
 class Rate(JsonHandler):
     async def get(self) -> None:
         try:
@@ -233,24 +231,16 @@ class Rate(JsonHandler):
             raise HTTPError(502) from None
         self.finish(response.body)
 """,
-        r'(r"/rate", handlers.Rate)',
+    route='(r"/rate", handlers.Rate)',
+    imports=(
         "from tornado.httpclient import AsyncHTTPClient",
         "from tornado.web import HTTPError",
-    )
-    team.add_test(
-        "rates",
-        """\
-class TestRates(ServiceTest):
-    def test_errors_of_the_other_service_are_not_ours(self) -> None:
-        assert self.fetch("/rate").code == 502
-""",
-    )
-
-
-def metric_and_span_added(team: Team) -> None:
-    team.save(
-        team.source / "measured.py",
-        '''\
+    ),
+    statuses={"/rate": (502,)},
+)
+METRIC_AND_SPAN = Addition(
+    "measured",
+    module='''\
 """What the service measures of itself."""
 
 from tornado_chassis import metrics
@@ -259,9 +249,7 @@ visits = metrics.counter("visits", "Visits to the shop.", ["country"])
 open_shops = metrics.gauge("open_shops", "Shops that are open.")
 queueing = metrics.histogram("queueing_seconds", "How long a visitor has queued.")
 ''',
-    )
-    team.add_handler(
-        """\
+    handler="""\
 class Visits(JsonHandler):
     def post(self) -> None:
         with span("let in") as current:
@@ -271,13 +259,9 @@ class Visits(JsonHandler):
             measured.queueing.observe(0.2)
         self.finish({})
 """,
-        r'(r"/visits", handlers.Visits)',
-        "from tornado_chassis.tracing import span",
-        "from . import measured",
-    )
-    team.add_test(
-        "visits",
-        """\
+    route='(r"/visits", handlers.Visits)',
+    imports=("from tornado_chassis.tracing import span", "from . import measured"),
+    test="""\
 class TestVisits(ServiceTest):
     def test_visits_are_counted(self) -> None:
         assert self.fetch("/visits", method="POST", body="").code == 200
@@ -286,7 +270,7 @@ class TestVisits(ServiceTest):
         assert self.metric("queueing_seconds") == 1
         assert self.spans()[0].attributes == {"visitor.country": "nl"}
 """,
-    )
+)
 
 
 def dependency_added(team: Team) -> None:
@@ -306,13 +290,13 @@ def readme_edited(team: Team) -> None:
 #: In the order of the week. Whatever was chosen, each can be made.
 WEEK: tuple[Edit, ...] = (
     example_deleted,
-    failing_check_added,
+    FAILING_CHECK,
     required_setting_added,
-    typed_body_added,
-    failing_task_added,
-    websocket_added,
-    call_added,
-    metric_and_span_added,
+    TYPED_BODY,
+    FAILING_TASK,
+    WEBSOCKET,
+    CALL,
+    METRIC_AND_SPAN,
     dependency_added,
     readme_edited,
 )

@@ -61,16 +61,14 @@ def test_command_makes_a_table(command: str, tmp_path: Path) -> None:
 def test_too_many_instructions_are_an_error() -> None:
     from benchmarks import instructions
 
-    def results(version: str, live: int) -> instructions.Results:
-        return {
-            "bare": {version: [{"instructions": 1000}]},
-            "all live": {version: [{"instructions": live}]},
-        }
+    def check(version: str, live: int) -> None:
+        results = {"bare": [{version: 1000}], "all live": [{version: live}]}
+        instructions.check(results, [version], bound=1.02)
 
-    instructions.check(results("3.12", 1020), bound=1.02)
-    instructions.check(results("3.11", 1030), bound=1.02)
+    check("3.12", 1020)
+    check("3.11", 1030)
     with pytest.raises(SystemExit, match=r"1\.030 of bare's with Python 3\.12"):
-        instructions.check(results("3.12", 1030), bound=1.02)
+        check("3.12", 1030)
 
 
 def measure(directory: Path, command: str, *options: str) -> list[str]:

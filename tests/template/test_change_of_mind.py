@@ -16,40 +16,29 @@ import cruft
 import pytest
 
 from . import combinations
-from .edits import RENAMED, SETTINGS, WEEK, Team, renamed
+from .edits import RENAMED, SETTINGS, WEEK, Edit, Team, renamed
 from .project import SOURCE, TEMPLATE, Project, git, interpreter, reference, render
 from .test_answers import run
 from .test_render import teams
 from .test_sameness import digest
 
-Change = tuple[str, str, str]
-
 
 def transitions() -> list[tuple[combinations.Answers, combinations.Answers]]:
-    """From one of the sample to another, so that each answer becomes each other of its prompt."""
-    # A source of the package is asked for once only, and has a test of its own.
-    sample = [each for each in combinations.sample() if each["chassis"] == "copy"]
-    missing = {
-        (prompt, old, new)
+    """Before and after, so that each answer becomes each other of its prompt."""
+    pairs = {
+        prompt: list(permutations(values, 2))
         for prompt, values in combinations.choices().items()
-        for old, new in permutations(values, 2)
+        # A source of the package is asked for once only, and has a test of its own.
         if prompt != "chassis"
     }
-    candidates = list(permutations(sample, 2))
-    chosen = []
-    while missing:
-        best = max(candidates, key=lambda each: len(missing & changes(*each)))
-        if not missing & changes(*best):  # nor do any two of the sample
-            every = [each | {"chassis": "copy"} for each in combinations.every()]
-            candidates = list(permutations(every, 2))
-            continue
-        missing -= changes(*best)
-        chosen.append(best)
-    return chosen
-
-
-def changes(before: combinations.Answers, after: combinations.Answers) -> set[Change]:
-    return {(prompt, before[prompt], after[prompt]) for prompt in before}
+    found = []
+    for number in range(max(map(len, pairs.values()))):
+        before, after = {"chassis": "copy"}, {"chassis": "copy"}
+        # Each prompt is at another place of its own, so that not the same answers always meet.
+        for shift, (prompt, each) in enumerate(pairs.items()):
+            before[prompt], after[prompt] = each[(number + shift) % len(each)]
+        found.append((before, after))
+    return found
 
 
 TRANSITIONS = [
@@ -77,46 +66,60 @@ RELEASES = [
 ]
 
 
+Create = Callable[..., Path]
+
+
+@pytest.fixture
+def create(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Create:
+    """Has cruft make a project, by default of the template that is here, and commits it."""
+
+    def create(
+        answers: combinations.Answers, template: Path = repository, checkout: str | None = None
+    ) -> Path:
+        # What cookiecutter and git would read of the person's own configuration.
+        home = tmp_path / "home"
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+        home.mkdir()
+        (home / ".gitconfig").write_text(
+            "[user]\n\tname = Somebody\n\temail = somebody@example.com\n"
+        )
+        options = {"output_dir": tmp_path, "no_input": True, "checkout": checkout}
+        project: Path = cruft.create(str(template), extra_context=dict(answers), **options)
+        git(project, "init", "--quiet")
+        commit(project, "As generated")
+        return project
+
+    return create
+
+
 @pytest.mark.parametrize(("before", "after"), TRANSITIONS)
 def test_project_becomes_what_a_fresh_one_is(
-    tmp_path: Path,
-    repository: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    before: combinations.Answers,
-    after: combinations.Answers,
+    repository: Path, create: Create, before: combinations.Answers, after: combinations.Answers
 ) -> None:
-    project = created(repository, tmp_path, monkeypatch, before)
-    Team(project).make(*WEEK)
-    commit(project, "Our first week")
+    project = create(before)
+    edit(project, *WEEK)
     update(project, after)
-    fresh = render(tmp_path / "fresh", tmp_path / "home", after, repository)
-    Team(fresh).make(*WEEK)
-    report = lost(project, fresh)
-    assert not report, report
+    check_same(project, after, repository, *WEEK)
 
 
 @pytest.mark.full
-def test_suite_passes_after_each_change_of_mind(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = created(repository, tmp_path, monkeypatch, reference(**LIFE[0]))
-    Team(path).make(*WEEK)
-    commit(path, "Our first week")
+def test_suite_passes_after_each_change_of_mind(tmp_path: Path, create: Create) -> None:
+    path = create(reference(**LIFE[0]))
+    edit(path, *WEEK)
     project = Project(path, {}, tmp_path / "venv", interpreter())
     for answers in LIFE:
         update(path, answers)
-        project.uv("lock", "--quiet")
         check(project)
-        commit(path, "Updated")
 
 
 @pytest.mark.full
 def test_dependency_of_the_team_outlives_a_change_without_a_commit_of_what_was_generated(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    create: Create,
 ) -> None:
     """Without that commit, git has nothing to merge with: each change has to apply as it is."""
     answers = {"metrics": "prometheus", "tracing": "jaeger", "error_tracking": "sentry"}
-    project = created(repository, tmp_path, monkeypatch, reference(**answers))
+    project = create(reference(**answers))
     shutil.rmtree(project / ".git")
     path = project / "pyproject.toml"
     text = path.read_text(encoding="utf-8")
@@ -134,34 +137,27 @@ def test_dependency_of_the_team_outlives_a_change_without_a_commit_of_what_was_g
 
 @pytest.mark.full
 def test_chassis_becomes_a_package_and_a_copy_again(
-    tmp_path: Path,
-    repository: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    wheel: Callable[[], str],
+    tmp_path: Path, repository: Path, create: Create, wheel: Callable[[], str]
 ) -> None:
     # cruft leaves private values to the template: it is a house standard that sets this one.
-    template = tmp_path / "template"
-    shutil.copytree(repository, template)
+    template = shutil.copytree(repository, tmp_path / "template")
     prompts = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
     prompts["__chassis_source"] = wheel()
     (template / "cookiecutter.json").write_text(json.dumps(prompts), encoding="utf-8")
     commit(template, "Our wheels")
     answers = reference(tracing="jaeger")
-    path = created(template, tmp_path, monkeypatch, answers)
-    Team(path).make(*WEEK)
-    commit(path, "Our first week")
+    path = create(answers, template)
+    edit(path, *WEEK)
     kept = {each: (path / each).read_bytes() for each in teams(path)}
     project = Project(path, answers, tmp_path / "venv", interpreter())
     for chassis in ("package", "copy"):
         update(path, {"chassis": chassis})
         assert (path / "src" / "tornado_chassis").exists() == (chassis == "copy")
         assert {each: (path / each).read_bytes() for each in teams(path)} == kept
-        project.uv("lock", "--quiet")
         check(project)
         with project.start(**SETTINGS) as service:
             assert service.get("/")[0] == 200
             assert service.terminate() == 0
-        commit(path, chassis)
 
 
 def test_package_needs_the_address_of_a_wheel(tmp_path: Path) -> None:
@@ -200,25 +196,22 @@ def test_released_package_is_asked_for_by_its_version(tmp_path: Path, repository
 
 @pytest.mark.full
 def test_project_renamed_by_hand_becomes_what_a_fresh_one_of_that_name_is(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, create: Create
 ) -> None:
     (before, after), *_ = transitions()
-    project = created(repository, tmp_path, monkeypatch, before)
-    Team(project).make(renamed)
-    commit(project, "A better name")
+    project = create(before)
+    edit(project, renamed)
     update(project, after)
-    named = {**after, "project_slug": RENAMED}
-    report = lost(project, render(tmp_path / "fresh", tmp_path / "home", named, repository))
-    assert not report, report
+    check_same(project, {**after, "project_slug": RENAMED}, repository)
 
 
 @pytest.mark.parametrize("page", ["README.md", f"{SOURCE.name}/docs/README.md"])
 def test_commands_of_a_page_change_answers_and_ask_nothing(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, page: str
+    tmp_path: Path, repository: Path, create: Create, page: str
 ) -> None:
     """With some versions of Typer, cruft's question whether to apply an update is a traceback."""
-    project = created(repository, tmp_path, monkeypatch, reference())
     answers = reference()
+    project = create(answers)
     text = (TEMPLATE / page).read_text(encoding="utf-8")
     for options in re.findall(r"^    uvx cruft update(.*)", text, re.MULTILINE):
         program = Path(sys.executable).with_name("cruft")
@@ -227,53 +220,21 @@ def test_commands_of_a_page_change_answers_and_ask_nothing(
         commit(project, "Updated")
         answers |= json.loads("".join(re.findall(r"'(.*)'", options)) or "{}")
     assert answers != reference()
-    report = lost(project, render(tmp_path / "fresh", tmp_path / "home", answers, repository))
-    assert not report, report
+    check_same(project, answers, repository)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("release", RELEASES)
 def test_project_of_a_release_follows_the_template(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+    tmp_path: Path, create: Create, release: str
 ) -> None:
     """After its team's first week, of which nothing is lost."""
     template = tmp_path / "template"
     git(tmp_path, "clone", "--quiet", str(TEMPLATE), str(template))
-    project = created(template, tmp_path, monkeypatch, reference(), checkout=release)
-    Team(project).make(*WEEK)
-    commit(project, "Our first week")
+    project = create(reference(), template, release)
+    edit(project, *WEEK)
     assert cruft.update(project, skip_apply_ask=True, checkout=git(template, "rev-parse", "HEAD"))
-    fresh = render(tmp_path / "fresh", tmp_path / "home", reference(), template)
-    Team(fresh).make(*WEEK)
-    report = lost(project, fresh)
-    assert not report, report
-
-
-def created(
-    repository: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    answers: combinations.Answers,
-    checkout: str | None = None,
-) -> Path:
-    """A project under version control, as cruft asks for."""
-    # What cookiecutter and git would read of the person's own configuration.
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / ".gitconfig").write_text(
-        "[user]\n\tname = Somebody\n\temail = somebody@example.com\n"
-    )
-    project = cruft.create(
-        str(repository),
-        output_dir=tmp_path,
-        extra_context=dict(answers),
-        no_input=True,
-        checkout=checkout,
-    )
-    git(project, "init", "--quiet")
-    commit(project, "As generated")
-    return project
+    check_same(project, reference(), template, *WEEK)
 
 
 def commit(project: Path, message: str) -> None:
@@ -290,14 +251,24 @@ def update(project: Path, answers: combinations.Answers) -> None:
     assert not {Path(line[2:].strip()) for line in lines} & set(teams(project))
 
 
+def edit(project: Path, *edits: Edit) -> None:
+    Team(project).make(*edits)
+    commit(project, "Ours")
+
+
 def check(project: Project) -> None:
+    """Its tests and types pass; commits it."""
+    project.uv("lock", "--quiet")
     project.sync()
     project.run("pytest", "--quiet", "--exitfirst")
     project.run("mypy")
+    commit(project.path, "Updated")
 
 
-def lost(project: Path, fresh: Path) -> str:
-    """How each file differs from what it should be."""
+def check_same(project: Path, answers: combinations.Answers, template: Path, *edits: Edit) -> None:
+    """A project of these answers, with the same edits, has the same files."""
+    fresh = render(project.parent / "fresh", project.parent / "home", answers, template)
+    Team(fresh).make(*edits)
     actual, expected = digest_of_updated(project), digest(fresh)
     report: list[str] = []
     for path in sorted({path for path, _ in actual.items() ^ expected.items()}):
@@ -308,7 +279,7 @@ def lost(project: Path, fresh: Path) -> str:
             for root, files in ((fresh, expected), (project, actual))
         ]
         report += [path, *difflib.unified_diff(*texts, "as it should be", "as it is", lineterm="")]
-    return "\n".join(report)
+    assert not report, "\n".join(report)
 
 
 def digest_of_updated(project: Path) -> dict[str, tuple[int, str]]:

@@ -110,11 +110,8 @@ def context(template: Path, answers: dict[str, str]) -> dict[str, object]:
 def rendered(template: Path, path: str, answers: dict[str, str]) -> str:
     options = json.loads((template / "cookiecutter.json").read_text())["_jinja2_env_vars"]
     source = (template / SOURCE.name / path).read_text(encoding="utf-8")
-    return (
-        jinja2.Environment(**options)
-        .from_string(source)
-        .render(cookiecutter=context(template, answers))
-    )
+    text = jinja2.Environment(**options).from_string(source)
+    return text.render(cookiecutter=context(template, answers))
 
 
 def offer(template: Path, prompt: str, change: Callable[[list[str]], object]) -> None:
@@ -127,9 +124,7 @@ def offer(template: Path, prompt: str, change: Callable[[list[str]], object]) ->
 @pytest.fixture
 def template(tmp_path: Path, repository: Path) -> Path:
     """A copy of the template, to be changed."""
-    path = tmp_path / "template"
-    shutil.copytree(repository, path)
-    return path
+    return shutil.copytree(repository, tmp_path / "template")
 
 
 def test_each_choice_has_what_it_needs() -> None:

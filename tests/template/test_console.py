@@ -13,10 +13,11 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from ..backends import chromium, eventually
 from .conftest import Generate
@@ -56,6 +57,11 @@ class Invoice(JsonHandler):
         self.finish({"total": 42})
 
 
+class Cookies(JsonHandler):
+    def get(self) -> None:
+        self.finish({"cookies": self.request.headers.get("Cookie", "")})
+
+
 class Echo(JsonHandler):
     """Says what it is sent, everywhere."""
 
@@ -69,7 +75,7 @@ class Echo(JsonHandler):
 '''
 ROUTES = (
     r'(r"/orders/(?P<number>\d+)", handlers.Order), (r"/warehouse", handlers.Warehouse), '
-    r'(r"/invoice", handlers.Invoice), '
+    r'(r"/invoice", handlers.Invoice), (r"/cookies", handlers.Cookies), '
     r'(r"/echo/(?P<text>.*)", handlers.Echo)'
 )
 SECTIONS = "now requests errors routes checks logs work exports settings profile".split()
@@ -77,7 +83,8 @@ SECTIONS = "now requests errors routes checks logs work exports settings profile
 PAYLOAD = (
     """"'><img src=x onerror="window.ran=1"><script>window.ran=1</script>{{7*7}}${window.ran=1}"""
 )
-SOON = 2000  # milliseconds
+expect.set_options(timeout=10_000)  # milliseconds
+SOON = 2000
 TOKEN = "only-for-these-tests"
 # For the template's README, and for the docs of a service.
 PICTURES = [TEMPLATE / "docs/console.png", SOURCE / "docs/console_page.png"]
@@ -111,14 +118,12 @@ def open_page(browser: Browser, service: Service, path: str = "", **options: obj
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
+
+    def note_foreign(request: Request) -> None:
+        if not request.url.startswith((f"{service.admin_url}/", "data:,")):
             problems.append(f"asked {request.url}")
-            if not request.url.startswith((f"{service.admin_url}/", "data:,"))
-            else None
-        ),
-    )
+
+    page.on("request", note_foreign)
     page.problems = problems  # type: ignore[attr-defined]
     page.add_init_script(
         "window.violations = [];"
@@ -141,15 +146,13 @@ def hanging(service: Service) -> Iterator[None]:
         yield
 
 
-def asked(service: Service, view: str) -> dict[str, object]:
-    body = service.get(f"/console/{view}.json", admin=True)[2]
-    answer: dict[str, object] = json.loads(body)
-    return answer
+def asked(service: Service, view: str) -> Any:
+    return json.loads(service.get(f"/console/{view}.json", admin=True)[2])
 
 
 def test_request_shows_up_within_two_seconds(project: Project) -> None:
     with looked_at(project, "#requests") as (service, page):
-        expect(page.get_by_text("None yet")).to_be_visible(timeout=10_000)
+        expect(page.get_by_text("None yet")).to_be_visible()
         service.get("/hello/world")
         expect(page.get_by_role("link", name="GET /hello/world")).to_be_visible(timeout=SOON)
 
@@ -182,7 +185,7 @@ def test_requests_are_filtered(project: Project) -> None:
     with looked_at(project, "#requests") as (service, page):
         for path in ("/orders/7", "/orders/8", "/nowhere"):
             service.get(path)
-        expect(page.locator("tbody tr")).to_have_count(3, timeout=10_000)
+        expect(page.locator("tbody tr")).to_have_count(3)
         page.get_by_label("Status").fill("5xx")
         expect(page.locator("tbody tr")).to_have_count(1)
         expect(page.locator("tbody tr")).to_contain_text("GET /orders/7")
@@ -200,7 +203,7 @@ def test_hostile_text_stays_text(project: Project, bypass_csp: bool) -> None:
         number = 1
         for section in (*SECTIONS, f"requests/{number}"):
             page.goto(f"{service.admin_url}/console/#{section}")
-            expect(page.locator("#content")).not_to_be_empty(timeout=10_000)
+            expect(page.locator("#content")).not_to_be_empty()
             page.wait_for_timeout(200)
             assert page.locator("img, #main script").count() == 0, section
             assert page.evaluate("window.ran") is None, section
@@ -213,8 +216,7 @@ def test_policy_is_in_force_as_shipped(project: Project) -> None:
     """Or the test above would find no violation because nothing looks for one."""
     with chromium.running() as browser, project.start() as service:
         page = open_page(browser, service)
-        image = "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/a'}))"
-        page.evaluate(image)
+        page.evaluate("document.body.append(Object.assign(new Image(), {src: '//127.0.0.1:9/a'}))")
         page.wait_for_function("window.violations.length == 1")
 
 
@@ -226,7 +228,7 @@ def test_build_backends_and_traces_are_shown(generate: Generate) -> None:
         "TRACE_URL": "https://traces.example/trace/{trace_id}",
     }
     with looked_at(project, settings=settings) as (service, page):
-        expect(page.get_by_text("3e5c0ffee")).to_be_visible(timeout=10_000)
+        expect(page.get_by_text("3e5c0ffee")).to_be_visible()
         expect(page.locator("time[datetime='2030-01-31T12:00:00.000Z']")).to_be_visible()
         service.get("/hello/world")
         service.get("/metrics", admin=True)
@@ -236,7 +238,7 @@ def test_build_backends_and_traces_are_shown(generate: Generate) -> None:
         for backend in ("Jaeger", "Sentry"):
             expect(rows.filter(has_text=backend)).to_contain_text("idle")
         page.goto(f"{service.admin_url}/#requests/1")
-        trace: dict[str, str] = asked(service, "requests/1")["ids"]  # type: ignore[assignment]
+        trace = asked(service, "requests/1")["ids"]
         link = page.get_by_role("link", name="Open the whole trace")
         expect(link).to_have_attribute("href", f"https://traces.example/trace/{trace['trace_id']}")
         assert chromium.barriers(page) == []
@@ -252,7 +254,7 @@ def test_link_to_a_trace_is_a_link_of_the_web(generate: Generate) -> None:
 def test_level_is_changed_and_changes_back(project: Project) -> None:
     with looked_at(project, "#logs") as (service, page):
         row = page.get_by_role("row").filter(has=page.get_by_text("root", exact=True))
-        expect(row).to_contain_text("INFO", timeout=10_000)
+        expect(row).to_contain_text("INFO")
         page.get_by_label("Level of root", exact=True).select_option("DEBUG")
         page.get_by_label("Set level of root").click()
         expect(row).to_contain_text("DEBUG for 10 min more")
@@ -268,7 +270,7 @@ def test_level_is_changed_and_changes_back(project: Project) -> None:
 def test_draining_is_shown(project: Project) -> None:
     with looked_at(project, settings={"DRAIN_DELAY_SECONDS": "20"}) as (service, page):
         state = page.get_by_role("status")
-        expect(state).to_have_text("ready", timeout=10_000)
+        expect(state).to_have_text("ready")
         service.process.send_signal(signal.SIGTERM)
         expect(state).to_have_text("draining")
         expect(page.get_by_text("The service is draining.")).to_be_visible()
@@ -279,7 +281,7 @@ def test_charts_have_data(project: Project) -> None:
         for number in range(10):
             service.get(f"/orders/{number}")
         chart = page.get_by_role("img", name=re.compile("^Requests: now"))
-        expect(chart).to_have_attribute("aria-label", re.compile("up to [1-9]"), timeout=10_000)
+        expect(chart).to_have_attribute("aria-label", re.compile("up to [1-9]"))
         for name in ("Requests", "Errors", "Duration", "In flight", "Event loop", "Memory"):
             chart = page.get_by_role("img", name=re.compile(f"^{name}.*: now"))
             assert chart.locator("polyline").count() >= 1, name
@@ -289,7 +291,7 @@ def test_profile_is_drawn(project: Project) -> None:
     with looked_at(project, "#profile") as (_, page):
         page.get_by_label("Seconds").fill("1")
         page.get_by_role("button", name="Sample").click()
-        expect(page.get_by_role("button", name="MainThread")).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("button", name="MainThread")).to_be_visible()
         page.get_by_role("button", name="MainThread").press("Enter")
         with page.expect_download() as download:
             page.get_by_role("link", name="File for speedscope.app").click()
@@ -308,7 +310,7 @@ def test_nobody_is_kept_out(project: Project, scheme: str) -> None:
             )
             for section in (*SECTIONS, "requests/1", "requests/2"):
                 page.goto(f"{service.admin_url}/#{section}")
-                expect(page.locator("#content")).not_to_be_empty(timeout=10_000)
+                expect(page.locator("#content")).not_to_be_empty()
                 page.get_by_role("button", name="Pause").click()
                 assert chromium.barriers(page) == [], section
                 page.get_by_role("button", name="Go on").click()
@@ -324,7 +326,7 @@ def test_what_stays_is_not_made_anew(project: Project) -> None:
         service.get("/orders/8")
         order = page.get_by_role("link", name="GET /orders/8")
         tabs = page.get_by_role("navigation").get_by_role("link")
-        expect(order).to_be_visible(timeout=10_000)
+        expect(order).to_be_visible()
         for each in (order, tabs.first, tabs.last):
             each.evaluate("each => each.isKnown = true")
         service.get("/orders/7")
@@ -346,27 +348,22 @@ def test_what_stays_is_not_made_anew(project: Project) -> None:
         expect(page.get_by_role("heading", name="Profile")).to_be_visible()
 
 
-def add_failing(project: Project, line: str) -> None:
-    """Adds a line to `make_service`, and to the handlers a function `fail` that it may name."""
+def test_failing_check_and_background_work_are_named(project: Project) -> None:
     app = project.path / "src" / project.package / "app.py"
     text = app.read_text(encoding="utf-8")
-    app.write_text(text.replace("    return service\n", f"    {line}\n    return service\n"))
+    lines = """\
+    service.health.add("database:connections", handlers.fail)
+    service.background("mail", handlers.fail, restart=True)
+    return service
+"""
+    app.write_text(text.replace("    return service\n", lines))
     with (app.parent / "handlers.py").open("a", encoding="utf-8") as handlers:
         handlers.write('\n\nasync def fail() -> None:\n    raise OSError("no route")\n')
-
-
-def test_failing_check_is_shown_as_not_ready(project: Project) -> None:
-    add_failing(project, 'service.health.add("database:connections", handlers.fail)')
     with looked_at(project) as (_, page):
-        expect(page.get_by_role("status")).to_have_text("not ready", timeout=10_000)
-        expect(page.locator(".notes .bad")).to_contain_text("OSError: no route")
-
-
-def test_failing_background_work_is_named(project: Project) -> None:
-    add_failing(project, 'service.background("mail", handlers.fail, restart=True)')
-    with looked_at(project) as (_, page):
-        note = page.locator(".notes .bad")
-        expect(note).to_contain_text("Background work mail failed", timeout=10_000)
+        expect(page.get_by_role("status")).to_have_text("not ready")
+        notes = page.locator(".notes .bad")
+        expect(notes.filter(has_text="database:connections")).to_contain_text("OSError: no route")
+        note = notes.filter(has_text="Background work mail failed")
         expect(note).to_contain_text("OSError: no route")
         expect(page.get_by_text("Nothing calls for attention")).to_have_count(0)
         note.get_by_role("link").click()
@@ -390,22 +387,14 @@ def test_narrow_page_shows_every_tab_and_breaks_no_word(project: Project) -> Non
 
 
 def test_token_leads_in_and_the_cookie_stays_on_the_admin_port(project: Project) -> None:
-    project.add_handler(
-        """\
-class Cookies(JsonHandler):
-    def get(self) -> None:
-        self.finish({"cookies": self.request.headers.get("Cookie", "")})
-""",
-        r'(r"/cookies", handlers.Cookies)',
-    )
     with chromium.running() as browser, project.start(CONSOLE_TOKEN=TOKEN) as service:
         page = browser.new_page()
         assert page.goto(f"{service.admin_url}/").status == 401  # type: ignore[union-attr]
         page.goto(f"{service.admin_url}/?token={TOKEN}#routes")
-        expect(page.get_by_role("heading", name="Routes")).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("heading", name="Routes")).to_be_visible()
         assert page.url == f"{service.admin_url}/console/#routes"
         page.goto(f"{service.admin_url}/#now")
-        expect(page.get_by_role("heading", name="Now")).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("heading", name="Now")).to_be_visible()
         page.goto(f"{service.url}/cookies")
         assert json.loads(page.inner_text("body")) == {"cookies": ""}
 
@@ -414,7 +403,7 @@ def test_keyboard_alone_leads_to_the_stack(project: Project) -> None:
     with looked_at(project, "#requests") as (service, page):
         service.get("/orders/7")
         link = page.get_by_role("link", name="GET /orders/7")
-        expect(link).to_be_visible(timeout=10_000)
+        expect(link).to_be_visible()
         focused = "document.activeElement.textContent"
         for _ in range(40):
             page.keyboard.press("Tab")

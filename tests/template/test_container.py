@@ -1,7 +1,6 @@
 """The image, really built and run, and what stands around it for `docker compose`."""
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -16,14 +15,13 @@ import pytest
 import uv
 import yaml
 
-from ..backends import answers, eventually, free_port, home, process, prometheus
+from ..backends import answers, eventually, free_port, prometheus, statsd
 from ..backends.containers import BASE, Container, Containers, containers
-from ..backends.statsd import PRELOAD
 from ..load import load
 from . import combinations
 from .conftest import Generate
-from .project import interpreter, reference, render, setting_fields
-from .test_pipelines import release_jobs, scripts
+from .project import interpreter, reference, render, setting_fields, tool
+from .test_pipelines import check_schema, programs, release_jobs, scripts
 from .traced import of_trace, trace_id
 
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
@@ -32,11 +30,14 @@ CONFINED += ("--security-opt=no-new-privileges",)
 BUILD = {"BUILD_COMMIT": "3e5c0ffee", "BUILD_TIME": "2030-01-31T12:00:00Z"}
 DEPENDENCIES = "uv sync --locked --no-dev --no-install-project"
 
-deployed = pytest.mark.parametrize(
-    "answers",
-    [each | {"deployment": "docker", "chassis": "copy"} for each in combinations.each_choice()],
-    ids=combinations.name,
-)
+
+def each_choice_with(deployment: str) -> pytest.MarkDecorator:
+    more = {"deployment": deployment, "chassis": "copy"}
+    answers = [each | more for each in combinations.each_choice()]
+    return pytest.mark.parametrize("answers", answers, ids=combinations.name)
+
+
+deployed = each_choice_with("docker")
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,7 @@ def test_stop_under_load_loses_no_request(built: tuple[Containers, Path]) -> Non
 def test_service_is_not_root_and_checked_by_its_own_interpreter(
     built: tuple[Containers, Path],
 ) -> None:
-    [image] = json.loads(built[0].podman("inspect", "--type=image", "my-service"))
-    command, *check = image["Healthcheck"]["Test"]
+    command, *check = built[0].image("my-service")["Healthcheck"]["Test"]
     assert command == "CMD"
     with built[0].running("my-service", *CONFINED, env={"DRAIN_DELAY_SECONDS": "0"}) as container:
         container.wait_for(lambda: is_passed(container, check))
@@ -89,8 +89,7 @@ def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None
 
     def found(image: str) -> set[str]:
         script = "find / -xdev -type f -perm /111; ls -d /build /root/.cache/* || true"
-        argv = ("run", "--rm", "--user=0", "--network=none", image, "sh", "-c", script)
-        return set(storage.podman(*argv).splitlines())
+        return set(storage.once("--user=0", image, "sh", "-c", script).splitlines())
 
     added = found("my-service") - found(BASE)
     assert "/app/bin/my-service" in added
@@ -104,16 +103,15 @@ def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
         "for module in (dotenv.main, my_service.app, tornado.web, tornado_chassis.server):\n"
         "    print(module.__file__, __import__('os').path.exists(module.__cached__))\n"
     )
-    argv = ("run", "--rm", "--network=none", *CONFINED, "my-service", "python", "-c", script)
-    lines = built[0].podman(*argv).splitlines()
+    lines = built[0].once(*CONFINED, "my-service", "python", "-c", script).splitlines()
     assert len(lines) == 4
     assert all(line.startswith("/app/lib/") and line.endswith(" True") for line in lines), lines
 
 
 def test_image_knows_what_it_was_built_of(built: tuple[Containers, Path]) -> None:
     storage, _ = built
-    [image] = json.loads(storage.podman("inspect", "--type=image", "my-service"))
-    labels = {name.rpartition(".")[2]: value for name, value in image["Labels"].items()}
+    labels = storage.image("my-service")["Labels"]
+    labels = {name.rpartition(".")[2]: value for name, value in labels.items()}
     assert (labels["revision"], labels["created"]) == tuple(BUILD.values())
     url = "http://127.0.0.1:8001/console/now.json"
     script = f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"
@@ -129,19 +127,19 @@ def test_dependencies_are_built_again_only_when_they_change(
     built: tuple[Containers, Path], tmp_path: Path
 ) -> None:
     storage, project = built
-    copy = tmp_path / "project"
-    shutil.copytree(project, copy)
+    copy = shutil.copytree(project, tmp_path / "project")
     with (copy / "src/my_service/handlers.py").open("a") as handlers:
         handlers.write("\n# Changed.\n")
     (copy / "tests/test_handlers.py").unlink()
-    step = steps(storage.build(copy, "changed"))[f"RUN {DEPENDENCIES}"]
-    assert "Using cache" in step
 
+    def is_cached() -> bool:
+        return "Using cache" in steps(storage.build(copy, "changed"))[f"RUN {DEPENDENCIES}"]
+
+    assert is_cached()
     pyproject = copy / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("tornado>=6.6", "tornado>=6.6.1"))
     lock(copy)
-    step = steps(storage.build(copy, "changed"))[f"RUN {DEPENDENCIES}"]
-    assert "Using cache" not in step
+    assert not is_cached()
 
 
 @pytest.mark.full
@@ -152,8 +150,7 @@ def test_lock_is_kept_to(built: tuple[Containers, Path], generate: Generate) -> 
     project.uv("lock", "--quiet", f"--python={project.interpreter}", "-P", "certifi==2025.8.3")
     built[0].build(project.path, "locked")
     version = "import importlib.metadata; print(importlib.metadata.version('certifi'))"
-    argv = ("run", "--rm", "--network=none", "locked", "python", "-c", version)
-    assert built[0].podman(*argv).strip() == "2025.8.3"
+    assert built[0].once("locked", "python", "-c", version).strip() == "2025.8.3"
 
     pyproject = project.path / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("tornado>=6.6", "tornado>=6.6.1"))
@@ -188,8 +185,7 @@ def test_every_choice_starts_and_stops(built: tuple[Containers, Path], generate:
     port = free_port()
     lock(project.path)
     built[0].build(project.path, "other")
-    [image] = json.loads(built[0].podman("inspect", "--type=image", "other"))
-    assert "Healthcheck" not in image
+    assert "Healthcheck" not in built[0].image("other")
     with built[0].running("other", *CONFINED, publish={port: 8000}, env=env) as container:
         container.wait_for(lambda: answers(f"http://127.0.0.1:{port}/"))
         assert container.stop() == 0
@@ -209,32 +205,26 @@ def test_candidate_of_a_release_is_tried_with_the_settings_of_the_tests(
 
     port = free_port()
     [script] = [each for each in scripts(release_jobs(project)["candidate"]) if "curl" in each]
-    docker = tmp_path / "docker"
-    docker.write_text(
-        '#!/bin/sh\n[ "$1" != run ] || { shift; set -- run --no-healthcheck "$@"; }\n'
-        'exec podman "$@"\n'
-    )
-    docker.chmod(0o755)
+    docker = '[ "$1" != run ] || { shift; set -- run --no-healthcheck "$@"; }\nexec podman "$@"'
     storage.run(
-        *("env", f"--chdir={project.path}", f"PATH={tmp_path}:{os.environ['PATH']}"),
+        *("env", f"--chdir={project.path}", f"PATH={programs(tmp_path / 'bin', docker=docker)}"),
         *(f"CANDIDATE={image}", "PROBE=/livez", "bash", "-ec"),
         script.replace("127.0.0.1:8000", f"127.0.0.1:{port}"),
     )
 
     on_gitlab = scripts(release_jobs(generate(ci="gitlab"))["try"])
     job = "\n".join(on_gitlab)
-    mount = f"--volume={project.path}:/builds:ro"
-    storage.podman("run", "--rm", mount, "--env=CI_PROJECT_DIR=/builds", image, "sh", "-ec", job)
+    options = (f"--volume={project.path}:/builds:ro", "--env=CI_PROJECT_DIR=/builds", image)
+    storage.once(*options, "sh", "-ec", job)
     # Without them it does not start, and the job says so at once.
-    without = ("sh", "-ec", job.replace("tests/settings.env", "README.md"))
     with pytest.raises(RuntimeError, match="SHOP_NAME: is required"):
-        storage.podman("run", "--rm", mount, "--env=CI_PROJECT_DIR=/builds", image, *without)
+        storage.once(*options, "sh", "-ec", job.replace("settings.env", "__init__.py"))
 
 
 @deployed
 def test_hadolint_finds_nothing(generate: Generate, answers: combinations.Answers) -> None:
     project = generate(**answers)
-    assert tool("hadolint", project.path / "Dockerfile") == ""
+    assert tool(Path(sys.executable).with_name("hadolint"), project.path / "Dockerfile") == ""
 
 
 @deployed
@@ -243,7 +233,7 @@ def test_compose_fits_its_schema_and_the_project(
 ) -> None:
     project = generate(**answers)
     path = project.path / "compose.yaml"
-    tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    check_schema("compose-spec", path)
     services = read(path)["services"]
     for service in services.values():
         for volume in service.get("volumes", []):
@@ -345,33 +335,19 @@ def test_prometheus_takes_its_configuration(generate: Generate) -> None:
 
 def test_statsd_takes_its_configuration(generate: Generate, tmp_path: Path) -> None:
     text = (generate(metrics="statsd").path / "deploy/statsd/config.js").read_text()
-    port, management_port = free_port(socket.SOCK_DGRAM), free_port()
-    own = {"address": "127.0.0.1", "port": port, "mgmt_address": "127.0.0.1"}
-    own |= {"mgmt_port": management_port, "flushInterval": 100}
-    comment, brace, rest = text.rpartition("}")
-    (tmp_path / "config.js").write_text(f"{comment}, ...{json.dumps(own)}{brace}{rest}")
-    (tmp_path / "preload.js").write_text(PRELOAD)
-    daemon = home("statsd") / "node_modules/statsd/stats.js"
     log = tmp_path / "statsd.log"
-
-    def ready() -> bool:
-        with socket.create_connection(("127.0.0.1", management_port), timeout=10):
-            return True
-
-    argv = ["node", "--require", "./preload.js", daemon, "config.js"]
     with (
-        process(argv, tmp_path, {}, log, ready, timeout=30),
+        statsd.running(tmp_path, text, flushInterval=100) as daemon,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
-        sender.sendto(b"app.latency:7|ms", ("127.0.0.1", port))
+        sender.sendto(b"app.latency:7|ms", ("127.0.0.1", daemon.port))
         eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), 30, "printed values")
 
 
 def lock(project: Path) -> None:
     """Does with a project what the first `uv run` does."""
     command = [uv.find_uv_bin(), "lock", "--quiet", f"--python={interpreter()}"]
-    environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    subprocess.run(command, cwd=project, env=environ, check=True)
+    tool(*command, cwd=project)
 
 
 def is_passed(container: Container, check: list[str]) -> bool:
@@ -390,16 +366,3 @@ def steps(output: str) -> dict[str, str]:
 
 def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
-
-
-def tool(name: str, *argv: str | Path) -> str:
-    """What a tool prints that the tests' dependencies brought; it must find nothing."""
-    done = subprocess.run(
-        [Path(sys.executable).with_name(name), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout

@@ -2,13 +2,13 @@
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruff import find_ruff_bin
 
+from ..backends import tool
 from . import combinations
 from .conftest import Generate
 from .project import Project
@@ -99,16 +99,8 @@ def test_samples_pass_the_linter(generate: Generate, page: str) -> None:
                 continue
             name = path if path.startswith("tests/") else f"src/{project.package}/{path}"
             # Names of the file that a sample is added to are not its own.
-            check = ["check", "--no-cache", "--quiet", "--ignore=F821"]
-            done = subprocess.run(
-                [find_ruff_bin(), *check, f"--stdin-filename={name}", "-"],
-                cwd=project.path,
-                input=code,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert not done.returncode, f"{section.partition(chr(10))[0]}:\n{done.stdout}"
+            check = ["check", "--no-cache", "--quiet", "--ignore=F821", f"--stdin-filename={name}"]
+            tool(find_ruff_bin(), *check, "-", input=code, cwd=project.path)
 
 
 @pytest.mark.full

@@ -25,7 +25,7 @@ def test_each_edit_keeps_everything_green(generate: Generate, answers: dict[str,
     team = Team(project.path)
     for edit in WEEK:
         team.make(edit)
-        check(project, edit.__name__)
+        check(project, f"{edit!r:.60}")
     check_start(project, "my-service")
 
 

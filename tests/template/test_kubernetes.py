@@ -21,7 +21,7 @@ from ..backends.kubernetes import Manifest, kustomize, problem
 from . import combinations
 from .conftest import Generate
 from .project import Project, setting_fields
-from .test_container import lock
+from .test_container import each_choice_with, lock
 
 BASE = Path("deploy", "kubernetes", "base")
 OVERLAYS = Path("deploy", "kubernetes", "overlays")
@@ -62,13 +62,11 @@ class Deployed:
         return self.all(kind)[0]
 
     @property
-    def pod(self) -> dict[str, Any]:
-        pod: dict[str, Any] = self.one("Deployment")["spec"]["template"]["spec"]
-        return pod
+    def pod(self) -> Any:
+        return self.one("Deployment")["spec"]["template"]["spec"]
 
     @property
-    def container(self) -> dict[str, Any]:
-        container: dict[str, Any]
+    def container(self) -> Any:
         [container] = self.pod["containers"]
         return container
 
@@ -80,11 +78,9 @@ class Deployed:
         data: dict[str, str] = dict(config["data"])
         for variable in self.container.get("env", []):
             # As the kubelet does it: a reference may be to what is already there, by any name.
-            data[variable["name"]] = re.sub(
-                r"\$\((\w+)\)",
-                lambda match: data.get(match[1], match[0]),
-                variable.get("value", ""),
-            )
+            text = variable.get("value", "")
+            text = re.sub(r"\$\((\w+)\)", lambda match: data.get(match[1], match[0]), text)
+            data[variable["name"]] = text
         return data
 
     @property
@@ -100,11 +96,7 @@ def deployed(project: Project, place: Path = PRODUCTION) -> Deployed:
     return Deployed(kustomize(project.path / place))
 
 
-with_kubernetes = pytest.mark.parametrize(
-    "answers",
-    [each | {"deployment": "kubernetes", "chassis": "copy"} for each in combinations.each_choice()],
-    ids=combinations.name,
-)
+with_kubernetes = each_choice_with("kubernetes")
 
 
 @with_kubernetes
@@ -123,11 +115,8 @@ def test_manifests_agree_with_the_service(
 ) -> None:
     project = generate(**answers)
     found = deployed(project)
-    settings, container, policy = (
-        found.settings,
-        found.container,
-        found.one("NetworkPolicy")["spec"],
-    )
+    settings, container = found.settings, found.container
+    policy = found.one("NetworkPolicy")["spec"]
 
     used = re.findall(r"\$\((\w+)\)", str(container.get("env")))
     assert settings.keys() - set(used) <= {field.upper() for field in setting_fields(project.path)}
@@ -136,20 +125,17 @@ def test_manifests_agree_with_the_service(
     opened = {
         each["port"]: rule.get("from") for rule in policy["ingress"] for each in rule["ports"]
     }
-    scraped = answers["metrics"] == "prometheus"
-    assert opened.keys() == ({"http", "admin"} if scraped else {"http"})
+    scraped = {"admin"} if answers["metrics"] == "prometheus" else set()
+    assert opened.keys() == {"http"} | scraped
     assert opened["http"] is None
     assert opened.get("admin", True)
-    services = [
-        port["targetPort"] for each in found.all("Service") for port in each["spec"]["ports"]
-    ]
-    assert sorted(services) == sorted(opened)
+    services = found.all("Service")
+    targets = [port["targetPort"] for each in services for port in each["spec"]["ports"]]
+    assert sorted(targets) == sorted(opened)
     for monitor in found.all("ServiceMonitor"):
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
-        [scraped_service] = [
-            each for each in found.all("Service") if wanted <= each["metadata"]["labels"].items()
-        ]
-        assert [each["name"] for each in scraped_service["spec"]["ports"]] == ["admin"]
+        [service] = [each for each in services if wanted <= each["metadata"]["labels"].items()]
+        assert [each["name"] for each in service["spec"]["ports"]] == ["admin"]
 
     # Whom the settings name can be reached.
     egress = str(policy["egress"])
@@ -248,11 +234,8 @@ def test_pod_really_runs(generate: Generate, tmp_path: Path, metrics: str) -> No
         manifest = tmp_path / "production.yaml"
         manifest.write_text(yaml.safe_dump_all(playable(found, published)), encoding="utf-8")
         # Production does not start without what nobody should read.
-        with (
-            pytest.raises(RuntimeError, match=f"no secret with name or id .{project.slug}-1"),
-            machine.playing(manifest),
-        ):
-            pass
+        with pytest.raises(RuntimeError, match=f"no secret with name or id .{project.slug}-1"):
+            machine.playing(manifest).__enter__()
         secret = tmp_path / "secret.json"
         secret.write_text(json.dumps({"SENTRY_DSN": ""}))
         machine.podman("secret", "create", f"{project.slug}-1", str(secret))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..backends import eventually, newrelic
+from ..backends import newrelic
 from .conftest import Generate
 from .project import Project, Service
 
@@ -26,6 +26,7 @@ DRAIN_TIMEOUT = 3
 # What the last flushes may take beyond the requests' time.
 GRACE = 2
 MEBIBYTE = 1024 * 1024
+FAULTS = ("refuses", "does not resolve", "answers 500")
 # Prints every address that the process turns to.
 WATCH = """\
 import sys
@@ -53,7 +54,7 @@ def project(generate: Generate) -> Project:
 def test_transactions_and_errors_arrive_without_what_is_nobody_s_business(
     project: Project, tmp_path: Path
 ) -> None:
-    with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+    with newrelic.running(tmp_path) as collector:
         with project.start(**collector.settings, ENVIRONMENT="staging") as service:
             # The first report after the connection.
             collector.wait_for("update_loaded_modules")
@@ -66,7 +67,11 @@ def test_transactions_and_errors_arrive_without_what_is_nobody_s_business(
             assert service.terminate() == 0, service.output()
 
         assert collector.errors == []
-        check_connect(collector.payloads("connect"), project)
+        [[connect]] = collector.payloads("connect")
+        assert connect["app_name"] == [project.slug]
+        assert connect["labels"] == [{"label_type": "Environment", "label_value": "staging"}]
+        assert connect["metadata"] == {"NEW_RELIC_METADATA_SERVICE_VERSION": "0.1.0"}
+        assert "vendors" not in connect["utilization"]
         transactions = events(collector.payloads("analytic_event_data"))
         assert Counter(intrinsics["name"] for intrinsics, _, _ in transactions) == {
             "WebTransaction/Tornado/GET /hello/{name}": 2,
@@ -87,28 +92,10 @@ def test_transactions_and_errors_arrive_without_what_is_nobody_s_business(
         assert not [secret for secret in (*SECRETS, newrelic.LICENSE_KEY) if secret in sent]
 
 
-def test_developer_mode_shows_the_same(project: Project, tmp_path: Path) -> None:
-    log = tmp_path / "audit.log"
-    settings = {
-        "NEW_RELIC_LICENSE_KEY": newrelic.LICENSE_KEY,
-        "NEW_RELIC_DEVELOPER_MODE": "true",
-        "NEW_RELIC_AUDIT_LOG": str(log),
-        "ENVIRONMENT": "staging",
-    }
-    with project.start(**settings) as service:
-        eventually(lambda: log.exists() and log.read_text().count("RESULT") == 3, 30, "connection")
-        order(service, 7)
-        assert service.terminate() == 0, service.output()
-    check_connect(newrelic.audited_payloads(log, "connect"), project)
-    check_error(newrelic.audited_payloads(log, "error_event_data"))
-    assert len(newrelic.audited_payloads(log, "shutdown")) == 1
-    assert not [secret for secret in SECRETS if secret in log.read_text()]
-
-
 def test_nobody_else_is_called(project: Project, tmp_path: Path) -> None:
     """Least of all a cloud's metadata service."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+    with newrelic.running(tmp_path) as collector:
         settings = {**collector.settings, "PYTHONPATH": str(tmp_path)}
         with project.start(**settings) as service:
             collector.wait_for("update_loaded_modules")
@@ -123,26 +110,9 @@ def test_nobody_else_is_called(project: Project, tmp_path: Path) -> None:
     assert {line for line in lines if line.startswith("looks up")} == {"looks up 127.0.0.1"}
 
 
-def test_nobody_is_called_without_a_license_key(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(WATCH)
-    # Without the thread that watches the loop, which is the service's own.
-    with project.start(PYTHONPATH=str(tmp_path), LOOP_BLOCKED_SECONDS="0") as service:
-        order(service, 7)
-        assert len(list(Path(f"/proc/{service.process.pid}/task").iterdir())) == 1
-        assert service.terminate() == 0
-    assert "connects to" not in service.output()
-    assert service.output().count("NEW_RELIC_LICENSE_KEY is not set") == 1
-
-
 @pytest.mark.parametrize(
     "fault",
-    [
-        "hangs",
-        *(
-            pytest.param(fault, marks=pytest.mark.full)
-            for fault in ("refuses", "does not resolve", "answers 500")
-        ),
-    ],
+    ["hangs", *(pytest.param(each, marks=pytest.mark.full) for each in FAULTS)],
 )
 def test_service_does_not_depend_on_new_relic(project: Project, tmp_path: Path, fault: str) -> None:
     with collector_in_trouble(fault, tmp_path) as settings:
@@ -163,7 +133,7 @@ def test_collector_that_hangs_later_does_not_hold_the_stop(
     project: Project, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+        with newrelic.running(tmp_path) as collector:
             settings = {**collector.settings, "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT)}
             service = stack.enter_context(project.start(**settings))
             collector.wait_for("update_loaded_modules")
@@ -177,7 +147,7 @@ def test_collector_that_hangs_later_does_not_hold_the_stop(
 
 def test_errors_arrive_at_a_collector_that_comes_back(project: Project, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        with newrelic.running(tmp_path, report_seconds=0.2) as collector:
+        with newrelic.running(tmp_path) as collector:
             service = stack.enter_context(project.start(**collector.settings))
             collector.wait_for("update_loaded_modules")
         order(service, 7)
@@ -193,7 +163,7 @@ def test_errors_arrive_at_a_collector_that_comes_late(project: Project, tmp_path
         pass
     with project.start(**collector.settings) as service:
         order(service, 7)
-        with newrelic.running(tmp_path, report_seconds=0.2, port=collector.port) as collector:
+        with newrelic.running(tmp_path, port=collector.port) as collector:
             collector.wait_for("update_loaded_modules")
             assert service.get("/hello/x")[0] == 200
             [[_, own, _]] = events([collector.wait_for("error_event_data")])
@@ -211,14 +181,6 @@ def order(service: Service, number: int) -> None:
 def events(payloads: list[Any]) -> list[list[dict[str, Any]]]:
     """Intrinsic, own and the agent's attributes of each event."""
     return [event for payload in payloads for event in payload[2]]
-
-
-def check_connect(payloads: list[Any], project: Project) -> None:
-    [[connect]] = payloads
-    assert connect["app_name"] == [project.slug]
-    assert connect["labels"] == [{"label_type": "Environment", "label_value": "staging"}]
-    assert connect["metadata"] == {"NEW_RELIC_METADATA_SERVICE_VERSION": "0.1.0"}
-    assert "vendors" not in connect["utilization"]
 
 
 def check_error(payloads: list[Any]) -> None:
@@ -242,7 +204,7 @@ def collector_in_trouble(fault: str, directory: Path) -> Iterator[dict[str, str]
     status = 500 if fault == "answers 500" else 200
     with newrelic.running(directory, status=status) as collector:
         settings = collector.settings
-        if fault == "answers 500":
+        if status == 500:
             yield settings
     if fault == "does not resolve":
         yield settings | {"NEW_RELIC_HOST": "collector.invalid"}

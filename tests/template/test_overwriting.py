@@ -10,8 +10,10 @@ import pytest
 from . import combinations
 from .project import TEMPLATE, git, reference, render
 from .test_answers import as_shown, command_of, cookiecutter
-from .test_change_of_mind import TRANSITIONS, created, digest_of_updated
+from .test_change_of_mind import TRANSITIONS, Create, create, digest_of_updated
 from .test_sameness import digest
+
+__all__ = ["create"]
 
 OPTIONS = (["--overwrite-if-exists"], ["--overwrite-if-exists", "--skip-if-file-exists"])
 
@@ -45,9 +47,9 @@ def test_command_that_is_shown_generates_beside_it(tmp_path: Path) -> None:
 
 
 def test_command_that_is_shown_updates_what_cruft_has_made(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, repository: Path, create: Create
 ) -> None:
-    project = created(repository, tmp_path, monkeypatch, {"metrics": "statsd"})
+    project = create({"metrics": "statsd"})
     answers = {"metrics": "none", "tracing": "none"}
     kept = digest_of_updated(project)
     wanted = json.dumps(answers)

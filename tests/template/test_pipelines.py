@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tomllib
@@ -19,8 +18,10 @@ import yaml
 
 from ..backends.kubernetes import kustomize
 from .conftest import Generate
-from .project import NEWEST, OLDEST, TEMPLATE, Project, git, interpreter
-from .test_change_of_mind import created
+from .project import NEWEST, OLDEST, SOURCE, TEMPLATE, Project, git, interpreter, tool
+from .test_change_of_mind import Create, commit, create
+
+__all__ = ["create"]
 
 DEPLOYMENTS = ["kubernetes", "docker", "none"]
 PIPELINES = {
@@ -37,14 +38,21 @@ RELEASE = ".github/workflows/release.yml"
 DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
 #: Jobs that push a branch: what leads to it differs.
 PROPOSING = ("propose", "propose-template")
+#: What jobs are given by their runner.
+RUNNER = {
+    **dict.fromkeys(("GH_TOKEN", "TOKEN", "UPDATE_TOKEN", "CI_JOB_TOKEN"), "secret"),
+    **dict.fromkeys(("GITHUB_REPOSITORY", "CI_PROJECT_PATH"), "team/service"),
+    **dict.fromkeys(("CI_DEFAULT_BRANCH", "CI_COMMIT_BRANCH"), "main"),
+    "GITHUB_SERVER_URL": "https://git.invalid",
+    "CI_SERVER_HOST": "git.invalid",
+}
 #: Beside those of the documents: a report that GitLab draws in merge requests.
 ONLY_IN_A_PIPELINE = {"uv run coverage xml --quiet"}
 
 
 @pytest.fixture(params=PIPELINES)
-def ci(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+def ci(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture
@@ -53,29 +61,22 @@ def project(generate: Generate, ci: str) -> Project:
 
 
 @pytest.fixture
-def followed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: str) -> Project:
+def followed(create: Create, tmp_path: Path, ci: str) -> Project:
     """A project that cruft has made, with a lock file, committed."""
     answers = {"ci": ci}
-    path = created(repository, tmp_path, monkeypatch, answers)
+    path = create(answers)
     (path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
-    git(path, "add", "--all")
-    git(path, "commit", "--quiet", "--message=Lock")
+    commit(path, "Lock")
     return Project(path, answers, tmp_path / "venv", interpreter())
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("deployment", [*DEPLOYMENTS, "of the template itself"])
 def test_linters_find_nothing_in_the_github_files(generate: Generate, deployment: str) -> None:
-    lint(generate(ci="github", deployment=deployment).path)
-
-
-def test_linters_find_nothing_in_the_templates_own_github_files() -> None:
-    lint(TEMPLATE)
-
-
-def lint(directory: Path) -> None:
-    files = directory / ".github"
+    is_ours = deployment not in DEPLOYMENTS
+    path = TEMPLATE if is_ours else generate(ci="github", deployment=deployment).path
+    files = path / ".github"
     zizmor = Path(sysconfig.get_path("scripts"), "zizmor")
-    run(zizmor, "--offline", "--no-progress", "--strict-collection", "--persona=pedantic", files)
+    tool(zizmor, "--offline", "--no-progress", "--strict-collection", "--persona=pedantic", files)
     check_schema("github-workflows", *sorted(files.glob("workflows/*")))
     check_schema("dependabot", files / "dependabot.yml")
 
@@ -87,7 +88,7 @@ def test_gitlab_file_follows_its_schema(generate: Generate, deployment: str) -> 
 
 def check_schema(name: str, *paths: Path) -> None:
     assert paths
-    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *paths)
+    tool(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *paths)
 
 
 def test_each_supported_python_is_tested(project: Project, ci: str) -> None:
@@ -128,7 +129,7 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
         # What is known of a version today is no matter of the template, and no reason for a test
         # to fail: pip-audit reads what there is to look up, and asks nobody.
         dry = " --dry-run" if command.startswith("uvx pip-audit") else ""
-        shell(project, command + dry)
+        project.run("bash", "-ec", command + dry, env=with_uv(project))
     assert {"uv run mypy", "uv run coverage report", "uv lock --upgrade"} <= ran.keys()
 
 
@@ -151,7 +152,7 @@ def test_newer_versions_are_proposed_on_a_branch(project: Project, tmp_path: Pat
 
     for versions in ("version = 1\n", "version = 2\n"):
         lock.write_text(versions, encoding="utf-8")
-        propose(project, tmp_path, remote)
+        propose(project, remote)
         assert git(remote, "show", "update-dependencies:uv.lock") == versions.strip()
         changed = git(remote, "diff", "--name-only", "main", "update-dependencies")
         assert changed.split() == ["uv.lock"]
@@ -168,20 +169,20 @@ def test_lock_that_is_a_link_is_not_proposed(project: Project, tmp_path: Path) -
     (tmp_path / "environ").write_text("secret")
     (project.path / "uv.lock").symlink_to(tmp_path / "environ")
     with pytest.raises(AssertionError, match="status 1"):
-        propose(project, tmp_path, remote)
+        propose(project, remote)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
 def test_nothing_newer_proposes_nothing(project: Project, tmp_path: Path) -> None:
     (project.path / "uv.lock").write_text("version = 1\n", encoding="utf-8")
     remote = committed(project, tmp_path)
-    propose(project, tmp_path, remote)
+    propose(project, remote)
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
 @pytest.mark.parametrize("path", [RELEASE, ".gitlab-ci.yml"])
 def test_images_that_a_release_runs_are_pinned_by_digest(path: str) -> None:
-    text = (TEMPLATE / "{{cookiecutter.project_slug}}" / path).read_text(encoding="utf-8")
+    text = (SOURCE / path).read_text(encoding="utf-8")
     release = text.partition("# For a tag such as")[2]
     images = re.findall(
         r"(?:moby|aquasec|docker)[/:][\w./-]*:?v?\d[\w.-]*\S*|docker/\S+:\S+", release
@@ -208,10 +209,9 @@ def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: 
         git(tmp_path, "clone", "--quiet", "--branch=main", str(remote), str(checkout))
         (checkout / "digest").write_text(f"{digest}\n")
         image = "registry.invalid/team/service"
-        tag = {"GITHUB_REF_NAME": f"v{version}", "CI_COMMIT_TAG": f"v{version}"}
-        pushed_image = {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
-        job = release_jobs(project)["propose-release"]
-        run_job(project, job, checkout, tmp_path, remote, **tag, **pushed_image)
+        given = dict.fromkeys(("GITHUB_REF_NAME", "CI_COMMIT_TAG"), f"v{version}")
+        given |= {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
+        run_job(project, release_jobs(project)["propose-release"], checkout, remote, **given)
         branch = f"release-{version}"
         changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
         [(added, removed, path)] = (line.split() for line in changed)
@@ -233,7 +233,7 @@ def test_what_is_new_in_the_template_is_proposed_on_a_branch(
     with released(repository, "docs/background.md", "# Background work\n", "# New\n"):
         follow(followed)
     remote = checked_out_again(followed, tmp_path)
-    propose(followed, tmp_path, remote, "propose-template")
+    propose(followed, remote, "propose-template")
     changed = git(remote, "diff", "--name-only", "main", "update-template").split()
     assert changed == [".cruft.json", "docs/background.md", "uv.lock"]
     assert git(remote, "show", "update-template:docs/background.md").startswith("# New")
@@ -244,7 +244,7 @@ def test_nothing_new_in_the_template_proposes_nothing(tmp_path: Path, followed: 
     follow(followed)
     assert (followed.path / "template.patch").read_bytes() == b""
     remote = checked_out_again(followed, tmp_path)
-    propose(followed, tmp_path, remote, "propose-template")
+    propose(followed, remote, "propose-template")
     assert git(remote, "branch", "--format=%(refname:short)") == "main"
 
 
@@ -283,7 +283,7 @@ def checked_out_again(project: Project, tmp_path: Path) -> Path:
 @contextmanager
 def released(repository: Path, path: str, old: str, new: str) -> Iterator[None]:
     """Until the end of the block, the template has a commit more."""
-    source = repository / "{{cookiecutter.project_slug}}" / path
+    source = repository / SOURCE.name / path
     text = source.read_text(encoding="utf-8")
     assert old in text
     source.write_text(text.replace(old, new), encoding="utf-8")
@@ -296,30 +296,25 @@ def released(repository: Path, path: str, old: str, new: str) -> Iterator[None]:
 
 def follow(project: Project, status: int = 0) -> str:
     """Runs the job's script, with the cruft that is installed here."""
-    programs = project.path.parent / "programs"
-    programs.mkdir(exist_ok=True)
-    uvx = programs / "uvx"
-    uvx.write_text(f'#!/bin/sh\nexec {sys.executable} -m "$@"\n')
-    uv_itself = programs / "uv"
-    uv_itself.write_text("#!/bin/sh\necho 'version = 2' >uv.lock\n")
-    for each in (uvx, uv_itself):
-        each.chmod(0o755)
-    variables = {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "TOKEN": "secret",
-        "GITHUB_SERVER_URL": "https://git.invalid",
-        "CI_JOB_TOKEN": "secret",
-        "CI_SERVER_HOST": "git.invalid",
-    }
+    uvx, its_uv = f'exec {sys.executable} -m "$@"', "echo 'version = 2' >uv.lock"
+    path = {"PATH": programs(project.path.parent / "programs", uvx=uvx, uv=its_uv)}
     script = "\n".join(scripts(jobs(project)["template"]))
-    return project.run("bash", "-ec", script, env=variables, status=status)
+    return project.run("bash", "-ec", script, env=RUNNER | path, status=status)
+
+
+def programs(directory: Path, **scripts: str) -> str:
+    """A PATH that begins with shell scripts of these names."""
+    directory.mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (directory / name).chmod(0o755)
+    return f"{directory}{os.pathsep}{os.environ['PATH']}"
 
 
 def committed(project: Project, tmp_path: Path) -> Path:
     """Commits the project; returns what it was cloned from."""
     git(project.path, "init", "--quiet", "--initial-branch=main")
-    git(project.path, "add", "--all")
-    git(project.path, "commit", "--quiet", "--message=A service")
+    commit(project.path, "A service")
     return pushed(project, tmp_path)
 
 
@@ -333,63 +328,47 @@ def pushed(project: Project, tmp_path: Path) -> Path:
     return remote
 
 
-def propose(project: Project, tmp_path: Path, remote: Path, name: str = "propose") -> None:
+def propose(project: Project, remote: Path, name: str = "propose") -> None:
     """Runs the job that proposes a change, in a directory as a runner would leave it."""
     job = jobs(project)[name]
-    run_job(project, job, unpacked(project, job, tmp_path, remote), tmp_path, remote)
+    run_job(project, job, unpacked(project, job, remote), remote)
 
 
 def run_job(
-    project: Project,
-    job: dict[str, Any],
-    directory: Path,
-    tmp_path: Path,
-    remote: Path,
-    **settings: str,
+    project: Project, job: dict[str, Any], directory: Path, remote: Path, **settings: str
 ) -> None:
     """Runs a job's script with what a runner sets, and a remote that is a directory."""
-    programs = tmp_path / "bin"
-    programs.mkdir(exist_ok=True)
     # What the pull request is opened by; it counts those that it has opened.
-    gh = programs / "gh"
+    tmp_path = remote.parent
     opened = tmp_path / "opened"
-    gh.write_text(
-        f"#!/bin/sh\ntouch {opened}\n"
-        f'case "$1 $2" in "pr list") wc -l <{opened} ;;'
-        f' "pr create") echo opened >>{opened} ;; *) exit 2 ;; esac\n'
-    )
-    gh.chmod(0o755)
+    gh = f"""touch {opened}
+        case "$1 $2" in
+            "pr list") wc -l <{opened} ;; "pr create") echo opened >>{opened} ;; *) exit 2 ;;
+        esac"""
     config = tmp_path / "gitconfig"
     hosts = ("https://x-access-token:secret@git.invalid/team/service",)
     hosts += ("https://oauth2:secret@git.invalid/team/service.git",)
     config.write_text(f'[url "{remote}"]\n' + "".join(f"\tinsteadOf = {each}\n" for each in hosts))
-    own = next((step["env"] for step in job.get("steps", []) if "env" in step), {})
     variables = {
-        **own,
-        "GH_TOKEN": "secret",
-        "GITHUB_SERVER_URL": "https://git.invalid",
-        "GITHUB_REPOSITORY": "team/service",
+        **next((step["env"] for step in job.get("steps", []) if "env" in step), {}),
+        **RUNNER,
         "RUNNER_TEMP": str(tmp_path / "runner"),
-        "UPDATE_TOKEN": "secret",
-        "CI_SERVER_HOST": "git.invalid",
-        "CI_PROJECT_PATH": "team/service",
-        "CI_DEFAULT_BRANCH": "main",
-        "CI_COMMIT_BRANCH": "main",
         "CI_REPOSITORY_URL": str(remote),
         "GIT_CONFIG_GLOBAL": str(config),
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PATH": programs(tmp_path / "bin", gh=gh),
         **settings,
     }
     script = "\n".join(["cd " + shlex.quote(str(directory)), *scripts(job)])
     project.run("bash", "-ec", script, env=variables)
 
 
-def unpacked(project: Project, job: dict[str, Any], tmp_path: Path, remote: Path) -> Path:
+def unpacked(project: Project, job: dict[str, Any], remote: Path) -> Path:
     """Unpacks an artifact as the platform does, and returns where the job begins.
 
     It was made by a job that ran a new version of somebody's package: beside uv.lock it has what
     takes the place of the checkout's own git configuration.
     """
+    tmp_path = remote.parent
     checkout = tmp_path / "builds"
     shutil.rmtree(checkout, ignore_errors=True)
     checkout.mkdir()
@@ -430,34 +409,28 @@ def test_pre_commit_hooks_pass_in_a_fresh_project(generate: Generate, tmp_path: 
 
 def jobs(project: Project) -> dict[str, Any]:
     """The jobs of the project's pipelines by name, without those of a release."""
-    found = all_jobs(project, PIPELINES[project.answers["ci"]])
-    return {name: job for name, job in found.items() if not is_for_a_tag(job)}
+    return jobs_of(project, PIPELINES[project.answers["ci"]], for_a_tag=False)
 
 
 def release_jobs(project: Project) -> dict[str, Any]:
     """The jobs that a tag starts beside the others."""
     if project.answers["ci"] == "github":
-        return all_jobs(project, [RELEASE])
-    found = all_jobs(project, PIPELINES["gitlab"])
-    return {name: job for name, job in found.items() if is_for_a_tag(job)}
+        return jobs_of(project, [RELEASE], for_a_tag=False)
+    return jobs_of(project, PIPELINES["gitlab"], for_a_tag=True)
 
 
-def is_for_a_tag(job: dict[str, Any]) -> bool:
-    return job.get("rules") == [{"if": "$CI_COMMIT_TAG =~ /^v/"}]
-
-
-def all_jobs(project: Project, paths: list[str]) -> dict[str, Any]:
+def jobs_of(project: Project, paths: list[str], for_a_tag: bool) -> dict[str, Any]:
+    """Those whose rule is about a tag, or the others."""
     found: dict[str, Any] = {}
     for path in paths:
         content = yaml.safe_load((project.path / path).read_text(encoding="utf-8"))
-        if "jobs" in content:
-            content = content["jobs"]
-        found |= {
-            name: job
-            for name, job in content.items()
-            if isinstance(job, dict) and {"steps", "script"} & job.keys()
-        }
-    return found
+        found |= content.get("jobs", content)
+    rules = [{"if": "$CI_COMMIT_TAG =~ /^v/"}]
+    return {
+        name: job
+        for name, job in found.items()
+        if {"steps", "script"} & {*job} and (job.get("rules") == rules) == for_a_tag
+    }
 
 
 def scripts(job: dict[str, Any]) -> list[str]:
@@ -478,15 +451,6 @@ def documented_commands(project: Project) -> Iterator[str]:
             yield from (command.strip() for command in "".join(code).split("&&"))
 
 
-def shell(project: Project, command: str) -> None:
-    project.run("bash", "-ec", command, env=with_uv(project))
-
-
 def with_uv(project: Project) -> dict[str, str]:
     path = project.variables()["PATH"]
     return {"PATH": os.pathsep.join([path, str(Path(uv.find_uv_bin()).parent)])}
-
-
-def run(*argv: str | Path) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

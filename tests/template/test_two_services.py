@@ -78,9 +78,7 @@ class Stock(JsonHandler):
     return project
 
 
-def call(
-    project: Project, reports: Sentry, **settings: str
-) -> tuple[dict[str, str], dict[str, str]]:
+def call(project: Project, reports: Sentry, **settings: str) -> list[dict[str, str]]:
     """What the two services log of their request, with the `traceparent` that `stock` was sent."""
     settings["SENTRY_DSN"] = reports.dsn
     with (
@@ -88,29 +86,25 @@ def call(
         project.start(OTEL_SERVICE_NAME="shop", **settings) as shop,
     ):
         assert shop.get(f"/order?stock={stock.url}/stock", of_trace(1))[0] == 500
+        ids = []
         for service in (shop, stock):
             assert service.terminate() == 0, service.output()
-        logs = [
-            [json.loads(line) for line in service.output().splitlines()]
-            for service in (shop, stock)
-        ]
-    ids = []
-    for lines in logs:
-        error, access = (line for line in lines if "trace_id" in line)
-        assert error["exception.type"] in ("HTTPClientError", "ValueError")
-        assert error["trace_id"] == access["trace_id"] == TRACE
-        assert error["span_id"] == access["span_id"]
-        ids.append({"span_id": access["span_id"], "traceparent": error["exception.message"]})
+            lines = [json.loads(line) for line in service.output().splitlines()]
+            error, access = (line for line in lines if "trace_id" in line)
+            assert error["exception.type"] in ("HTTPClientError", "ValueError")
+            assert error["trace_id"] == access["trace_id"] == TRACE
+            assert error["span_id"] == access["span_id"]
+            ids.append({"span_id": access["span_id"], "traceparent": error["exception.message"]})
     for event in reports.wait_for_events(2):
         assert event["contexts"]["trace"]["trace_id"] == TRACE
-    return ids[0], ids[1]
+    return ids
+
+
+Key = tuple[str, str]
 
 
 def check(
-    ids: dict[tuple[str, str], str],
-    parents: dict[tuple[str, str], str],
-    shop: dict[str, str],
-    stock: dict[str, str],
+    ids: dict[Key, str], parents: dict[Key, str], shop: dict[str, str], stock: dict[str, str]
 ) -> None:
     order, called, answered = ("shop", "GET /order"), ("shop", "GET"), ("stock", "GET /stock")
     assert ids.keys() == {order, called, answered}
