@@ -15,7 +15,6 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 from opentelemetry.propagators.textmap import default_getter as _getter
 from opentelemetry.propagators.textmap import default_setter as _setter
-from opentelemetry.util._decorator import _agnosticcontextmanager
 from tornado.httputil import HTTPHeaders
 
 from .. import tracing
@@ -28,6 +27,11 @@ from . import spans
 from .b3 import B3, B3_MULTI
 from .propagation import KNOWN_FLAGS, SAMPLED, TRACE_CONTEXT, Format, Parent, Propagation
 from .tracer import LIMIT, Span, Tracing, as_time, current_span
+
+try:
+    from opentelemetry.util._decorator import _agnosticcontextmanager
+except ImportError:  # It is private. Without it, a span that decorates an async function is short.
+    from contextlib import contextmanager as _agnosticcontextmanager  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -206,10 +210,10 @@ class _Tracer(trace.Tracer):
         return span
 
     @_agnosticcontextmanager
-    def start_as_current_span(
-        self, *args: Any, end_on_exit: bool = True, **kwargs: Any
-    ) -> Iterator[trace.Span]:
-        span = self.start_span(*args, **kwargs)
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Iterator[trace.Span]:
+        # `start_span` has one parameter less.
+        end_on_exit = args[8] if len(args) > 8 else kwargs.pop("end_on_exit", True)
+        span = self.start_span(*args[:8], **kwargs)
         with trace.use_span(span, end_on_exit, *span.on_exception):
             yield span
 
