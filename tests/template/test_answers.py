@@ -124,8 +124,8 @@ def test_slug_gives_a_tidy_project_or_another_slug(workplace: Path, slug: str) -
     assert list(ruff(project)) == []
 
 
-NO_SLUGS = """class json telnetlib tornado prometheus-client opentelemetry con com1 tests default kube-system
-    my_service a/b .. a\\b -a a--b 3d é \uff41""".split()
+NO_SLUGS = """class json telnetlib tornado prometheus-client opentelemetry con com1 tests
+    default kube-system my_service a/b .. a\\b -a a--b 3d é \uff41""".split()
 
 
 @pytest.mark.parametrize("slug", ["", "My Service", "a\n", "a" * 33, *NO_SLUGS], ids=repr)
@@ -352,9 +352,9 @@ def test_output_that_cannot_be_written_undoes_nothing(tmp_path: Path, output: st
 
 
 def test_what_lies_in_the_template_s_folder_is_not_generated(tmp_path: Path, copy: Path) -> None:
-    left = """.env uv.lock .venv/bin/x src/a.py~ .idea/x.xml .ruff_cache/0.17/1 src/#a.py# docs/a.bak
-        .tox/x .direnv/x node_modules/x.js src/x.egg-info/PKG-INFO htmlcov/x.html venv/x ._README.md
-        .mypy_cache/CACHEDIR.TAG tests/.pytest_cache/README.md
+    left = """.env uv.lock .venv/bin/x src/a.py~ .idea/x.xml .ruff_cache/0.17/1 docs/a.bak
+        src/#a.py# .tox/x .direnv/x node_modules/x.js src/x.egg-info/PKG-INFO htmlcov/x.html venv/x
+        ._README.md .mypy_cache/CACHEDIR.TAG tests/.pytest_cache/README.md
         tests/__pycache__/test_handlers.cpython-313.pyc""".split()
     for name in left:
         path = copy / SOURCE.name / name
