@@ -35,7 +35,8 @@ OWN = [Path("docs"), Path("tests", "contract")]
 CHASSIS = "tornado_chassis"
 # What tools and editors leave in the template's folder as anywhere else.
 LEFTOVERS = ["__pycache__", ".*_cache", ".venv", ".idea", ".vscode", ".env", ".coverage*"]
-LEFTOVERS += ["uv.lock", ".DS_Store", "*~", "*.sw?", "*.orig", "*.rej"]
+LEFTOVERS += ["uv.lock", ".DS_Store", "._*", "*~", "#*#", "*.sw?", "*.orig", "*.rej", "*.bak"]
+LEFTOVERS += [".tox", ".nox", ".direnv", "venv", "htmlcov", "node_modules", "*.egg-info"]
 LEFTOVER = re.compile("|".join(map(translate, LEFTOVERS)))
 # Longest first, or `rate_limit` would be taken for a variant of `rate`.
 FEATURES = "|".join(sorted(PROMPTS, key=len, reverse=True))
@@ -80,6 +81,8 @@ def is_for_an_update(project: Path) -> bool:
 
 def say(lines: "list[str]") -> None:
     """Prints the lines. If nobody can read them, that is no reason to undo all this."""
+    if not sys.stdout:  # closed before the start
+        return
     try:
         sys.stdout.reconfigure(errors="backslashreplace")
         print(*lines, sep="\n", flush=True)

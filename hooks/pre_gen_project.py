@@ -36,6 +36,10 @@ PROGRAMS = set(
 )
 # Directories of the project, names that mean something to its tools, and what git ignores.
 TAKEN = set("build conftest deploy dist docs env src test tests venv".split())
+# What a cluster has already: the service would be there twice, or among the cluster's own.
+OF_KUBERNETES = set("default kube-node-lease kube-public kube-system kubernetes".split())
+# In files of all kinds, between quotes.
+ADDRESS = re.compile(r"""[^\s"'\\]*""")
 # cruft renders stored answers as templates, so an update would run these as code. The brackets
 # keep them from being run here.
 EXPRESSION = re.compile(r"[{][{]|[{]#|# [{]%")
@@ -65,6 +69,8 @@ def problem_of_slug(slug: str) -> str:
         return "is a program of the service's environment, which its command would replace"
     if slug in TAKEN:
         return "is already the name of something else in the project"
+    if slug in OF_KUBERNETES:
+        return "is already the name of something else in a Kubernetes cluster"
     if WINDOWS_DEVICE.fullmatch(slug):
         return "is a device name on Windows, so it cannot be a directory there"
     return ""
@@ -153,6 +159,14 @@ def problems() -> "dict[str, tuple[str, str]]":
             "which your house standard sets: see docs/house-standard.md of the template",
             "copy",
         )
+    for name in ("__chassis_source", "__registry", "__runbook"):
+        address = ANSWERS.get(name) or ""
+        if not (isinstance(address, str) and ADDRESS.fullmatch(address)):
+            reason = "is no address: it may not contain white space, quotes or backslashes"
+            found[name] = reason, "the one of your house standard"
+    for prompt, offered in offers().items():
+        if ANSWERS[prompt] not in offered:
+            found[prompt] = f"is none of the choices: {', '.join(offered)}", offered[0]
     if not found:
         for name, derived in derived_values().items():
             if ANSWERS.get(name, derived) != derived:
@@ -160,9 +174,38 @@ def problems() -> "dict[str, tuple[str, str]]":
     return found
 
 
+def offers() -> "dict[str, list[str]]":
+    """Returns the choices of each prompt, where the template can be found: cruft, which has no
+    replay files, does not say where."""
+    if "_repo_dir" not in ANSWERS:
+        return {}
+    # It may be relative to where cookiecutter was started.
+    where = os.path.join(os.environ.get("PWD", ""), ANSWERS["_repo_dir"], "cookiecutter.json")
+    try:
+        with open(where, encoding="utf-8") as file:
+            prompts = json.load(file)
+    except OSError:
+        return {}
+    return {
+        name: offered
+        for name, offered in prompts.items()
+        if isinstance(offered, list) and not name.startswith("_")
+    }
+
+
 def derived_values() -> "dict[str, str]":
     """Returns private values that follow from answers: an edited replay file may have others."""
     slug, license = ANSWERS["project_slug"], ANSWERS["license"]
+    prompts = ("health", "logging", "metrics", "error_tracking", "tracing", "console")
+    health, logging, metrics, errors, tracing, console = chosen = [
+        ANSWERS.get(prompt, "none") for prompt in prompts
+    ]
+    admin = {
+        "the console at `/`": console != "none",
+        "`/health` with detail": health != "none",
+        "`/loglevel`": logging != "none",
+        "`/metrics`": metrics == "prometheus",
+    }
 
     def in_toml(text: str) -> str:
         return text.replace("\\", "\\\\").replace('"', '\\"')
@@ -172,6 +215,9 @@ def derived_values() -> "dict[str, str]":
         "__license": "LicenseRef-Proprietary" if license == "Proprietary" else license,
         "__description_toml": in_toml(ANSWERS["description"]),
         "__author_name_toml": in_toml(ANSWERS["author_name"]),
+        "__admin": ", ".join(each for each, is_there in admin.items() if is_there),
+        "__has_features": " ".join(each for each in chosen if each != "none"),
+        "__extras": ",".join(sorted({metrics, errors, tracing} - {"none", "stub"})),
     }
 
 

@@ -135,6 +135,22 @@ class OfItsOwn(Own):
         Own.logged.append(typ.__name__)
 
 
+class Chosen(FallbackHandler):
+    """Finds what answers by itself, and keeps it under no name that Tornado knows."""
+
+    def initialize(self, choices: dict[str, Any]) -> None:  # type: ignore[override]
+        self.choices = choices
+
+    def prepare(self) -> None:
+        self.fallback = self.choices[self.request.path]
+        super().prepare()
+
+
+class Missing(NotFound):
+    def initialize(self) -> None:
+        """Calls no `super`, as in Tornado's own examples."""
+
+
 def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("418 I'm a Teapot", [("Content-Type", "text/plain"), ("Content-Length", "5")])
     return [b"short"]
@@ -170,6 +186,8 @@ EXCHANGES: list[tuple[bytes, str, int, str]] = [
     (http("PUT /broken/later", body=b"half-rest"), "/broken/later", 500, "ValueError"),
     (http("GET /wsgi"), "/wsgi", 418, ""),
     (http("GET /failing"), "/failing", 500, "LookupError"),
+    (http("GET /chosen"), "/chosen", 200, ""),
+    (http("GET /missing"), "/missing", 404, ""),
 ]
 
 
@@ -185,6 +203,7 @@ class TestApplication(RecordedTest):
                 *(failing, deep),
             ]
         )
+        chosen = web.Application([(r"/chosen", Pieces)])
         own = [
             *named(Marks, Cleared, Detached),
             (r"/unmade/upload", broken(Upload, "set_default_headers", LookupError)),
@@ -197,6 +216,8 @@ class TestApplication(RecordedTest):
             (r"/wsgi", FallbackHandler, {"fallback": WSGIContainer(wsgi)}),
             (r"/failing", *failing[1:]),
             (r"/inner/.*", FallbackHandler, {"fallback": inner}),
+            (r"/chosen", Chosen, {"choices": {"/chosen": chosen}}),
+            (r"/missing", Missing),
         ]
         # Alone: what features are chosen makes no difference.
         self.app = Application(

@@ -235,6 +235,31 @@ async def serving():
     assert f"serving ({usual}, 11, 12) True" in output
 
 
+@pytest.mark.parametrize("own", [(50_000, 20, 30), (0, 11, 12)])
+def test_thresholds_that_a_team_sets_for_garbage_collection_stay(
+    tmp_path: Path, own: tuple[int, int, int]
+) -> None:
+    (tmp_path / "app.py").write_text(
+        f"""
+import gc
+gc.set_threshold(*{own})
+from tests.chassis import routes
+
+def make_service(settings):
+    service = routes.make_service(settings)
+    service.on_startup.append(serving)
+    return service
+
+async def serving():
+    print("serving", gc.get_threshold(), flush=True)
+"""
+    )
+    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
+    with listening(MAIN.replace("shop.app", "app"), PYTHONPATH=path) as service:
+        assert service.stop() == 0
+        assert f"serving {own}" in service.output()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
 def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(MAIN)

@@ -642,21 +642,27 @@ def test_drain_accepts_during_its_delay_and_a_second_signal_ends_the_process_at_
         assert service.stop() == 128 + signal.SIGTERM
 
 
-@pytest.mark.parametrize("when", ["before", "afterwards", "with asyncio"])
+@pytest.mark.parametrize(
+    "when", ["before", "afterwards", "afterwards, and calls ours", "with asyncio"]
+)
 async def test_handler_that_others_set_for_a_signal_is_called_too(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = []
 
-    def others(number: int, frame: object = None) -> None:
+    def others(number: int, frame: Any = None) -> None:
         called.append(number)
+        if when == "afterwards, and calls ours":
+            assert callable(ours)
+            ours(number, frame)
         sys.exit(1)  # as many do
 
     monkeypatch.setattr(server, "KEEP_SECONDS", 0.01)
     if when == "before":
         signal.signal(signal.SIGTERM, others)
     async with running() as service:
-        if when == "afterwards":
+        ours = signal.getsignal(signal.SIGTERM)
+        if when.startswith("afterwards"):
             signal.signal(signal.SIGTERM, others)
         elif when == "with asyncio":
             loop = asyncio.get_running_loop()

@@ -14,6 +14,7 @@ from contextlib import chdir, redirect_stderr
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import jinja2
 import pytest
@@ -123,8 +124,8 @@ def test_slug_gives_a_tidy_project_or_another_slug(workplace: Path, slug: str) -
     assert list(ruff(project)) == []
 
 
-NO_SLUGS = """class json telnetlib tornado prometheus-client opentelemetry con com1 tests my_service
-    a/b .. a\\b -a a--b 3d é \uff41""".split()
+NO_SLUGS = """class json telnetlib tornado prometheus-client opentelemetry con com1 tests
+    default kube-system my_service a/b .. a\\b -a a--b 3d é \uff41""".split()
 
 
 @pytest.mark.parametrize("slug", ["", "My Service", "a\n", "a" * 33, *NO_SLUGS], ids=repr)
@@ -261,11 +262,12 @@ def test_value_of_a_config_file_that_is_no_text_is_rejected(
     tmp_path: Path, value: str, status: int
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(f"default_context:\n  description: {value}\n  author_name: {value}\n")
+    names = ("project_name", "description", "author_name")
+    config.write_text("\n  ".join(["default_context:", *(f"{name}: {value}" for name in names)]))
     output = cookiecutter("--no-input", f"--config-file={config}", home=tmp_path, status=status)
     if status:
         message = output.partition("Traceback")[0]
-        assert "  description: " in message
+        assert [name for name in names if f"\n  {name}: " in message] == [*names]
         assert "is no text: in a file for --config-file, put it in quotes" in message
         as_shown(message, home=tmp_path)
     assert len(list(tmp_path.glob("out/*"))) == 1
@@ -277,6 +279,48 @@ def test_derived_value_of_a_replay_file_that_contradicts_the_answers_is_rejected
     assert "__package=" not in message
     message = refusal({"license": "MIT", "__license": "Apache-2.0"})
     assert '  __license: "Apache-2.0" does not follow from the answers' in message
+
+
+@pytest.mark.parametrize(
+    ("edited", "field"),
+    [
+        ({"metrics": "prometheus"}, "__has_features"),
+        ({"tracing": "zipkin", "__has_features": "zipkin"}, "__extras"),
+        ({"console": "page", "__has_features": "page"}, "__admin"),
+        ({"metrics": "graphite", "__has_features": "graphite"}, "metrics"),
+        ({"console": None}, "console"),
+        ({"license": ["MIT"]}, "license"),
+    ],
+)
+def test_replay_file_that_was_edited_by_half_is_rejected(
+    tmp_path: Path, edited: dict[str, object], field: str
+) -> None:
+    features = ("health", "logging", "metrics", "error_tracking", "tracing", "console")
+    cookiecutter("--no-input", *(f"{name}=none" for name in features), home=tmp_path)
+    [made] = (tmp_path / ".cookiecutter_replay").iterdir()
+    replay = json.loads(made.read_text())
+    replay["cookiecutter"] |= edited
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(replay))
+    shutil.rmtree(tmp_path / "out")
+    # A path that is relative is relative to where the command was started.
+    (tmp_path / "template").symlink_to(TEMPLATE)
+    here = {"PWD": str(tmp_path)}
+    argv = (f"--replay-file={again}",)
+    message = cookiecutter(*argv, home=tmp_path, environ=here, template="template", status=1)
+    assert f"\n  {field}: " in message
+    as_shown(message.partition("Traceback")[0], home=tmp_path)
+    assert (tmp_path / "out" / "my-service").exists()
+
+
+ADDRESSES = [5, ["a"], 'https://host/a"b', "https://host/a\n", "C:\\wheels\\a", "no address"]
+
+
+@pytest.mark.parametrize("value", ADDRESSES, ids=repr)
+@pytest.mark.parametrize("name", ["__chassis_source", "__registry", "__runbook"])
+def test_address_that_would_break_a_file_is_rejected(name: str, value: Any) -> None:
+    message = refusal({name: value})
+    assert f"  {name}: {json.dumps(value)} is no address: " in message
 
 
 def test_command_to_run_again_has_the_options_of_the_first_run() -> None:
@@ -300,15 +344,17 @@ def test_read_only_template_gives_files_that_can_be_changed(tmp_path: Path, copy
     assert [path for path in made if not path.stat().st_mode & 0o200] == []
 
 
-def test_output_that_cannot_be_written_undoes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", [">/dev/full", ">&-", ">&- 2>&-"])
+def test_output_that_cannot_be_written_undoes_nothing(tmp_path: Path, output: str) -> None:
     program = Path(sys.executable).with_name("cookiecutter")
-    run(["/bin/sh", "-c", f"{program} --no-input {TEMPLATE} >/dev/full || true"], tmp_path)
+    run(["/bin/sh", "-c", f"{program} --no-input {TEMPLATE} {output} || true"], tmp_path)
     assert (tmp_path / "my-service" / "README.md").exists()
 
 
 def test_what_lies_in_the_template_s_folder_is_not_generated(tmp_path: Path, copy: Path) -> None:
-    left = """.env uv.lock .venv/bin/x src/a.py~ .idea/x.xml .ruff_cache/0.17/1
-        .mypy_cache/CACHEDIR.TAG tests/.pytest_cache/README.md
+    left = """.env uv.lock .venv/bin/x src/a.py~ .idea/x.xml .ruff_cache/0.17/1 docs/a.bak
+        src/#a.py# .tox/x .direnv/x node_modules/x.js src/x.egg-info/PKG-INFO htmlcov/x.html venv/x
+        ._README.md .mypy_cache/CACHEDIR.TAG tests/.pytest_cache/README.md
         tests/__pycache__/test_handlers.cpython-313.pyc""".split()
     for name in left:
         path = copy / SOURCE.name / name
@@ -347,7 +393,7 @@ def made(workplace: Path, answers: Mapping[str, str]) -> Path:
     return render(workplace / str(number), workplace / "home", answers)
 
 
-def refusal(answers: Mapping[str, str]) -> str:
+def refusal(answers: Mapping[str, Any]) -> str:
     """What the hook says to these answers; empty where it accepts them. Others are right."""
     right = {key: REFERENCE[key] for key in (*FIELDS, "license", "chassis")}
     context = {"_template": "/template", "_output_dir": "/out", **right, **answers}
@@ -370,7 +416,7 @@ def cookiecutter(
     home: Path,
     typed: str = "",
     environ: Mapping[str, str] | None = None,
-    template: Path = TEMPLATE,
+    template: str | Path = TEMPLATE,
     status: int = 0,
 ) -> str:
     """What the command prints, run with the template and a directory for its output."""

@@ -103,6 +103,19 @@ def test_exception_that_leaves_a_span(records: bool, fails: bool) -> None:
         assert (span.status, span.status_message) == status
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_span_that_goes_on_after_its_statement(by_name: bool) -> None:
+    ended: list[Span] = []
+    tracer = make_tracer(ended)
+    place: Any = None, trace.SpanKind.CLIENT, None, None, None, True, True, False
+    entered: Any = tracer.start_as_current_span
+    with entered("query", end_on_exit=False) if by_name else entered("query", *place) as span:
+        assert trace.get_current_span() is span
+    assert not ended
+    span.end()
+    assert [each.name for each in ended] == ["query"]
+
+
 async def test_span_around_an_async_function() -> None:
     ended: list[Span] = []
     tracer = make_tracer(ended)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 
 import msgspec
 from tornado.httputil import HTTPHeaders
-from tornado.web import ErrorHandler, HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from .bodies import decode, encode, find_errors, is_json
 from .exchange import correlation, http_date
@@ -189,8 +189,14 @@ def operation(
     return decorate
 
 
-class NotFound(JsonHandler, ErrorHandler):
+class NotFound(JsonHandler):
     """Answers requests that no route matches."""
 
-    def initialize(self, status_code: int = HTTPStatus.NOT_FOUND) -> None:
-        super().initialize(status_code)
+    def check_xsrf_cookie(self) -> None:
+        """Does nothing, as in Tornado's `ErrorHandler`."""
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        raise HTTPError(HTTPStatus.NOT_FOUND)

@@ -421,7 +421,8 @@ class Outgoing(httputil.HTTPConnection):
 
     def _make(self, handler_class: type[Handler], /, *args: Any, **kwargs: Any) -> Handler:
         handler = handler_class(*args, **kwargs)
-        if isinstance(handler, web.FallbackHandler):
+        # One of a team's may have no fallback yet.
+        if isinstance(handler, web.FallbackHandler) and "fallback" in vars(handler):
             handler.fallback = partial(_fall_back, handler.fallback, self)
         is_inner = self._handler is not None  # behind a `FallbackHandler`
         self._handler = weak = ref(handler)

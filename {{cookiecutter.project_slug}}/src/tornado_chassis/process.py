@@ -76,11 +76,13 @@ def _few_collections() -> Iterator[None]:
     usual = gc.get_threshold()
     if usual[0]:  # else it is off on purpose
         gc.set_threshold(max(usual[0], OBJECTS_BEFORE_COLLECTION), *usual[1:])
+    ours = gc.get_threshold()
     try:
         yield
         gc.freeze()  # until the service has stopped
     finally:
-        gc.set_threshold(*usual)
+        if gc.get_threshold() == ours:  # else the team has set its own
+            gc.set_threshold(*usual)
 
 
 def _load(arguments: list[str], kind: type[AnySettings], app: str) -> "Service | None":

@@ -48,7 +48,8 @@ def exit_at_once() -> None:
 
 def call_found(number: int, frame: FrameType | None) -> None:
     """Calls what others handled this signal with, except for Python's own handler."""
-    found = _found.get(number)
+    # Not twice: what has replaced this service's handler may call that.
+    found, _found[number] = _found.get(number), None
     if callable(found) and found is not signal.default_int_handler:
         try:
             found(number, frame)
@@ -56,6 +57,7 @@ def call_found(number: int, frame: FrameType | None) -> None:
             pass  # The service is about to stop anyway.
         except Exception:
             log.exception("%r failed", found)
+    _found[number] = found
 
 
 if sys.platform != "win32":

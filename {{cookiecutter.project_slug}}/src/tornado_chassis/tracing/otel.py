@@ -210,10 +210,10 @@ class _Tracer(trace.Tracer):
         return span
 
     @_agnosticcontextmanager
-    def start_as_current_span(
-        self, *args: Any, end_on_exit: bool = True, **kwargs: Any
-    ) -> Iterator[trace.Span]:
-        span = self.start_span(*args, **kwargs)
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Iterator[trace.Span]:
+        # `start_span` has one parameter less.
+        end_on_exit = args[8] if len(args) > 8 else kwargs.pop("end_on_exit", True)
+        span = self.start_span(*args[:8], **kwargs)
         with trace.use_span(span, end_on_exit, *span.on_exception):
             yield span
 
