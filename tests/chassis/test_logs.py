@@ -463,6 +463,27 @@ async def test_reader_that_stays_away_holds_the_end_for_a_moment_only(
     assert set(pipe.read()) == set(b"x")
 
 
+async def test_what_is_logged_while_lines_are_written_comes_after_them(pipe: Pipe) -> None:
+    """As garbage collection or a signal handler may do."""
+    numbers = [f"{number:99}\n" for number in range(1000)]
+    pipe.output.open()
+    pipe.output.write("".join(numbers))
+    pipe.output.flush()
+    received = pipe.read()
+    within = iter(("within\n",))
+
+    def flush() -> None:
+        for line in within:
+            pipe.output.write(line)
+            pipe.output.flush()
+
+    pipe.stream.flush = flush  # type: ignore[method-assign]
+    for _ in numbers:
+        pipe.output.flush()
+        received += pipe.read()
+    assert received.decode() == "".join([*numbers, "within\n"])
+
+
 def test_lines_of_other_processes_do_not_come_between_two_halves() -> None:
     """Others may write to the same pipe."""
     if sys.platform != "linux":

@@ -47,6 +47,7 @@ class Output:
         """Starts over: in a child process, the waiting lines are those that the parent writes."""
         # Reentrant, because garbage collection may run within, and log something.
         self._lock = threading.RLock()
+        self._is_writing = False
         self._lines: list[str] = []
         self._waiting = bytearray()
         # Lines dropped since the last line was written.
@@ -92,13 +93,24 @@ class Output:
     def flush(self) -> None:
         """Writes what the stream accepts; blocks at most once, and only outside of `open`."""
         with self._lock:
-            # Lines may be appended meanwhile.
-            lines = self._lines[:]
-            del self._lines[: len(lines)]
-            if self._poll is None:
-                self._write_all(lines)
-            elif lines or self._waiting:
-                self._write_pieces(lines)
+            if self._is_writing:
+                return  # Called from within: the line comes next.
+            self._is_writing = True
+            try:
+                self._write_lines()
+                while self._lines:
+                    self._write_lines()
+            finally:
+                self._is_writing = False
+
+    def _write_lines(self) -> None:
+        # Lines may be appended meanwhile.
+        lines = self._lines[:]
+        del self._lines[: len(lines)]
+        if self._poll is None:
+            self._write_all(lines)
+        elif lines or self._waiting:
+            self._write_pieces(lines)
 
     def _write_all(self, lines: list[str]) -> None:
         try:
