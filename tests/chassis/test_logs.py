@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+from unittest import mock
 
 import pytest
 from tornado.web import FallbackHandler, RequestHandler
@@ -26,7 +27,7 @@ from tornado_chassis.logs import Logs, output
 from tornado_chassis.logs.output import WAITING_BYTES, Output
 from tornado_chassis.service import Service
 from tornado_chassis.settings import read
-from tornado_chassis.testing import UNWATCHED
+from tornado_chassis.testing import UNWATCHED, until
 
 from .settings import PACKAGE, SERVICE, VERSION, Settings
 from .testing import STAND_IN, ChassisTest, inherited, listening, process
@@ -482,6 +483,28 @@ async def test_what_is_logged_while_lines_are_written_comes_after_them(pipe: Pip
         pipe.output.flush()
         received += pipe.read()
     assert received.decode() == "".join([*numbers, "within\n"])
+
+
+async def test_loss_is_told_also_to_a_reader_that_comes_back_while_lines_are_written(
+    pipe: Pipe,
+) -> None:
+    received, poll = [b""], pipe.output._poll
+
+    class Reading:
+        """Reads each time that somebody has asked whether there is room."""
+
+        def poll(self, timeout: float) -> Any:
+            answer = poll.poll(timeout)
+            received.append(pipe.read())
+            return answer
+
+    pipe.output.open()
+    pipe.output.write(f"{'x' * 3000}\n" * 1000)
+    pipe.output.flush()
+    assert pipe.output.dropped > 500
+    with mock.patch.object(pipe.output, "_poll", Reading()):
+        pipe.output.flush()
+        await until(lambda: b" lost\n" in b"".join([*received, pipe.read()]))
 
 
 def test_lines_of_other_processes_do_not_come_between_two_halves() -> None:

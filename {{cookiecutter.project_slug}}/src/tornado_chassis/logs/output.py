@@ -67,7 +67,7 @@ class Output:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + LAST_CHANCE_SECONDS
         self.flush()
-        while self._waiting and loop.time() < deadline:
+        while (self._waiting or self._lost) and loop.time() < deadline:
             await asyncio.sleep(RETRY_SECONDS)
             self.flush()
         self._loop = None
@@ -109,7 +109,7 @@ class Output:
         del self._lines[: len(lines)]
         if self._poll is None:
             self._write_all(lines)
-        elif lines or self._waiting:
+        elif lines or self._waiting or self._lost:
             self._write_pieces(lines)
 
     def _write_all(self, lines: list[str]) -> None:
@@ -137,7 +137,8 @@ class Output:
             self._report_loss()
         self._write_some(self._waiting)
         loop = self._loop
-        if self._waiting and loop and not self._is_scheduled:
+        # Possibly there is room by now, so that only the loss is left to report.
+        if (self._waiting or self._lost) and loop and not self._is_scheduled:
             self._is_scheduled = True
             try:
                 # Possibly from another thread.
