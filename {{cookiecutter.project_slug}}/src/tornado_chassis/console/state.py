@@ -81,10 +81,10 @@ class State(Feature):
             host = "127.0.0.1" if host in every else f"[{host}]" if ":" in host else host
             # A default says nothing about who reads the log.
             token = self.settings.console_token if source(self.settings, "environment") else None
-            query = f"?token={token}" if token else ""
+            opens_with = f"?token={token}" if token else ""
             if not (self.settings.console_token or self.settings.opens_without_token()):
-                query = ", once ENVIRONMENT=development is set"
-            log.info("Console: http://%s:%d/%s", host, self.settings.admin_port, query)
+                opens_with = ", once ENVIRONMENT=development is set"
+            log.info("Console: http://%s:%d/%s", host, self.settings.admin_port, opens_with)
 
     async def shutdown(self) -> None:
         if self._timer:

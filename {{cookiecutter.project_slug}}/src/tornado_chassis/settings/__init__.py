@@ -53,6 +53,7 @@ def read(
     What is wrong with shared variables is in its `warnings`. Raises ValueError with a line for each
     other setting that is invalid or missing.
     """
+    hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     problems, warnings, sources = [], [], {}
     for each in fields(kind):
@@ -61,7 +62,7 @@ def read(
         text = (environ.get(name) or (is_shared(each) and environ.get(each.name)) or "").strip()
         sources[each.name] = "environment" if text else ".env"
         if text := text or file.get(name, "").strip():
-            parse = each.metadata.get("parse") or parsing.parser_of(get_type_hints(kind)[each.name])
+            parse = each.metadata.get("parse") or parsing.parser_of(hints[each.name])
             try:
                 values[each.name] = parse(text)
             except ValueError as error:
