@@ -254,6 +254,9 @@ class Server(HTTPServer):
     def _cut(self, stream: "_Stream", reason: str) -> None:
         self._log_once("Closing connections whose clients do not read: %s", reason)
         stream.close()
+        # Or the requests that it still holds would run, for nobody.
+        stream._read_buffer.clear()
+        stream._read_buffer_size = 0
 
     def _pause(self) -> None:
         if self._is_accepting:
