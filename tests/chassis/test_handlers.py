@@ -93,6 +93,16 @@ class Typed(JsonHandler):
         return Item("never")
 
 
+class Texts(JsonHandler):
+    @operation()
+    def get(self) -> str:
+        return "<b>tea</b>"
+
+    @operation()
+    def post(self, body: bytes) -> bytes:
+        return body
+
+
 @dataclass
 class Later:
     size: int
@@ -148,7 +158,7 @@ class TestHandlers(ChassisTest):
         return {"max_body_size": 100_000}
 
     handlers: ClassVar[list[Any]] = [
-        *named(Orders, Stricts, Raw, Typed, Upstream),
+        *named(Orders, Stricts, Raw, Typed, Texts, Upstream),
         (r"/raised", Failing, {"how": "raise"}),
         (r"/sent", Failing, {"how": "send"}),
         (r"/problem", Failing, {"how": "problem"}),
@@ -234,6 +244,14 @@ class TestHandlers(ChassisTest):
         assert self.send("/typed", '{"size": 1}', method="PUT").body == b'{"size":1}'
         self.problem(self.send("/typed", '{"customer": 1}'), 422)
         self.problem(self.send("/typed", "{}", "text/plain"), 415)
+
+    def test_text_that_an_operation_returns_is_json_as_the_document_says(self) -> None:
+        for response, body in (
+            (self.fetch("/texts"), b'"<b>tea</b>"'),
+            (self.send("/texts", '"dGVh"'), b'"dGVh"'),
+        ):
+            assert response.headers["Content-Type"] == "application/json; charset=UTF-8"
+            assert response.body == body
 
     def test_operation_that_raises_or_writes_a_problem(self) -> None:
         sold_out = self.send("/typed", '{"customer": "none", "items": []}')
