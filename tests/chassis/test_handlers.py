@@ -340,6 +340,40 @@ class Tree:
     size: int
 
 
+class Cat(msgspec.Struct, tag=True):
+    lives: Annotated[int, msgspec.Meta(le=9)]
+    name: str
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "expected"),
+    [
+        # Of several classes, it is the one that its tag says.
+        (
+            '{"type": "Cat", "lives": 10}',
+            Cat | Dog,
+            "Expected `int` <= 9 #/lives, is required #/name",
+        ),
+        ('[null, {"type": "Dog"}]', list[Cat | Dog | None], "is required #/1/name"),
+        ('{"type": "Bird"}', Cat | Dog | None, "Invalid value 'Bird' #/type"),
+        ('{"a": {"b": 1}}', dict[str, dict[int, int]], "Expected `int`, got `str` as a name #/a"),
+        ('[{"item": {"x": 1e999}}]', list[dict[str, Any]], "Number out of range #/0"),
+        ('{"odd": {"x": [-1e999]}}', Any, "Number out of range #"),
+    ],
+)
+def test_every_error_has_a_place_and_its_detail_has_none(
+    body: str, kind: Any, expected: str
+) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.json.decode(body, type=kind)
+    found = find_errors(body.encode(), kind, caught.value)
+    assert ", ".join(f"{each['detail']} {each['pointer']}" for each in found) == expected
+
+
 def tree(depth: int) -> dict[str, Any]:
     made: dict[str, Any] = {"below": [], "size": "x"}
     for _ in range(depth):
