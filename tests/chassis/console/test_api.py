@@ -300,10 +300,10 @@ class TestConsole(ConsoleTest):
         self.fetch("/hello/x")
         self.fetch("/boom")
         self.console.recorder.end_second(0.25)
-        second = self.ask("now.json")["seconds"][-1]
-        assert second["lag"] == 0.25
-        assert second["memory"] > 1024 * 1024
         everything = self.ask("now.json")
+        # Not the last of them: on a busy machine, another one has ended since.
+        [second] = (each for each in everything["seconds"] if each["lag"] == 0.25)
+        assert second["memory"] > 1024 * 1024
         assert sum(each["requests"] for each in everything["seconds"]) == 2
         assert sum(each["errors"] for each in everything["seconds"]) == 1
         assert everything["state"] == "ready"
