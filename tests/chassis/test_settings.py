@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 from urllib.error import HTTPError
 
@@ -40,6 +41,7 @@ class Parsed(Settings):
     look: str = setting("json", parse=parsing.choice("json", "console"))
     labels: object = setting(None, parse=resource.key_values)
     url: str = setting("", parse=parsing.http_url)
+    level: Literal[1, 2] = 1
     pin: int = setting(0, secret=True, parse=parsing.integer(0, 9999))
 
 
@@ -90,9 +92,10 @@ def test_problem_of_a_setting() -> None:
     for name, texts, problem in (
         ("PORT", ("65536", "8_000", "\u0661"), "should be a whole number from 0 to 65535"),
         ("DRAIN_DELAY_SECONDS", ("inf", "soon"), "should be a number from 0 to 3600"),
+        ("LEVEL", ("3", "one"), "should be one of 1, 2"),
         ("HOST", (",",), "should be addresses, comma-separated"),
         ("REUSE_PORT", ("perhaps",), "should be true or false"),
-        ("RATE", ("0", "6"), "should be a number from 1 to 5"),
+        ("RATE", ("0", "6", "1_0", "\u0661"), "should be a number from 1 to 5"),
         ("COUNT", ("0", "6"), "should be a whole number from 1 to 5"),
         ("LOOK", ("xml",), "should be one of json, console"),
         ("LABELS", ("a",), "should look like key=value,key=value"),
@@ -118,8 +121,8 @@ def test_values_of_a_setting() -> None:
     parsed = read(Parsed, environ | {"URL": "HTTPS://host:1/path?a=b", "PIN": "9999"})
     assert (parsed.rate, parsed.count, parsed.look, parsed.pin) == (1, 5, "json", 9999)
     assert (parsed.labels, parsed.url) == ({"a": "1,2", "b": "x"}, "https://host:1/path?a=b")
-    parsed = read(Parsed, {"RATE": "5", "COUNT": "1"})
-    assert (parsed.rate, parsed.count) == (5, 1)
+    parsed = read(Parsed, {"RATE": "5", "COUNT": "1", "LEVEL": "2"})
+    assert (parsed.rate, parsed.count, parsed.level) == (5, 1, 2)
     proxies = read(Parsed, {"TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1, ::1"}).trusted_proxies
     assert [str(proxy) for proxy in proxies] == ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]
     for text, value in (("true", True), ("TRUE", True), ("0", False)):
@@ -386,6 +389,7 @@ def test_type_without_a_parser_is_a_mistake_of_the_programmer() -> None:
     ("text", "problem"),
     [
         ("PORT 80\nHOST=::\n", "line 1 should look like NAME=value"),
+        ("HOST=::\nPORT:80\n", "line 2 should look like NAME=value"),
         ('HOST=::\n# A port\nPORT="80\n', "line 3 should look like NAME=value"),
         (None, "Is a directory"),
     ],
