@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -41,7 +40,7 @@ from tornado_chassis.settings.setting import HIDDEN
 from ..routes import Slow
 from ..settings import Settings
 from ..test_values import failing
-from ..testing import ChassisTest
+from ..testing import ChassisTest, http
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 JSON = {"Content-Type": "application/json"}
@@ -61,6 +60,13 @@ class Calling(RequestHandler):
                 span.set_attribute("card", failing(KeyError()))
                 raise ValueError("declined")
         await AsyncHTTPClient().fetch(f"http://{self.request.host}/{path}", raise_error=False)
+
+
+class Gathering(RequestHandler):
+    """Waits for tasks of its own."""
+
+    async def get(self) -> None:
+        await asyncio.gather(*(Slow.release.wait() for _ in range(30)))
 
 
 def answer(request: HTTPServerRequest) -> None:
@@ -91,7 +97,7 @@ class ConsoleTest(ChassisTest):
         super().get_app()
         self.exporter = Exporter()
         app = self.observed_by(self.exporter)
-        app.add_handlers(".*", [(r"/calling", Calling)])
+        app.add_handlers(".*", [(r"/calling", Calling), (r"/gathering", Gathering)])
         return app
 
     @property
@@ -199,13 +205,17 @@ class TestConsole(ConsoleTest):
 
     async def test_request_in_flight_shows_where_it_stands(self) -> None:
         async with self.busy():
-            [slow] = (await self.asked("requests.json"))["in_flight"]
+            await self.connect(http("GET /gathering"))
+            await self.until(lambda: self.app.runtime.in_flight == 2)
+            slow, gathering = (await self.asked("requests.json"))["in_flight"]
             found = await self.asked(f"requests/{slow['number']}.json")
+            waits = await self.asked(f"requests/{gathering['number']}.json")
         assert (slow["path"], slow["status"]) == ("/slow", 0)
         assert slow["has_latency_objective"] is True
         assert found["duration"] >= slow["duration"] > 0
-        if sys.version_info >= (3, 12):  # with which a task's context can be read
-            assert any("in Slow.get" in line for line in found["stack"])
+        assert any("in Slow.get" in line for line in found["stack"])
+        assert any("in Gathering.get" in line for line in waits["stack"])
+        await self.until(lambda: not self.app.runtime.in_flight)
         assert (await self.asked("requests.json"))["in_flight"] == []
 
     async def test_response_that_is_long_by_design_says_so(self) -> None:
