@@ -267,6 +267,8 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
     shop.mkdir()
     app = shop / "app.py"
     app.write_text(SHOP.format(name="first"))
+    page = shop / "page.html"
+    page.write_text("tea")
     path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
     environ = {"PYTHONPATH": path, "DRAIN_TIMEOUT_SECONDS": "60", "REUSE_PRT": "1"}
     with listening("main", "--reload", **environ) as service:
@@ -284,6 +286,8 @@ def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Pat
         app.write_text(SHOP.format(name="fourth"))
         change(dotenv, "MAX_CONNECTIONS=10", service, "fourth")
         service.wait_for_output(" is running in ", 4)
+        change(page, "more tea", service, "page.html modified")
+        service.wait_for_output(" is running in ", 5)
         assert "Stopping because" not in service.output()
         assert service.stop() == 0
 
