@@ -14,7 +14,7 @@ import pytest
 from tornado.httpclient import HTTPResponse
 from tornado.web import HTTPError, RequestHandler
 from tornado_chassis import bodies, hooks
-from tornado_chassis.bodies import encode, find_errors, is_json
+from tornado_chassis.bodies import encode, find_errors
 from tornado_chassis.handlers import JsonHandler, Problem, operation
 
 from .routes import broken, named
@@ -202,8 +202,12 @@ class TestHandlers(ChassisTest):
                 assert problem["title"] == "The body is not valid JSON"
 
     def test_body_of_another_media_type_is_a_415(self) -> None:
-        for kind in ("text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"):
+        form = "application/x-www-form-urlencoded"
+        for kind in ("text/plain", form, "", "application/jsonp", "text/json", "image/a+json"):
             self.problem(self.send("/orders", "{}", kind), 415)
+        assert (
+            self.send("/stricts", '{"a/b~c d": 1}', "Application/JSON ; charset=utf-8").code == 200
+        )
         assert self.send("/raw", "{}", "text/plain").code == 200
 
     def test_everything_wrong_with_a_body_is_a_422_that_points_to_it(self) -> None:
@@ -223,18 +227,6 @@ class TestHandlers(ChassisTest):
             "#/gift/name": "is required",
             "#/day": "Invalid RFC3339 encoded date",
         }
-
-    def test_what_is_wrong_with_a_struct(self) -> None:
-        for body, pointer, detail in (
-            ({}, "#/a~1b~0c%20d", "is required"),
-            ({"a/b~c d": "x"}, "#/a~1b~0c%20d", "Expected `int`, got `str`"),
-            ({"a/b~c d": 1, "size": 0}, "#/size", "Expected `int` >= 1"),
-            ({"a/b~c d": 1, "size": 13}, "#", "is unlucky"),
-            ({"a/b~c d": 1, "more": 1}, "#", "Object contains unknown field `more`"),
-            ([], "#", "Expected `object`, got `array`"),
-        ):
-            problem = self.problem(self.send("/stricts", json.dumps(body)), 422)
-            assert problem["errors"] == [{"detail": detail, "pointer": pointer}]
 
     def test_annotations_of_an_operation_read_the_body_and_answer(self) -> None:
         made = self.send("/typed", '{"customer": "eva", "items": []}')
@@ -352,6 +344,12 @@ class Dog(msgspec.Struct, tag=True):
 @pytest.mark.parametrize(
     ("body", "kind", "expected"),
     [
+        ("{}", Strict, "is required #/a~1b~0c%20d"),
+        ('{"a/b~c d": "x"}', Strict, "Expected `int`, got `str` #/a~1b~0c%20d"),
+        ('{"a/b~c d": 1, "size": 0}', Strict, "Expected `int` >= 1 #/size"),
+        ('{"a/b~c d": 1, "size": 13}', Strict, "is unlucky #"),
+        ('{"a/b~c d": 1, "more": 1}', Strict, "Object contains unknown field `more` #"),
+        ("[]", Strict, "Expected `object`, got `array` #"),
         # Of several classes, it is the one that its tag says.
         (
             '{"type": "Cat", "lives": 10}',
@@ -410,10 +408,3 @@ def test_hostile_body_is_not_looked_at_for_long(
     assert len(looked) <= looks
     if kind is Tree:
         assert found[0]["pointer"] == "#" + "/below/0" * 90 + "/size"
-
-
-def test_media_types() -> None:
-    assert is_json("Application/JSON ; charset=utf-8")
-    assert is_json("application/geo+json")
-    assert not is_json("text/json")
-    assert not is_json("")
