@@ -308,6 +308,7 @@ def change(file: Path, text: str, service: Process, expected: str) -> None:
 
 
 NOT_HERE = "--reload is for development: ENVIRONMENT is production\n"
+NO_PORT = "Invalid settings:\n  PORT: should be a whole number from 0 to 65535, not 'tcp://a'\n"
 USAGE = f"Usage: {SERVICE} [--help | --version | --reload | openapi]\n"
 
 
@@ -320,6 +321,7 @@ USAGE = f"Usage: {SERVICE} [--help | --version | --reload | openapi]\n"
         ("start", {}, 64, USAGE),
         ("-v", {}, 64, USAGE),
         ("--reload", {"ENVIRONMENT": "production"}, 64, NOT_HERE),
+        ("openapi", {"PORT": "tcp://a"}, 78, NO_PORT),
     ],
 )
 def test_argument(argument: str, environ: dict[str, str], status: int, output: str) -> None:

@@ -18,7 +18,7 @@ from tornado_chassis import settings
 from tornado_chassis.settings import parsing, read, resource, setting
 
 from .settings import Settings, SettingsOfZipkin
-from .testing import eventually, inherited, listening, process
+from .testing import eventually, inherited, listening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,10 +435,3 @@ def test_no_settings_import_tornado() -> None:
     argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, env=inherited(), capture_output=True, check=True)
     assert done.stdout == b"False\n"
-
-
-def test_service_with_a_wrong_setting_ends_with_78_and_no_traceback() -> None:
-    with process(PORT="tcp://10.0.0.1:80") as service:
-        assert service.wait() == 78
-        assert "PORT: " in service.output()
-        assert "Traceback" not in service.output()

@@ -142,8 +142,7 @@ def test_setting_that_is_missing_names_the_file(tmp_path: Path) -> None:
         ServiceTest().read(Required, file)
 
 
-def test_busy_machine_gets_half_a_minute_or_what_somebody_has_set() -> None:
-    code = "import tornado_chassis.testing\nprint(tornado_chassis.testing.get_async_test_timeout())"
-    for environ, seconds in (dict[str, str](), 30.0), ({"ASYNC_TEST_TIMEOUT": "7"}, 7.0):
-        with Process("-c", code, **environ) as process:
-            assert (process.end(), process.output) == (0, f"{seconds}\n")
+def test_busy_machine_gets_half_a_minute() -> None:
+    code = "from tornado_chassis import testing\nprint(testing.get_async_test_timeout())"
+    with Process("-c", code) as process:
+        assert (process.end(), process.output) == (0, "30.0\n")

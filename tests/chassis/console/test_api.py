@@ -41,6 +41,7 @@ from ..settings import Settings
 from ..test_values import failing
 from ..testing import ChassisTest, http
 
+BUILD = {"BUILD_COMMIT": "abc123", "BUILD_TIME": "2030-01-31T12:00:00Z"}
 HOSTILE = "<img src=x onerror=alert(1)>"
 JSON = {"Content-Type": "application/json"}
 
@@ -579,7 +580,7 @@ class Own(Settings):
 
 
 class TestSettings(ConsoleTest):
-    environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""}  # noqa: RUF012 (as its base)
+    environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""} | BUILD
     kind = Own
 
     @property
@@ -618,10 +619,6 @@ class TestSettings(ConsoleTest):
         assert self.shown["PASSENGERS"]["value"] == "4"
         assert self.shown["SMTP_PASS"]["value"] == HIDDEN
         assert self.shown["LIBPQ"]["value"] == f"host=db user=app password={HIDDEN} dbname=orders"
-
-
-class TestBuild(ConsoleTest):
-    environ = {"BUILD_COMMIT": "abc123", "BUILD_TIME": "2030-01-31T12:00:00Z"}  # noqa: RUF012
 
     def test_now_says_what_was_built_and_when(self) -> None:
         now = self.ask("now.json")

@@ -205,21 +205,21 @@ class Measured(Feature):
     who is rejected."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
-        self._notified = features
-        self._features = [each for each in features if each.measures_requests]
+        self._features = features
+        self._measuring = [each for each in features if each.measures_requests]
 
     def request_rejected(self, reason: str) -> None:
-        for each in self._notified:
+        for each in self._features:
             each.request_rejected(reason)
 
     def request_started(self, exchange: Exchange) -> None:
         if exchange.route in _PROBES:
-            for each in self._features:
+            for each in self._measuring:
                 each.request_started(exchange)
 
     def request_ended(self, exchange: Exchange) -> None:
         if exchange.route in _PROBES:
-            for each in self._features:
+            for each in self._measuring:
                 each.request_ended(exchange)
 
 
