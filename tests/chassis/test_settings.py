@@ -46,6 +46,7 @@ class Parsed(Settings):
     pin: int = setting(0, secret=True, parse=parsing.integer(0, 9999))
 
 
+NAMES_ALONE = "should be host names without a port, comma-separated"
 LIKE_A_TIME = "should be a time like 2030-01-31T"
 LIKE_A_URL = "should look like https://host:port/path"
 
@@ -96,6 +97,7 @@ def test_problem_of_a_setting() -> None:
         ("DRAIN_DELAY_SECONDS", ("inf", "soon"), "should be a number from 0 to 3600"),
         ("LEVEL", ("3", "one"), "should be one of 1, 2"),
         ("HOST", (",",), "should be addresses, comma-separated"),
+        ("ADMIN_ALLOWED_HOSTS", ("a.example:80", "https://a.example", "*.example"), NAMES_ALONE),
         ("REUSE_PORT", ("perhaps",), "should be true or false"),
         ("RATE", ("0", "6", "1_0", "\u0661"), "should be a number from 1 to 5"),
         ("COUNT", ("0", "6"), "should be a whole number from 1 to 5"),
