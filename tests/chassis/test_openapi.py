@@ -17,7 +17,7 @@ from tornado_chassis.settings import read
 from tornado_chassis.testing import UNWATCHED
 
 from .settings import Settings
-from .testing import STAND_IN, ChassisTest, inherited
+from .testing import SECONDS, STAND_IN, ChassisTest, inherited
 
 if TYPE_CHECKING:
     from nowhere import Missing  # type: ignore[import-not-found]
@@ -247,7 +247,7 @@ class TestOpenApi(ChassisTest):
 
 def test_command_prints_the_document_and_nothing_else() -> None:
     command = [sys.executable, "-m", STAND_IN, "openapi"]
-    done = subprocess.run(command, env=inherited(), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env=inherited(), capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     validate(made)

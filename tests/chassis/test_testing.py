@@ -8,7 +8,7 @@ import pytest
 from tornado_chassis import metrics, tracing
 from tornado_chassis.handlers import JsonHandler
 from tornado_chassis.service import Service
-from tornado_chassis.testing import ServiceTest
+from tornado_chassis.testing import Process, ServiceTest
 
 from .settings import Settings
 from .testing import ChassisTest, does
@@ -140,3 +140,9 @@ def test_setting_that_is_missing_names_the_file(tmp_path: Path) -> None:
     file.write_text("PORT=x\n")
     with pytest.raises(ValueError, match=r"tests/settings\.env.*\n  PORT: should be"):
         ServiceTest().read(Required, file)
+
+
+def test_busy_machine_gets_half_a_minute() -> None:
+    code = "from tornado_chassis import testing\nprint(testing.get_async_test_timeout())"
+    with Process("-c", code) as process:
+        assert (process.end(), process.output) == (0, "30.0\n")

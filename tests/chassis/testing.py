@@ -11,10 +11,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import tornado_chassis
 from tornado.httpclient import HTTPResponse
@@ -24,7 +24,7 @@ from tornado_chassis.exchange import Exchange
 from tornado_chassis.feature import Feature, Incident
 from tornado_chassis.handlers import NotFound
 from tornado_chassis.service import Service
-from tornado_chassis.testing import UNWATCHED, Result, ServiceTest
+from tornado_chassis.testing import UNWATCHED, ServiceTest
 
 from . import routes
 from .routes import ROUTES, Slow
@@ -149,9 +149,6 @@ class ChassisTest(ServiceTest):
     features = DEFAULT
     #: Routes of the test, before those of `routes`.
     handlers: ClassVar[list[Any]] = []
-
-    def run_async(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        return cast(Result, self.io_loop.run_sync(work, timeout=SECONDS))
 
     def setUp(self) -> None:
         super().setUp()

@@ -111,6 +111,7 @@ class TestWithoutToken(AccessTest):
     def test_names_that_others_can_own_are_rejected(self) -> None:
         for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""):
             assert self.codes("/", "/loglevel", Host=host) <= {400, 421}, host
+        assert self.scraped('http_server_refused_requests_total{reason="host"}') == 8
         for host in ("localhost", "LOCALHOST:8001", "127.0.0.1:8001", "[::1]:8001"):
             assert self.codes("/", "/loglevel", Host=host) == {200}, host
 

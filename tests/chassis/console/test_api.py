@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable
@@ -18,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import pytest
 from tornado import web
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httputil import (
@@ -35,14 +33,15 @@ from tornado_chassis.console import Console
 from tornado_chassis.console.recorder import REQUESTS
 from tornado_chassis.exchange import correlation
 from tornado_chassis.feature import Export, Feature
-from tornado_chassis.settings import parsing, read, setting
+from tornado_chassis.settings import parsing, setting
 from tornado_chassis.settings.setting import HIDDEN
 
 from ..routes import Slow
 from ..settings import Settings
 from ..test_values import failing
-from ..testing import ChassisTest
+from ..testing import ChassisTest, http
 
+BUILD = {"BUILD_COMMIT": "abc123", "BUILD_TIME": "2030-01-31T12:00:00Z"}
 HOSTILE = "<img src=x onerror=alert(1)>"
 JSON = {"Content-Type": "application/json"}
 
@@ -61,6 +60,13 @@ class Calling(RequestHandler):
                 span.set_attribute("card", failing(KeyError()))
                 raise ValueError("declined")
         await AsyncHTTPClient().fetch(f"http://{self.request.host}/{path}", raise_error=False)
+
+
+class Gathering(RequestHandler):
+    """Waits for tasks of its own."""
+
+    async def get(self) -> None:
+        await asyncio.gather(*(Slow.release.wait() for _ in range(30)))
 
 
 def answer(request: HTTPServerRequest) -> None:
@@ -91,7 +97,7 @@ class ConsoleTest(ChassisTest):
         super().get_app()
         self.exporter = Exporter()
         app = self.observed_by(self.exporter)
-        app.add_handlers(".*", [(r"/calling", Calling)])
+        app.add_handlers(".*", [(r"/calling", Calling), (r"/gathering", Gathering)])
         return app
 
     @property
@@ -199,13 +205,17 @@ class TestConsole(ConsoleTest):
 
     async def test_request_in_flight_shows_where_it_stands(self) -> None:
         async with self.busy():
-            [slow] = (await self.asked("requests.json"))["in_flight"]
+            await self.connect(http("GET /gathering"))
+            await self.until(lambda: self.app.runtime.in_flight == 2)
+            slow, gathering = (await self.asked("requests.json"))["in_flight"]
             found = await self.asked(f"requests/{slow['number']}.json")
+            waits = await self.asked(f"requests/{gathering['number']}.json")
         assert (slow["path"], slow["status"]) == ("/slow", 0)
         assert slow["has_latency_objective"] is True
         assert found["duration"] >= slow["duration"] > 0
-        if sys.version_info >= (3, 12):  # with which a task's context can be read
-            assert any("in Slow.get" in line for line in found["stack"])
+        assert any("in Slow.get" in line for line in found["stack"])
+        assert any("in Gathering.get" in line for line in waits["stack"])
+        await self.until(lambda: not self.app.runtime.in_flight)
         assert (await self.asked("requests.json"))["in_flight"] == []
 
     async def test_response_that_is_long_by_design_says_so(self) -> None:
@@ -300,10 +310,10 @@ class TestConsole(ConsoleTest):
         self.fetch("/hello/x")
         self.fetch("/boom")
         self.console.recorder.end_second(0.25)
-        second = self.ask("now.json")["seconds"][-1]
-        assert second["lag"] == 0.25
-        assert second["memory"] > 1024 * 1024
         everything = self.ask("now.json")
+        # Not the last of them: on a busy machine, another one has ended since.
+        [second] = (each for each in everything["seconds"] if each["lag"] == 0.25)
+        assert second["memory"] > 1024 * 1024
         assert sum(each["requests"] for each in everything["seconds"]) == 2
         assert sum(each["errors"] for each in everything["seconds"]) == 1
         assert everything["state"] == "ready"
@@ -570,7 +580,7 @@ class Own(Settings):
 
 
 class TestSettings(ConsoleTest):
-    environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""}  # noqa: RUF012 (as its base)
+    environ = {"MAX_CONNECTIONS": "7", "LOOP_BLOCKED_SECONDS": ""} | BUILD
     kind = Own
 
     @property
@@ -610,29 +620,6 @@ class TestSettings(ConsoleTest):
         assert self.shown["SMTP_PASS"]["value"] == HIDDEN
         assert self.shown["LIBPQ"]["value"] == f"host=db user=app password={HIDDEN} dbname=orders"
 
-
-def test_secret_is_in_no_error_message() -> None:
-    wrong = {"SMTP_PASS": "hunter2", "TRACE_URL": "https://a:hunter2@b/{trace_id}", "PORT": "x"}
-
-    @dataclass(frozen=True, kw_only=True)
-    class Wrong(Own):
-        smtp_pass: str = setting("", parse=parsing.port)
-
-    with pytest.raises(ValueError, match="SMTP_PASS: should be") as problems:
-        read(Wrong, wrong)
-    assert "hunter2" not in str(problems.value)
-    assert "PORT: should be a whole number from 0 to 65535, not 'x'" in str(problems.value)
-
-
-class TestBuild(ConsoleTest):
-    environ = {"BUILD_COMMIT": "abc123", "BUILD_TIME": "2030-01-31T12:00:00Z"}  # noqa: RUF012
-
     def test_now_says_what_was_built_and_when(self) -> None:
         now = self.ask("now.json")
         assert (now["commit"], now["built"]) == ("abc123", 1896091200)
-
-
-def test_time_of_the_build_has_a_zone() -> None:
-    for wrong in ("yesterday", "2030-01-31", "2030-01-31T12:00:00"):
-        with pytest.raises(ValueError, match="BUILD_TIME: should be a time like 2030"):
-            read(Settings, {"BUILD_TIME": wrong})

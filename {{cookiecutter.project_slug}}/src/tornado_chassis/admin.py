@@ -200,20 +200,26 @@ def change_level(logger: logging.Logger, level: int, who: str) -> None:
     log.handle(log.makeRecord(log.name, logging.INFO, __file__, 0, message, args, None))
 
 
-class MeasuredProbes(Feature):
-    """Has probes measured here as on the main port, for dashboards and alerts to show."""
+class Measured(Feature):
+    """Has probes measured here as on the main port, for dashboards and alerts to show, and counts
+    who is rejected."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
-        self._features = [each for each in features if each.measures_requests]
+        self._features = features
+        self._measuring = [each for each in features if each.measures_requests]
+
+    def request_rejected(self, reason: str) -> None:
+        for each in self._features:
+            each.request_rejected(reason)
 
     def request_started(self, exchange: Exchange) -> None:
         if exchange.route in _PROBES:
-            for each in self._features:
+            for each in self._measuring:
                 each.request_started(exchange)
 
     def request_ended(self, exchange: Exchange) -> None:
         if exchange.route in _PROBES:
-            for each in self._features:
+            for each in self._measuring:
                 each.request_ended(exchange)
 
 
@@ -226,16 +232,12 @@ def endpoints(
     is_development: bool,
 ) -> list[Endpoint]:
     """Serves the admin routes of these features on this address, if there are any."""
-
-    def report(reason: str) -> None:
-        for each in features:
-            each.request_rejected(reason)
-
     routes = [route for each in features for route in each.admin_routes()]
     allowed = AllowedHosts(allowed_hosts)
     logs = [each for each in features if each.logs_requests]
-    notified = [allowed, MeasuredProbes(features), *logs]
-    door = Door(token, is_development, allowed.hosts, report)
+    measured = Measured(features)
+    notified = [allowed, measured, *logs]
+    door = Door(token, is_development, allowed.hosts, measured.request_rejected)
     app = Application(routes, notified, default_handler_class=NotFound, door=door)
     return [Endpoint(app, host, port)] if routes else []
 

@@ -76,9 +76,18 @@ def find_errors(body: bytes, kind: Any, error: msgspec.ValidationError) -> list[
     try:
         value = msgspec.json.decode(body)
     except msgspec.ValidationError:  # a number that is too large
-        return [{"detail": str(error), "pointer": "#"}]
-    found = list(islice(_errors(value, kind, "#", 0), MAX_ERRORS))
-    return found or [{"detail": str(error), "pointer": "#"}]
+        return [_found(error, "#")]
+    return list(islice(_errors(value, kind, "#", 0), MAX_ERRORS)) or [_found(error, "#")]
+
+
+def _found(error: msgspec.ValidationError, pointer: str) -> dict[str, str]:
+    """An error in the part of the body that is at `pointer`."""
+    detail, _, place = str(error).partition(" - at `")
+    if place.startswith("key"):
+        detail += " as a name"
+    steps = _STEP.findall(place.rstrip("`").partition("[...]")[0])
+    path = "".join(f"/{_escaped(name or index)}" for name, index in steps)
+    return {"detail": detail, "pointer": pointer + path}
 
 
 def _errors(value: Any, kind: Any, pointer: str, depth: int) -> Iterator[dict[str, str]]:
@@ -86,9 +95,10 @@ def _errors(value: Any, kind: Any, pointer: str, depth: int) -> Iterator[dict[st
         msgspec.convert(value, kind, str_keys=True)
         return
     except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `$")
+        whole = _found(error, pointer)
+        path = str(error).partition(" - at `")[2].partition("$")[2]
     is_found = False
-    for name, part, of in _parts(value, _required(kind), path) if depth < _MAX_DEPTH else ():
+    for name, part, of in _parts(value, _class_of(value, kind), path) if depth < _MAX_DEPTH else ():
         place = f"{pointer}/{_escaped(name)}"
         if part is MISSING:
             is_found = True
@@ -98,9 +108,7 @@ def _errors(value: Any, kind: Any, pointer: str, depth: int) -> Iterator[dict[st
                 is_found = True
                 yield each
     if not is_found:
-        steps = _STEP.findall(path.rstrip("`").partition("[...]")[0])
-        place = "".join(f"/{_escaped(name or index)}" for name, index in steps)
-        yield {"detail": detail, "pointer": pointer + place}
+        yield whole
 
 
 def _parts(value: Any, kind: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
@@ -132,14 +140,22 @@ def _fields(kind: Any) -> Iterator[tuple[str, Any, bool]]:
             yield field.name, hints[field.name], not has_default
 
 
-def _required(kind: Any) -> Any:
-    """A type without what it is annotated with, and without None if there is one other."""
+def _class_of(value: Any, kind: Any) -> Any:
+    """A type without what it is annotated with; of several, the one that is not None, or that the
+    value's tag says."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     if get_origin(kind) in (Union, UnionType):
         others = [each for each in get_args(kind) if each is not NoneType]
-        return _required(others[0]) if len(others) == 1 else kind
+        if len(others) > 1 and isinstance(value, dict):
+            others = [each for each in others if _has_tag(value, each)]
+        return _class_of(value, others[0]) if len(others) == 1 else kind
     return kind
+
+
+def _has_tag(value: dict[str, Any], kind: Any) -> bool:
+    config = getattr(kind, "__struct_config__", None)
+    return bool(config and config.tag is not None and value.get(config.tag_field) == config.tag)
 
 
 def _escaped(name: str) -> str:

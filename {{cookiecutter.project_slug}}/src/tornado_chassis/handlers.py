@@ -161,9 +161,9 @@ def operation(
     """Lets the annotations of a handler's method say what it takes and returns.
 
     The parameter `body` is given the request's body, read by `JsonHandler.read_json` as its type.
-    What the method returns is the answer, sent with `status`; None is no content. The OpenAPI
-    document has all of this, the method's docstring, and `problems`: the meaning of each status
-    that the method raises as an `HTTPError` or a `Problem`.
+    What the method returns, text too, is sent as JSON with `status`; None is no content. The
+    OpenAPI document has all of this, the method's docstring, and `problems`: the meaning of each
+    status that the method raises as an `HTTPError` or a `Problem`.
 
         @operation(status=201, problems={409: "Sold out"})
         async def post(self, body: NewOrder) -> Order:
@@ -181,6 +181,10 @@ def operation(
             if inspect.isawaitable(result):
                 result = await result
             if result is not None and not handler._finished:
+                if isinstance(result, str | bytes):
+                    # JSON as well, as the document says: never HTML.
+                    handler.set_header("Content-Type", "application/json; charset=UTF-8")
+                    result = encode(result)
                 handler.finish(result)
 
         answer.operation = described  # type: ignore[attr-defined]

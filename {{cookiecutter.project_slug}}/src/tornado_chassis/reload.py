@@ -9,11 +9,13 @@ CHANGED = 75
 
 def watch(folder: Path) -> None:
     """Raises SystemExit on the running event loop when a module that is imported, a file below this
-    folder or `.env` changes."""
+    folder, such as a template, or `.env` changes."""
     # Imported only now: settings are read before Tornado is loaded.
     from tornado import autoreload
 
-    for each in (*folder.rglob("*.py"), ".env"):
+    # But for what Python writes when it imports them.
+    own = (each for each in folder.rglob("*") if each.is_file() and each.suffix != ".pyc")
+    for each in (*own, ".env"):
         autoreload.watch(str(each))
     # What Tornado does next would cut off the requests in flight.
     autoreload.add_reload_hook(lambda: sys.exit(CHANGED))

@@ -17,7 +17,7 @@ from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
-from tornado.testing import AsyncHTTPTestCase, bind_unused_port
+from tornado.testing import AsyncHTTPTestCase, bind_unused_port, get_async_test_timeout
 
 from . import tracing
 from .application import Application
@@ -28,6 +28,9 @@ from .server import finish, start
 from .service import Service
 from .settings import AnySettings, read
 from .tracing.recording import RecordedSpan, RecordingTracer
+
+# How long a test waits for whatever it waits for. A busy machine exceeds Tornado's 5 seconds.
+os.environ.setdefault("ASYNC_TEST_TIMEOUT", "30")
 
 # A test may block the event loop, and a busy machine does.
 UNWATCHED = {"LOOP_BLOCKED_SECONDS": "0"}
@@ -133,12 +136,12 @@ class ServiceTest(AsyncHTTPTestCase):
 
     def run_async(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Runs `work` on the loop that the service runs on; a test that hangs fails."""
-        return cast(Result, self.io_loop.run_sync(work, timeout=10))
+        return cast(Result, self.io_loop.run_sync(work, get_async_test_timeout()))
 
     def until(self, condition: Callable[[], object]) -> Awaitable[None]:
         """Lets the service run until `condition()` is true; an async function has to await it.
 
-        Fails after 10 seconds.
+        Fails after half a minute, or the seconds in the variable `ASYNC_TEST_TIMEOUT`.
         """
         try:
             asyncio.get_running_loop()
@@ -180,14 +183,15 @@ def _measured(series: Instrument) -> float:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(get_async_test_timeout()):
         while not condition():  # noqa: ASYNC110 (the service has no event for this)
             await asyncio.sleep(0.001)
 
 
 class Process(Popen[str]):
     """Python in a process of its own, such as `Process("-m", "shop", PORT="0")`: with the
-    modules of this one, but without its settings and `.env`, and for at most half a minute."""
+    modules of this one, but without its settings and `.env`, and for at most as long as `until`
+    waits."""
 
     def __init__(self, *arguments: str, **environ: str) -> None:
         env = {name: text for name, text in os.environ.items() if name.startswith(KEPT)}
@@ -195,7 +199,7 @@ class Process(Popen[str]):
         argv = [sys.executable, *arguments]
         super().__init__(argv, env=env, cwd=sys.prefix, stdout=PIPE, stderr=STDOUT, text=True)
         self.output = ""
-        timer = Timer(30, self.kill)
+        timer = Timer(get_async_test_timeout(), self.kill)
         timer.daemon = True
         timer.start()
 

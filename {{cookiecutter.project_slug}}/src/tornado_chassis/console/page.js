@@ -226,8 +226,7 @@ const VIEWS = {
 
   async requests(number) {
     if (number) return oneRequest(number);
-    const query = new URLSearchParams([...filters("requests")].filter(([, value]) => value));
-    const body = await ask(`requests.json?${query}`);
+    const body = await ask(`requests.json?${filters("requests")}`);
     const inFlight = body.in_flight.sort((one, other) => other.duration - one.duration);
     const rows = [...inFlight, ...body.requests].map((each) => keyed(each.number, [
       at(each.started),
@@ -285,8 +284,7 @@ const VIEWS = {
   },
 
   async logs() {
-    const query = new URLSearchParams([...filters("logs")].filter(([, value]) => value));
-    const [body, levels] = await Promise.all([ask(`logs.json?${query}`), ask("levels.json")]);
+    const [body, levels] = await Promise.all([ask(`logs.json?${filters("logs")}`), ask("levels.json")]);
     return [
       table("Log lines", [["Time", "time"], ["Level"], ["Line"], ["Logger", "wide"]], lines(body.lines), hint(isFiltered("logs") ? "None that matches." : "None yet. What is logged with `logging` is here, if its level is high enough.")),
       h("h3", {}, "Levels"),

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from time import monotonic, perf_counter
 from typing import Any
+
+from tornado.web import RequestHandler
 
 from ..exchange import Exchange, correlation
 from ..settings import source
@@ -29,6 +31,8 @@ TASKS = 200
 FRAMES = 30
 
 Arguments = Mapping[str, str]
+
+_EXECUTE = RequestHandler._execute.__code__
 
 # Of those settings whose classes are in it, the chassis is the owner.
 _CHASSIS = ServerSettings.__module__.rpartition(".")[0]
@@ -295,10 +299,18 @@ def _trace_url(console: State, ids: Mapping[str, str]) -> str | None:
 
 
 def _stack_of_exchange(exchange: Exchange) -> list[str]:
-    for task in asyncio.all_tasks():
-        if _ids_of(task).get("request_id") == exchange.request_id:
-            return stack_of_task(task)
-    return []
+    tasks = asyncio.all_tasks()
+    own = (each for each in tasks if _request_of(each) is exchange.request)
+    # One that it has started, such as a WebSocket's.
+    other = (each for each in tasks if _ids_of(each).get("request_id") == exchange.request_id)
+    return next(map(stack_of_task, chain(own, other)), [])
+
+
+def _request_of(task: "asyncio.Task[Any]") -> Any:
+    """The request of the handler that a task runs."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    handler = frame.f_locals.get("self") if frame and frame.f_code is _EXECUTE else None
+    return getattr(handler, "request", None)
 
 
 def _ids_of(task: "asyncio.Task[Any]") -> Mapping[str, str]:

@@ -138,8 +138,12 @@ def _dotenv() -> dict[str, str]:
         text = Path(".env").read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"  .env: {error}") from None
-    wrong = [each.original.line for each in parse_stream(StringIO(text)) if each.error]
-    if wrong:
-        problems = (f"  .env: line {line} should look like NAME=value" for line in wrong)
+    problems = [
+        f"  .env: line {each.original.line} should look like NAME=value"
+        for each in parse_stream(StringIO(text))
+        # A name alone sets nothing, but `PORT:80` is meant to.
+        if each.error or (each.value is None and ":" in (each.key or ""))
+    ]
+    if problems:
         raise ValueError("\n".join(problems))
     return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value}

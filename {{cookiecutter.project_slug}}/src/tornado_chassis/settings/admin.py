@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from ..feature import Feature
 
 
+def _names(text: str) -> tuple[str, ...]:
+    if not re.fullmatch(r"[A-Za-z0-9._,\s-]+", text):
+        raise ValueError("should be host names without a port, comma-separated")
+    return parsing.comma_separated(text)
+
+
 @group
 class AdminSettings(ServerSettings):
     admin_host: str = setting("127.0.0.1", parse=parsing.hosts)
@@ -21,7 +27,7 @@ class AdminSettings(ServerSettings):
     admin_port: int = setting(8001, parse=parsing.port)
     """Port of the admin server, or 0 for any free port."""
 
-    admin_allowed_hosts: tuple[str, ...] = setting((), parse=parsing.comma_separated)
+    admin_allowed_hosts: tuple[str, ...] = setting((), parse=_names)
     """Host names under which the admin server can be reached, comma-separated, in addition to
     `localhost` and IP addresses."""
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import SplitResult, urlsplit
 
+T = TypeVar("T")
 Parser = Callable[[str], Any]
 
 
@@ -35,7 +36,9 @@ def number(minimum: float, maximum: float) -> Callable[[str], float]:
 
     def parse(text: str) -> float:
         with suppress(ValueError):
-            if minimum <= (value := float(text)) <= maximum:
+            # Not digits of other scripts or with `_` between them, as for `integer`.
+            is_plain = text.isascii() and "_" not in text
+            if is_plain and minimum <= (value := float(text)) <= maximum:
                 return value
         raise ValueError(f"should be a number from {minimum:g} to {maximum:g}")
 
@@ -56,14 +59,14 @@ def boolean(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
-def choice(*choices: str) -> Callable[[str], str]:
+def choice(*choices: T) -> Callable[[str], T]:
     """One of these, in upper or lower case."""
 
-    def parse(text: str) -> str:
+    def parse(text: str) -> T:
         for each in choices:
-            if each.lower() == text.lower():
+            if str(each).lower() == text.lower():
                 return each
-        raise ValueError(f"should be one of {', '.join(choices)}")
+        raise ValueError(f"should be one of {', '.join(map(str, choices))}")
 
     return parse
 
