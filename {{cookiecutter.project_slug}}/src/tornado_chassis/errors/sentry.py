@@ -59,9 +59,7 @@ class Sentry(Feature):
             await self._reporter.close()
 
     def exports(self) -> Iterable[Export]:
-        transport = self._reporter and self._reporter.transport
-        counts = (transport.sent, transport.dropped) if transport else ()
-        yield Export("Sentry", "errors", *counts)
+        yield Export("Sentry", *(self._reporter.exported() if self._reporter else ("errors",)))
 
     def _load(self) -> "Reporter | None":
         with self._lock:
