@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, statsd, statsd_exporter
+from ..backends import eventually, free_port, statsd, statsd_exporter
 from ..load import load
 from .conftest import Generate
 from .edits import Team
@@ -104,7 +104,7 @@ def test_no_name_is_one_of_the_exporters_own(project: Project, tmp_path: Path) -
         with project.start(STATSD_HOST="127.0.0.1", STATSD_PORT=str(exporter.port)) as service:
             assert service.get("/hello/x")[0] == 200
             assert service.terminate() == 0
-        names = eventually(lambda: exporter.names() - own, 10, "metrics")
+        names = eventually(lambda: exporter.names() - own, 30, "metrics")
         assert {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"} <= names
 
 
@@ -200,8 +200,8 @@ def address(fault: str) -> Iterator[tuple[str, int]]:
         yield "statsd.invalid", 8125
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(("127.0.0.1", 0))
-        port = daemon.getsockname()[1]
+        port = free_port(socket.SOCK_DGRAM)
+        daemon.bind(("127.0.0.1", port))
         if fault == "refuses":
             daemon.close()
         # Else what comes is never read.

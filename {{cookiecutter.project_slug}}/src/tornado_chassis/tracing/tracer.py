@@ -117,7 +117,8 @@ class Span(tracing.Span):
         """Ends the span, once."""
         if self.recording:
             self.recording = False
-            self.ended = as_time(end_time)
+            # The clock may be set back.
+            self.ended = max(as_time(end_time), self.started)
             self._on_end(self)
 
 
