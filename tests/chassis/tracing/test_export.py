@@ -257,8 +257,9 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with unanswering() as address:
-        resolve_to(monkeypatch, address, ("127.0.0.1", receiver.server_port))
-        with sending("http://collector.invalid", timeout=4) as sender:
+        # The first has a thirtieth of a minute.
+        resolve_to(monkeypatch, address, *[("127.0.0.1", receiver.server_port)] * 29)
+        with sending("http://collector.invalid") as sender:
             end(sender)
             receiver.wait_for(spans=1)
     assert (sender.sent, len(receiver.requests)) == (1, 1)
