@@ -418,6 +418,17 @@ def test_batch_that_is_refused_is_a_failure_and_what_follows_is_sent(
     assert any(f"failed: {status} " in line for line in log.lines)
 
 
+def test_span_that_is_too_large_costs_itself_only(receiver: Receiver) -> None:
+    receiver.statuses.extend([413] * 3)
+    sender = make_sender(receiver.url)
+    end(sender, spans=4)
+    sender.start()
+    receiver.wait_for(spans=3)
+    stop(sender)
+    assert [len(request.spans) for request in receiver.requests] == [1, 2]
+    assert (sender.sent, sender.failed, sender.dropped) == (3, 1, 0)
+
+
 def test_queue_is_bounded(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "QUEUE_CHARACTERS", 10_000)
     sender = make_sender(receiver.url)
