@@ -94,6 +94,12 @@ class Work(RequestHandler):
         propagate.inject(sent["library"])
         return {**sent, "called": json.loads(response.body)}
 
+    async def again(self) -> Any:
+        """What it sends with a request that it has kept since the first time."""
+        url = f"http://{self.request.host}/headers"
+        request = self.application.settings.setdefault("kept", HTTPRequest(url, headers={"A": "b"}))
+        return json.loads((await AsyncHTTPClient().fetch(request)).body)
+
     async def call(self) -> str:
         """What came of a call to the `url` of the query."""
         request = HTTPRequest(self.get_query_argument("url"), request_timeout=60)
