@@ -1,15 +1,12 @@
 """Where metrics are sent with OTLP, and how."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from . import parsing
-from .otlp import OtlpExporterSettings, certificate_file, conflicts_of, headers
+from .otlp import OtlpExporterSettings, certificate_file, headers
 from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
 
 
 @group
@@ -59,19 +56,3 @@ class OtlpMetricsSettings(OtlpExporterSettings):
 
     otel_metrics_exemplar_filter: Literal["trace_based", "always_on", "always_off"] = "trace_based"
     """`always_off` sends no ids of traces with durations."""
-
-    def conflicts(self) -> Iterable[str]:
-        yield from super().conflicts()
-        yield from conflicts_of(
-            "OTEL_EXPORTER_OTLP_METRICS",
-            self.otel_exporter_otlp_metrics_endpoint,
-            self.otel_exporter_otlp_metrics_client_certificate,
-            self.otel_exporter_otlp_metrics_client_key,
-        )
-
-    def metrics_tls(self) -> "SSLContext | None":
-        return self.tls_with(
-            self.otel_exporter_otlp_metrics_certificate,
-            self.otel_exporter_otlp_metrics_client_certificate,
-            self.otel_exporter_otlp_metrics_client_key,
-        )
