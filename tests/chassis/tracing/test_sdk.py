@@ -22,10 +22,8 @@ def restored() -> Iterator[None]:
     propagate.set_global_textmap(propagator)
 
 
-def make_tracer(
-    ended: list[Span], version: str = "", sampler: str = "parentbased_always_on"
-) -> trace.Tracer:
-    Jaeger(read(Settings, {"OTEL_TRACES_SAMPLER": sampler}))._on_end = ended.append
+def make_tracer(ended: list[Span], version: str = "") -> trace.Tracer:
+    Jaeger(read(Settings, {}))._on_end = ended.append
     return trace.get_tracer("library", version)
 
 
@@ -59,12 +57,6 @@ def test_nothing_of_a_span_is_lost() -> None:
     assert (ours.status, ours.status_message) == ("ERROR", "too slow")
 
 
-def test_ratio_of_traces() -> None:
-    ended: list[Span] = []
-    make_tracer(ended, sampler="always_off").start_span("query").end()
-    assert ended == []
-
-
 @pytest.mark.parametrize("limit", ["many", "1"])
 def test_limits_of_the_environment_are_not_read(
     limit: str, monkeypatch: pytest.MonkeyPatch
@@ -75,20 +67,6 @@ def test_limits_of_the_environment_are_not_read(
     tracer = make_tracer(ended)
     tracer.start_span("query", attributes={"table": "orders", "rows": 3}).end()
     assert ended[0].attributes == {"table": "orders", "rows": 3}
-
-
-def test_times_that_no_backend_takes() -> None:
-    ended: list[Span] = []
-    tracer = make_tracer(ended)
-    span = tracer.start_span("query", start_time=-5)
-    span.add_event("event", timestamp=-1)
-    span.end(1.5)  # type: ignore[arg-type]
-    (ours,) = ended
-    assert (ours.started, ours.ended, ours.events[0].time) == (0, 1, 0)
-    assert type(ours.ended) is int
-    # The clock was set back. Some backends subtract without a sign, and show 584 years.
-    tracer.start_span("query", start_time=2**62).end()
-    assert ended[1].ended == ended[1].started == 2**62
 
 
 @pytest.mark.parametrize(("records", "fails"), [(True, True), (False, True), (True, False)])

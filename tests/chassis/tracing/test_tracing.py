@@ -651,6 +651,7 @@ class TestSettings(TracingTest):
 
     def test_always_off(self) -> None:
         assert self.flags_with("always_off") == ["00", "00", "00"]
+        self.make_spans_of_a_library()
         assert self.spans() == []
 
     def test_always_on_ignores_the_parent(self) -> None:
