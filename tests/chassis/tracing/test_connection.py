@@ -160,4 +160,4 @@ def test_client_certificate_that_cannot_be_used_is_left_out(certificate: Path) -
     settings = read(Settings, environ)
     [warning] = settings.warnings
     assert warning.startswith("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: ")
-    assert settings.tls("traces") is not None
+    assert settings.traces_tls() is not None

@@ -4,9 +4,9 @@ https://opentelemetry.io/docs/specs/otlp/
 
 import gzip
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from json.encoder import encode_basestring_ascii as quote
 from math import isfinite
+from ssl import SSLContext
 from typing import Any
 
 from .export import Backend
@@ -22,14 +22,23 @@ class OtlpBackend(Backend):
 
     setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
-    def __init__(self, settings: OtlpExporterSettings, resource: Mapping[str, str]) -> None:
-        of = partial(settings.for_signal, self.signal)
-        url = getattr(settings, f"otel_exporter_otlp_{self.signal}_endpoint")
+    def __init__(
+        self,
+        settings: OtlpExporterSettings,
+        resource: Mapping[str, str],
+        url: str | None,
+        headers: Mapping[str, str],
+        timeout: int | None,
+        compression: str | None,
+        tls: SSLContext | None,
+    ) -> None:
         if not url and settings.otel_exporter_otlp_endpoint:
             url = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/{self.signal}"
-        super().__init__(settings, url, of("timeout"), of("headers"), settings.tls(self.signal))
+        timeout = timeout or settings.otel_exporter_otlp_timeout
+        headers = headers or settings.otel_exporter_otlp_headers
+        super().__init__(settings, url, timeout, headers, tls)
         self.service = settings.service_name
-        self._gzip = of("compression") == "gzip"
+        self._gzip = (compression or settings.otel_exporter_otlp_compression) == "gzip"
         if self._gzip:
             self.headers["Content-Encoding"] = "gzip"
         kind = {"traces": "Spans", "metrics": "Metrics"}[self.signal]

@@ -69,7 +69,15 @@ class Backend(OtlpBackend):
     def __init__(self, settings: OtlpMetricsSettings) -> None:
         # Without it, the counts of two instances would be taken for those of one.
         instance = {"service.instance.id": instance_of(settings)}
-        super().__init__(settings, {**instance, **resource_of(settings)})
+        super().__init__(
+            settings,
+            {**instance, **resource_of(settings)},
+            settings.otel_exporter_otlp_metrics_endpoint,
+            settings.otel_exporter_otlp_metrics_headers,
+            settings.otel_exporter_otlp_metrics_timeout,
+            settings.otel_exporter_otlp_metrics_compression,
+            settings.metrics_tls(),
+        )
         self._scope = f'{{"scope":{{"name":{quote(self.service)}}},"metrics":['
         preferred = settings.otel_exporter_otlp_metrics_temporality_preference
         # Of what is counted as it happens, and of what others have counted.

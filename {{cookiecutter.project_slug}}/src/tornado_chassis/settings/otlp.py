@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from .resource import ResourceSettings, endpoint, key_values, milliseconds
@@ -109,21 +109,17 @@ class OtlpExporterSettings(ResourceSettings):
             except ValueError as error:
                 yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
 
-    def for_signal(self, signal: str, name: str) -> Any:
-        """What is set for `traces` or `metrics` alone; if nothing is, what is set for all."""
-        own = getattr(self, f"otel_exporter_otlp_{signal}_{name}")
-        return own or getattr(self, f"otel_exporter_otlp_{name}")
-
-    def tls(self, signal: str) -> "SSLContext | None":
-        """How connections are secured; None for the usual way."""
-        ca = self.for_signal(signal, "certificate")
-        pair = f"otel_exporter_otlp_{signal}_client"
-        if not getattr(self, f"{pair}_certificate"):
-            pair = "otel_exporter_otlp_client"
+    def tls_with(
+        self, ca: str | None, certificate: str | None, key: str | None
+    ) -> "SSLContext | None":
+        """How connections are secured, with these files in place of those for all telemetry; None
+        for the usual way."""
+        ca = ca or self.otel_exporter_otlp_certificate
+        if not certificate:
+            certificate = self.otel_exporter_otlp_client_certificate
+            key = self.otel_exporter_otlp_client_key
         try:
-            return _tls_context(
-                ca, getattr(self, f"{pair}_certificate"), getattr(self, f"{pair}_key")
-            )
+            return _tls_context(ca, certificate, key)
         except ValueError:  # which `conflicts` reports
             return _tls_context(ca)
 
@@ -156,3 +152,10 @@ class OtlpSettings(OtlpExporterSettings):
 
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
+
+    def traces_tls(self) -> "SSLContext | None":
+        return self.tls_with(
+            self.otel_exporter_otlp_traces_certificate,
+            self.otel_exporter_otlp_traces_client_certificate,
+            self.otel_exporter_otlp_traces_client_key,
+        )

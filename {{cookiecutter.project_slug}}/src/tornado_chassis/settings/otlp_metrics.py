@@ -1,12 +1,15 @@
 """Where metrics are sent with OTLP, and how."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import parsing
 from .otlp import OtlpExporterSettings, certificate_file, headers
 from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 @group
@@ -56,3 +59,10 @@ class OtlpMetricsSettings(OtlpExporterSettings):
 
     otel_metrics_exemplar_filter: Literal["trace_based", "always_on", "always_off"] = "trace_based"
     """`always_off` sends no ids of traces with durations."""
+
+    def metrics_tls(self) -> "SSLContext | None":
+        return self.tls_with(
+            self.otel_exporter_otlp_metrics_certificate,
+            self.otel_exporter_otlp_metrics_client_certificate,
+            self.otel_exporter_otlp_metrics_client_key,
+        )
