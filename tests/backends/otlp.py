@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from . import serving
 
 ENCODINGS = ("gzip", "identity")
 IDS = ("traceId", "spanId", "parentSpanId")
+
+M = TypeVar("M", bound=Message)
 UNSET = {"status": {"code": 0, "message": ""}}
 
 
@@ -25,7 +28,6 @@ UNSET = {"status": {"code": 0, "message": ""}}
 class Request:
     """One export as it came; `body` is decompressed."""
 
-    content_encoding: str
     headers: dict[str, str]
     body: bytes
 
@@ -81,7 +83,7 @@ def running(directory: Path) -> Iterator[Collector]:
                     self._answer(400)
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                collector.requests.append(Request(encoding, headers, body))
+                collector.requests.append(Request(headers, body))
                 self._answer(200)
 
         def _answer(self, status: int) -> None:
@@ -99,30 +101,32 @@ def running(directory: Path) -> Iterator[Collector]:
         yield collector
 
 
+def parse(body: bytes, message: M) -> M:
+    """Reads it from OTLP's JSON, which is protobuf's with ids in hex and not base64; raises
+    ParseError for what the schema forbids."""
+    ParseDict(json.loads(body, object_hook=_with_ids(_to_base64)), message)
+    return message
+
+
 def _decode(request: Request) -> dict[str, Any]:
-    """OTLP's JSON is protobuf's with ids in hex, not base64."""
-
-    def with_ids(convert: Callable[[str], str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        return lambda part: {
-            key: convert(value) if key in IDS else value for key, value in part.items()
-        }
-
-    def to_base64(id: str) -> str:
-        return base64.urlsafe_b64encode(bytes.fromhex(id)).decode()
-
-    def to_hex(id: str) -> str:
-        return base64.b64decode(id).hex()
-
-    message = ExportTraceServiceRequest()
     try:
-        ParseDict(json.loads(request.body, object_hook=with_ids(to_base64)), message)
-    except (ValueError, ParseError) as error:
+        message = parse(request.body, ExportTraceServiceRequest())
+    except ParseError as error:
         raise ValueError(f"no OTLP traces: {error}: {request.body[:1000]!r}") from None
     decoded = MessageToDict(
         message, use_integers_for_enums=True, always_print_fields_with_no_presence=True
     )
-    found: dict[str, Any] = json.loads(json.dumps(decoded), object_hook=with_ids(to_hex))
+    to_hex = _with_ids(lambda id: base64.b64decode(id).hex())
+    found: dict[str, Any] = json.loads(json.dumps(decoded), object_hook=to_hex)
     return found
+
+
+def _to_base64(id: str) -> str:
+    return base64.urlsafe_b64encode(bytes.fromhex(id)).decode()
+
+
+def _with_ids(convert: Callable[[str], str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda part: {key: convert(it) if key in IDS else it for key, it in part.items()}
 
 
 def _plain(part: dict[str, Any]) -> dict[str, Any]:

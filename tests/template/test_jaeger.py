@@ -85,7 +85,7 @@ def test_requests_are_what_otlp_prescribes(project: Project, tmp_path: Path) -> 
         server, order = sorted(collector.spans(), key=lambda span: span["startTimeUnixNano"])
 
     for request in collector.requests:  # two, if a second ends between the ends of the spans
-        assert request.content_encoding == "gzip"
+        assert request.headers["content-encoding"] == "gzip"
         assert request.headers["x-key"] == "a secret"
     assert (server["kind"], order["kind"]) == (2, 1)
     assert (server["traceId"], server["parentSpanId"]) == (trace_id(1), CALLER)

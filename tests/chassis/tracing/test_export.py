@@ -265,16 +265,20 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(
     assert (sender.sent, len(receiver.requests)) == (1, 1)
 
 
-def test_batch_that_cannot_be_put_together_harms_no_other(log: Log, receiver: Receiver) -> None:
-    sender = make_sender(receiver.url)
-    with mock.patch.object(sender._backend, "body", side_effect=[ValueError]):
-        sender.start()
+@pytest.mark.parametrize(
+    ("method", "line"), [("body", "Could not send 1 spans"), ("encode", "Could not encode a span")]
+)
+def test_what_cannot_be_encoded_harms_no_other(
+    method: str, line: str, log: Log, receiver: Receiver
+) -> None:
+    with sending(receiver.url) as sender:
+        with mock.patch.object(sender._backend, method, side_effect=ZeroDivisionError):
+            end(sender)
+            log.wait_for(line)
         end(sender)
-        log.wait_for("Could not send 1 spans")
-    end(sender)
-    receiver.wait_for(spans=1)
-    stop(sender)
+        receiver.wait_for(spans=1)
     assert (sender.sent, sender.failed) == (1, 1)
+    assert log.lines == [line]
 
 
 def test_backend_that_does_not_resolve(log: Log) -> None:
@@ -466,16 +470,6 @@ def test_https(log: Log, receiver: Receiver) -> None:
     with sending(receiver.url.replace("http", "https")) as sender:
         end(sender)
         log.wait_for("failed: [SSL")
-
-
-def test_text_that_cannot_be_made_harms_no_other(log: Log, receiver: Receiver) -> None:
-    with sending(receiver.url) as sender:
-        with mock.patch.object(sender._backend, "encode", side_effect=ZeroDivisionError):
-            end(sender)
-        end(sender)
-        receiver.wait_for(spans=1)
-    assert (sender.sent, sender.failed) == (1, 1)
-    assert log.lines == ["Could not encode a span"]
 
 
 @each_backend

@@ -21,6 +21,7 @@ from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
 from ..feature import Runtime
+from ..settings.sentry import SentrySettings
 from ..values import cut, reported, to_json
 from . import LoggedErrors
 
@@ -41,12 +42,12 @@ class Reporter:
     If the service's own code has initialized the SDK, before or later, it stays as that has set it.
     """
 
-    def __init__(self, dsn: str, environment: str, release: str, proxy: str) -> None:
+    def __init__(self, settings: SentrySettings) -> None:
         #: Errors that the SDK was given.
         self.reported = 0
         transport = sentry_sdk.get_client().transport
         if transport is None or isinstance(transport, _Transport):
-            _initialize(dsn, environment, release, proxy)
+            _initialize(settings)
         self._logged_errors = LoggedErrors(self.report)
         self._logged_errors.attach()
         logger = logging.getLogger("urllib3.connectionpool")
@@ -83,12 +84,14 @@ class Reporter:
         self._logged_errors.detach()
 
 
-def _initialize(dsn: str, environment: str, release: str, proxy: str) -> None:
+def _initialize(settings: SentrySettings) -> None:
+    own = f"{settings.service_name}@{settings.service_version}"
+    proxy = settings.proxy_for(settings.sentry_dsn or "")
     sentry_sdk.init(
-        dsn,
+        settings.sentry_dsn,
         transport=_Transport,
-        release=release,
-        environment=environment,
+        release=settings.sentry_release or own,
+        environment=settings.sentry_environment or settings.environment,
         # Of both, or it reads variables, and fails if one is malformed.
         http_proxy=proxy,
         https_proxy=proxy,
