@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -12,7 +12,6 @@ import sentry_sdk
 import sentry_sdk.scope as scope_module
 from tornado.httpclient import HTTPError
 from tornado.web import RequestHandler
-from tornado_chassis.application import Application
 from tornado_chassis.errors.sentry import Sentry as Feature
 from tornado_chassis.exchange import correlation
 from tornado_chassis.service import Service
@@ -100,6 +99,13 @@ class Raising(RequestHandler):
 
 
 class SentryTest(ChassisTest):
+    handlers: ClassVar = [
+        ("/telling", Telling),
+        ("/raising", Raising),
+        ("/account", Account),
+        ("/large/(.*)", Large),
+    ]
+
     def setUp(self) -> None:
         self.sentry = self.enterContext(receiving())
         dsn = f"http://key@127.0.0.1:{self.sentry.server_port}/1"
@@ -111,12 +117,6 @@ class SentryTest(ChassisTest):
     def more(self) -> dict[str, str]:
         """Further settings."""
         return {}
-
-    def get_app(self) -> Application:
-        app = super().get_app()
-        own = [("/telling", Telling), ("/raising", Raising), ("/account", Account)]
-        app.add_handlers(".*", [*own, ("/large/(.*)", Large)])
-        return app
 
     def received(self) -> list[dict[str, Any]]:
         return [event for request in self.sentry.requests for event in events_of(request)]
