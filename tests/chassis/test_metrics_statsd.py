@@ -22,7 +22,7 @@ from ..backends import free_port
 from .routes import Slow
 from .settings import SERVICE, Settings
 from .test_metrics import DURATION, Measured, MetricsTest, Shown, no_metrics
-from .testing import SECONDS, ChassisTest
+from .testing import SECONDS, ChassisTest, http
 
 PAUSES = "python_gc_pause_seconds"
 HOST = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
@@ -138,8 +138,7 @@ class TestMeasurements(Measured, StatsDTest):
         return {name.partition(".")[0] for name in received}
 
     async def test_duration_is_in_milliseconds(self) -> None:
-        _, writer = await self.connect()
-        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, writer = await self.connect(http("GET /slow"))
         await Slow.entered.wait()
         await asyncio.sleep(0.02)
         Slow.release.set()
