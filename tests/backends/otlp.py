@@ -1,59 +1,33 @@
 """An OTLP/HTTP receiver of traces, strict about the messages: decoded by the official schema."""
 
+import base64
 import gzip
 import json
-import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from . import home, serving
-
-DECODE_SECONDS = 30.0
-ENCODINGS = ("gzip", "identity")
-UNSET = {"status": {"code": 0, "message": ""}}
-# Runs where opentelemetry-proto is. OTLP's JSON is protobuf's with ids in hex, not base64.
-DECODE = """
-import base64, json, sys
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from . import serving
+
+ENCODINGS = ("gzip", "identity")
 IDS = ("traceId", "spanId", "parentSpanId")
 
-def convert(value, ids):
-    if isinstance(value, list):
-        return [convert(item, ids) for item in value]
-    if isinstance(value, dict):
-        return {k: ids(v) if k in IDS else convert(v, ids) for k, v in value.items()}
-    return value
-
-def to_base64(id):
-    return base64.urlsafe_b64encode(bytes.fromhex(id)).decode()
-
-def to_hex(id):
-    return base64.b64decode(id).hex()
-
-message = ExportTraceServiceRequest()
-try:
-    ParseDict(convert(json.load(sys.stdin), to_base64), message)
-except Exception as error:
-    sys.exit(str(error))
-decoded = MessageToDict(
-    message, use_integers_for_enums=True, always_print_fields_with_no_presence=True
-)
-print(json.dumps(convert(decoded, to_hex)))
-"""
+M = TypeVar("M", bound=Message)
+UNSET = {"status": {"code": 0, "message": ""}}
 
 
 @dataclass(frozen=True)
 class Request:
     """One export as it came; `body` is decompressed."""
 
-    content_encoding: str
     headers: dict[str, str]
     body: bytes
 
@@ -90,7 +64,6 @@ class Collector:
 @contextmanager
 def running(directory: Path) -> Iterator[Collector]:
     """Run a receiver on 127.0.0.1 in a thread of this process; `directory` stays unused."""
-    home("otlp")
 
     class Handler(BaseHTTPRequestHandler):
         # No connection outlives its request, so that a collector that is gone is gone.
@@ -110,7 +83,7 @@ def running(directory: Path) -> Iterator[Collector]:
                     self._answer(400)
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                collector.requests.append(Request(encoding, headers, body))
+                collector.requests.append(Request(headers, body))
                 self._answer(200)
 
         def _answer(self, status: int) -> None:
@@ -128,18 +101,32 @@ def running(directory: Path) -> Iterator[Collector]:
         yield collector
 
 
-def _decode(request: Request) -> dict[str, Any]:
-    done = subprocess.run(
-        [home("otlp") / "bin/python", "-c", DECODE],
-        input=request.body,
-        capture_output=True,
-        timeout=DECODE_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise ValueError(f"no OTLP traces: {done.stderr.decode()}: {request.body[:1000]!r}")
-    message: dict[str, Any] = json.loads(done.stdout)
+def parse(body: bytes, message: M) -> M:
+    """Reads it from OTLP's JSON, which is protobuf's with ids in hex and not base64; raises
+    ParseError for what the schema forbids."""
+    ParseDict(json.loads(body, object_hook=_with_ids(_to_base64)), message)
     return message
+
+
+def _decode(request: Request) -> dict[str, Any]:
+    try:
+        message = parse(request.body, ExportTraceServiceRequest())
+    except ParseError as error:
+        raise ValueError(f"no OTLP traces: {error}: {request.body[:1000]!r}") from None
+    decoded = MessageToDict(
+        message, use_integers_for_enums=True, always_print_fields_with_no_presence=True
+    )
+    to_hex = _with_ids(lambda id: base64.b64decode(id).hex())
+    found: dict[str, Any] = json.loads(json.dumps(decoded), object_hook=to_hex)
+    return found
+
+
+def _to_base64(id: str) -> str:
+    return base64.urlsafe_b64encode(bytes.fromhex(id)).decode()
+
+
+def _with_ids(convert: Callable[[str], str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda part: {key: convert(it) if key in IDS else it for key, it in part.items()}
 
 
 def _plain(part: dict[str, Any]) -> dict[str, Any]:

@@ -39,13 +39,9 @@ class Sentry:
 
     def wait_for_events(self, count: int = 1, timeout: float = 30) -> list[dict[str, Any]]:
         """Return the events once there are `count`; else TimeoutError with the server's log."""
-
-        def enough() -> list[dict[str, Any]]:
-            events = self.events()
-            return events if len(events) >= count else []
-
         try:
-            return eventually(enough, timeout, f"{count} Sentry events")
+            what = f"{count} Sentry events"
+            return eventually(self.events, timeout, what, lambda events: len(events) >= count)
         except TimeoutError as error:
             log = self.log.read_text()[-4000:]
             raise TimeoutError(f"{error}; stored: {len(self.events())}\n{log}") from None

@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 
 from . import NotInstalled, answers, eventually, free_port, get_json, home, process
 
+WAIT_SECONDS = 30.0
 START_SECONDS = 90.0
 
 
@@ -31,13 +32,11 @@ class Zipkin:
             raise
         return trace
 
-    def wait_for_trace(
-        self, trace_id: str, spans: int = 1, timeout: float = 30
-    ) -> list[dict[str, Any]]:
+    def wait_for_trace(self, trace_id: str, spans: int = 1) -> list[dict[str, Any]]:
         """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
         return eventually(
             lambda: self.trace(trace_id),
-            timeout,
+            WAIT_SECONDS,
             f"trace {trace_id} with {spans} spans in Zipkin",
             lambda trace: len(trace) >= spans,
         )

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -12,7 +12,6 @@ import sentry_sdk
 import sentry_sdk.scope as scope_module
 from tornado.httpclient import HTTPError
 from tornado.web import RequestHandler
-from tornado_chassis.application import Application
 from tornado_chassis.errors.sentry import Sentry as Feature
 from tornado_chassis.exchange import correlation
 from tornado_chassis.service import Service
@@ -20,7 +19,7 @@ from tornado_chassis.settings import read
 
 from .settings import SERVICE, VERSION, Settings
 from .test_values import Mute, Unnotable, uncaptured
-from .testing import ChassisTest, listening, reserved_port
+from .testing import SECONDS, ChassisTest, does, listening, reserved_port
 from .tracing.receiver import Request, receiving
 
 SECRETS = {"Cookie": "session=hidden", "Authorization": "Bearer hidden"}
@@ -100,29 +99,31 @@ class Raising(RequestHandler):
 
 
 class SentryTest(ChassisTest):
+    handlers: ClassVar = [
+        ("/telling", Telling),
+        ("/raising", Raising),
+        ("/account", Account),
+        ("/large/(.*)", Large),
+    ]
+
     def setUp(self) -> None:
         self.sentry = self.enterContext(receiving())
         dsn = f"http://key@127.0.0.1:{self.sentry.server_port}/1"
         self.environ = {"SENTRY_DSN": dsn, "ENVIRONMENT": "testing", **self.more()}
         self.addCleanup(sentry_sdk.get_global_scope().set_client, None)
+        self.enterContext(mock.patch("tornado_chassis.errors.sentry_sdk.FLUSH_SECONDS", SECONDS))
         super().setUp()
 
     def more(self) -> dict[str, str]:
         """Further settings."""
         return {}
 
-    def get_app(self) -> Application:
-        app = super().get_app()
-        own = [("/telling", Telling), ("/raising", Raising), ("/account", Account)]
-        app.add_handlers(".*", [*own, ("/large/(.*)", Large)])
-        return app
-
     def received(self) -> list[dict[str, Any]]:
         return [event for request in self.sentry.requests for event in events_of(request)]
 
     def events(self) -> list[dict[str, Any]]:
         """What has been received once all is sent."""
-        sentry_sdk.flush()
+        sentry_sdk.flush(SECONDS)
         return self.received()
 
     def one(self) -> dict[str, Any]:
@@ -202,7 +203,7 @@ class TestSentry(SentryTest):
         for status, counted in ((200, (1, 0)), (500, (1, 1))):
             self.sentry.statuses.append(status)
             self.fetch("/boom")
-            sentry_sdk.flush()
+            sentry_sdk.flush(SECONDS)
             exports = {
                 each.backend: (each.sent, each.dropped) for each in self.app.runtime.exports()
             }
@@ -331,6 +332,37 @@ class TestBackgroundWork(SentryTest):
         assert event["transaction_info"] == {"source": "task"}
 
 
+class TestInitialised(SentryTest):
+    """A team's own `sentry_sdk.init`, such as one that hides what its messages hold."""
+
+    def make_service(self) -> Service:
+        self.initialise()
+        return super().make_service()
+
+    def initialise(self) -> None:
+        def hide(event: Any, hint: object) -> Any:
+            event["exception"]["values"][-1]["value"] = "hidden"
+            return event
+
+        off: Any = {"default_integrations": False, "auto_enabling_integrations": False}
+        sentry_sdk.init(self.environ["SENTRY_DSN"], release="own", before_send=hide, **off)
+
+    def test_it_stays_as_it_was_set(self) -> None:
+        self.fetch("/boom")
+        event = self.one()
+        assert (event["release"], event["transaction"]) == ("own", "GET /boom")
+        assert self.exception(event) == ("ValueError", "hidden")
+        [export] = [each for each in self.app.runtime.exports() if each.backend == "Sentry"]
+        assert export[1:] == ("errors given to the SDK", 1, None)
+
+
+class TestInitialisedLater(TestInitialised):
+    def make_service(self) -> Service:
+        service = SentryTest.make_service(self)
+        service.on_startup.append(does(self.initialise))
+        return service
+
+
 class TestEarlyError(SentryTest):
     def setUp(self) -> None:
         with mock.patch.object(Feature, "startup"):
@@ -370,5 +402,7 @@ def test_reports_that_cannot_be_sent_are_logged_once_a_minute(errors: int) -> No
         for _ in range(errors):
             with service.get("/boom") as connection:
                 assert connection.recv(4096)
+        if errors:  # which a stop waits for only briefly
+            service.wait_for_output("Connection refused")
         assert service.stop() == 0
         assert service.output().count("Connection refused") == bool(errors)

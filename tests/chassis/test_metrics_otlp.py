@@ -1,8 +1,6 @@
 """What an OTLP backend receives, decoded by OpenTelemetry's own messages."""
 
 import asyncio
-import base64
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -12,12 +10,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from tornado_chassis import export, metrics
 from tornado_chassis.metrics import meter, otlp
 from tornado_chassis.settings import read
 
+from ..backends.otlp import parse
 from .routes import Slow
 from .settings import SERVICE, VERSION, Settings
 from .test_metrics import Measured, MetricsTest, Shown
@@ -40,17 +38,7 @@ class Point(SimpleNamespace):
 
 
 def decode(request: Request) -> Iterator[Point]:
-    # OTLP's JSON is protobuf's with ids in hex.
-    text = json.loads(
-        request.body,
-        object_hook=lambda each: {
-            key: base64.urlsafe_b64encode(bytes.fromhex(value)).decode()
-            if key.endswith("Id")
-            else value
-            for key, value in each.items()
-        },
-    )
-    message = ParseDict(text, metrics_service_pb2.ExportMetricsServiceRequest())
+    message = parse(request.body, metrics_service_pb2.ExportMetricsServiceRequest())
     for of_resource in message.resource_metrics:
         for metric in (each for scope in of_resource.scope_metrics for each in scope.metrics):
             kind = metric.WhichOneof("data")

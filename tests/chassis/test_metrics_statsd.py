@@ -18,10 +18,11 @@ from tornado_chassis.metrics import meter, statsd
 from tornado_chassis.service import Service
 from tornado_chassis.settings import read
 
+from ..backends import free_port
 from .routes import Slow
 from .settings import SERVICE, Settings
 from .test_metrics import DURATION, Measured, MetricsTest, Shown, no_metrics
-from .testing import ChassisTest
+from .testing import SECONDS, ChassisTest, http
 
 PAUSES = "python_gc_pause_seconds"
 HOST = re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname())
@@ -33,7 +34,9 @@ class Daemon:
 
     def __init__(self, port: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", port))
+        # Not one that the system gives to whoever asks for any: even a socket that wants to send to
+        # it may be given it, while nobody listens.
+        self.socket.bind(("127.0.0.1", port or free_port(socket.SOCK_DGRAM)))
         self.socket.setblocking(False)
         self.port: int = self.socket.getsockname()[1]
         self.datagrams: list[bytes] = []
@@ -73,6 +76,7 @@ class StatsDTest(MetricsTest):
         self.addCleanup(lambda: self.daemon.socket.close())
         port = str(self.daemon.port)
         self.environ = {"STATSD_HOST": self.host, "STATSD_PORT": port, **self.environ}
+        self.patch("LAST_FLUSH_SECONDS", SECONDS)
         self.patch("RETRY_SECONDS", 0.001)
         self.patch("PROBE_SECONDS", self.probe_seconds)
         self.logged: list[str] = []
@@ -134,8 +138,7 @@ class TestMeasurements(Measured, StatsDTest):
         return {name.partition(".")[0] for name in received}
 
     async def test_duration_is_in_milliseconds(self) -> None:
-        _, writer = await self.connect()
-        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, writer = await self.connect(http("GET /slow"))
         await Slow.entered.wait()
         await asyncio.sleep(0.02)
         Slow.release.set()
@@ -199,12 +202,12 @@ class TestOwn(StatsDTest):
         self.until(lambda: self.counts == {"greetings.en": [1]})
         self.greetings.labels("en").inc(2.5)
         self.greetings.labels("de").inc(0)
-        # Their names are the same.
-        for language in ("d|e:f", "d/e f", "d|e:f"):
+        # The names of some are the same, and a name has no empty part.
+        for language in ("d|e:f", "d/e f", "d|e:f", ""):
             self.greetings.labels(language).inc()
-        self.until(lambda: sum(map(sum, self.counts.values())) == 6.5)
+        self.until(lambda: sum(map(sum, self.counts.values())) == 7.5)
         self.wait_for_flushes()
-        assert self.counts.keys() == {"greetings.en", "greetings.d_e_f"}
+        assert self.counts.keys() == {"greetings.en", "greetings.d_e_f", "greetings.none"}
         assert self.counts["greetings.en"] == [1, 2.5]
         assert sum(self.counts["greetings.d_e_f"]) == 3
 
@@ -387,7 +390,7 @@ class TestUnresolvable(TestMalformed):
                 return real(host, *args, **kwargs)
             self.lookups += 1
             self.hanging += 1
-            self.is_answering.wait(60)
+            self.is_answering.wait(SECONDS)
             self.hanging -= 1
             if not self.answers:
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -186,7 +186,8 @@ class ChassisTest(ServiceTest):
     def observed_by(self, *features: Feature) -> Application:
         """The same application with further features."""
         features = *self.app.runtime.features, *features
-        self.app.__init__(ROUTES, features, default_handler_class=NotFound)  # type: ignore[misc]
+        routes = [*self.handlers, *ROUTES]
+        self.app.__init__(routes, features, default_handler_class=NotFound)  # type: ignore[misc]
         return self.app
 
     async def connect(self, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, home, prometheus
+from ..backends import home, prometheus
 from .conftest import Generate
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -29,20 +29,15 @@ def test_prometheus_scrapes_the_service(generate: Generate, tmp_path: Path, vers
             parent = f"00-{TRACE_ID}-b7ad6b7169203331-01"
             assert service.get("/hello/x", {"traceparent": parent})[0] == 200
         service.get("/nowhere")
-
-        def three() -> bool:
-            return [each["value"][1] for each in server.query(DURATIONS)] == ["3"]
-
-        server.wait_for(DURATIONS)
-        eventually(three, 30, "three requests")
-        [series] = server.query(DURATIONS)
+        [series] = server.wait_for(f"{DURATIONS} == 3")
         labels = {
             "http_request_method": "GET",
             "http_response_status_code": "200",
             "url_scheme": "http",
         }
         assert labels.items() <= series["metric"].items()
-        [unmatched] = server.query(
+        # A scrape may come between the requests.
+        [unmatched] = server.wait_for(
             'http_server_request_duration_seconds_count{http_route="unmatched"}'
         )
         assert unmatched["metric"]["http_response_status_code"] == "404"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, statsd, statsd_exporter
+from ..backends import eventually, free_port, statsd, statsd_exporter
 from ..load import load
 from .conftest import Generate
 from .edits import Team
@@ -41,16 +41,14 @@ def test_daemon_receives_what_is_measured(generate: Generate, tmp_path: Path) ->
             assert service.get("/nowhere/1")[0] == service.get("/nowhere/2")[0] == 404
             # The last of it may still wait to be sent: a stop loses none.
             assert service.terminate() == 0
-        server.wait_for(lambda it: "shop.greetings.en" in it.counters())
-
-        timers = {name: len(values) for name, values in server.timers().items()}
-        assert timers == {
+        server.wait_for(lambda it: sum(map(len, it.timers().values())) == 5)
+        assert {name: len(values) for name, values in server.timers().items()} == {
             f"shop.{DURATION}.GET.http.200._hello_name_.none": 3,
             f"shop.{DURATION}.GET.http.404.unmatched.none": 2,
         }
         assert all(0 < value < 10_000 for values in server.timers().values() for value in values)
-        assert server.counters()["shop.greetings.en"] == 3
-        gauges = server.gauges()
+        server.wait_for(lambda it: it.counters().get("shop.greetings.en") == 3)
+        gauges = gauges_of(server, "shop", service)
         assert gauges[f"shop.http_server_active_requests.GET.http.{instance(service)}"] == 0
         assert 0 <= gauges[f"shop.event_loop_lag_seconds.{instance(service)}"] < 10
         assert gauges[f"shop.process_memory_usage_bytes.{instance(service)}"] > MEBIBYTE
@@ -87,8 +85,8 @@ def test_two_services_and_two_instances_keep_apart(generate: Generate, tmp_path:
             for service in services:
                 assert service.terminate() == 0
         server.wait_for(lambda it: it.counters().get("order-desk.greetings.en") == 2)
-        assert server.counters()["shop.greetings.en"] == 1
-        gauges = server.gauges()
+        server.wait_for(lambda it: it.counters().get("shop.greetings.en") == 1)
+        gauges = gauges_of(server, "shop", another)
         for name in ("event_loop_lag_seconds", "process_cpu_time_seconds"):
             assert {gauge for gauge in gauges if f".{name}." in gauge} == {
                 f"order-desk.{name}.{instance(one)}",
@@ -104,7 +102,7 @@ def test_no_name_is_one_of_the_exporters_own(project: Project, tmp_path: Path) -
         with project.start(STATSD_HOST="127.0.0.1", STATSD_PORT=str(exporter.port)) as service:
             assert service.get("/hello/x")[0] == 200
             assert service.terminate() == 0
-        names = eventually(lambda: exporter.names() - own, 10, "metrics")
+        names = eventually(lambda: exporter.names() - own, 30, "metrics")
         assert {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"} <= names
 
 
@@ -175,6 +173,13 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
         assert service.output().count(f"{destination} works again") == 1
 
 
+def gauges_of(server: statsd.StatsD, prefix: str, service: Service) -> dict[str, float]:
+    """All gauges, once the one that this service sends last is among them."""
+    last = f"{prefix}.process_memory_usage_bytes.{instance(service)}"
+    server.wait_for(lambda it: last in it.gauges())
+    return server.gauges()
+
+
 def instance(service: Service) -> str:
     """What gauges of this process have at the end of their names."""
     return re.sub("[^A-Za-z0-9_-]+", "_", f"{socket.gethostname()}_{service.port}")
@@ -200,8 +205,8 @@ def address(fault: str) -> Iterator[tuple[str, int]]:
         yield "statsd.invalid", 8125
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(("127.0.0.1", 0))
-        port = daemon.getsockname()[1]
+        port = free_port(socket.SOCK_DGRAM)
+        daemon.bind(("127.0.0.1", port))
         if fault == "refuses":
             daemon.close()
         # Else what comes is never read.

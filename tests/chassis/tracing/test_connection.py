@@ -97,7 +97,9 @@ def test_http_proxy_is_asked_for_the_whole_url() -> None:
     assert request.headers["Proxy-Authorization"] == CREDENTIALS
 
 
-@pytest.mark.parametrize("domains", ["*", "other, 127.0.0.1", ".0.0.1", "127.0.0.1:{port}"])
+@pytest.mark.parametrize(
+    "domains", ["*", "other, 127.0.0.1", "*.0.0.1", "127.0.0.1:{port}", "::/0,127.0.0.0/8"]
+)
 def test_no_proxy(domains: str) -> None:
     with receiving() as receiver:
         domains = domains.format(port=receiver.server_port)
@@ -111,6 +113,11 @@ def test_only_whole_names_of_domains_go_without_a_proxy() -> None:
     settings = read(Settings, {"HTTP_PROXY": "proxy:3128", "NO_PROXY": "lector.test,a.test"})
     assert settings.proxy_for("http://collector.test") == "http://proxy:3128"
     assert settings.proxy_for("http://b.A.test") == ""
+    settings = read(Settings, {"HTTP_PROXY": "proxy:3128", "NO_PROXY": "10.0.0.1/8, fd00::/8,a/b"})
+    for near in ("10.96.0.12", "[fd00::7]:4318"):
+        assert settings.proxy_for(f"http://{near}") == ""
+    for far in ("11.0.0.1", "[fe80::1]", "10.example.com"):
+        assert settings.proxy_for(f"http://{far}") == "http://proxy:3128"
     assert settings.proxy_for("https://collector.test") == ""
 
 

@@ -257,23 +257,28 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with unanswering() as address:
-        resolve_to(monkeypatch, address, ("127.0.0.1", receiver.server_port))
-        with sending("http://collector.invalid", timeout=4) as sender:
+        # The first has a thirtieth of a minute.
+        resolve_to(monkeypatch, address, *[("127.0.0.1", receiver.server_port)] * 29)
+        with sending("http://collector.invalid") as sender:
             end(sender)
             receiver.wait_for(spans=1)
     assert (sender.sent, len(receiver.requests)) == (1, 1)
 
 
-def test_batch_that_cannot_be_put_together_harms_no_other(log: Log, receiver: Receiver) -> None:
-    sender = make_sender(receiver.url)
-    with mock.patch.object(sender._backend, "body", side_effect=[ValueError]):
-        sender.start()
+@pytest.mark.parametrize(
+    ("method", "line"), [("body", "Could not send 1 spans"), ("encode", "Could not encode a span")]
+)
+def test_what_cannot_be_encoded_harms_no_other(
+    method: str, line: str, log: Log, receiver: Receiver
+) -> None:
+    with sending(receiver.url) as sender:
+        with mock.patch.object(sender._backend, method, side_effect=ZeroDivisionError):
+            end(sender)
+            log.wait_for(line)
         end(sender)
-        log.wait_for("Could not send 1 spans")
-    end(sender)
-    receiver.wait_for(spans=1)
-    stop(sender)
+        receiver.wait_for(spans=1)
     assert (sender.sent, sender.failed) == (1, 1)
+    assert log.lines == [line]
 
 
 def test_backend_that_does_not_resolve(log: Log) -> None:
@@ -417,6 +422,17 @@ def test_batch_that_is_refused_is_a_failure_and_what_follows_is_sent(
     assert any(f"failed: {status} " in line for line in log.lines)
 
 
+def test_span_that_is_too_large_costs_itself_only(receiver: Receiver) -> None:
+    receiver.statuses.extend([413] * 3)
+    sender = make_sender(receiver.url)
+    end(sender, spans=4)
+    sender.start()
+    receiver.wait_for(spans=3)
+    stop(sender)
+    assert [len(request.spans) for request in receiver.requests] == [1, 2]
+    assert (sender.sent, sender.failed, sender.dropped) == (3, 1, 0)
+
+
 def test_queue_is_bounded(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "QUEUE_CHARACTERS", 10_000)
     sender = make_sender(receiver.url)
@@ -454,16 +470,6 @@ def test_https(log: Log, receiver: Receiver) -> None:
     with sending(receiver.url.replace("http", "https")) as sender:
         end(sender)
         log.wait_for("failed: [SSL")
-
-
-def test_text_that_cannot_be_made_harms_no_other(log: Log, receiver: Receiver) -> None:
-    with sending(receiver.url) as sender:
-        with mock.patch.object(sender._backend, "encode", side_effect=ZeroDivisionError):
-            end(sender)
-        end(sender)
-        receiver.wait_for(spans=1)
-    assert (sender.sent, sender.failed) == (1, 1)
-    assert log.lines == ["Could not encode a span"]
 
 
 @each_backend

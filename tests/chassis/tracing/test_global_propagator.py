@@ -62,6 +62,10 @@ class TestDefault(PropagatorTest):
         assert library.keys() == own.keys() == {"traceparent", "tracestate"}
         assert library["traceparent"].split("-")[1] == own["traceparent"].split("-")[1] == TRACE
 
+    def test_request_that_is_sent_again_is_in_the_trace_of_now(self) -> None:
+        assert self.work("again", traceparent=TRACEPARENT, tracestate="a=b")["tracestate"] == "a=b"
+        assert "tracestate" not in self.work("again")
+
     def test_context_that_is_handed_over_counts(self) -> None:
         headers: dict[str, str] = {}
         ids = trace.SpanContext(int(TRACE, 16), int(PARENT, 16), True, trace.TraceFlags(1))
@@ -102,6 +106,12 @@ class TestBaggage(PropagatorTest):
         library, own = self.sent(baggage="tenant=1")
         assert library["baggage"] == own["baggage"] == "tenant=1"
         assert baggage.get_all(propagate.extract({"baggage": "a=b"})) == {"a": "b"}
+
+    def test_request_that_is_sent_again_has_nothing_of_the_trace_before(self) -> None:
+        sent = [self.work("again", **headers) for headers in ({"baggage": "tenant=1"}, {})]
+        assert [each.get("baggage") for each in sent] == ["tenant=1", None]
+        assert sent[0]["x-b3-traceid"] != sent[1]["x-b3-traceid"]
+        assert sent[1]["a"] == "b"
 
     def test_baggage_needs_no_span(self) -> None:
         headers: dict[str, str] = {}

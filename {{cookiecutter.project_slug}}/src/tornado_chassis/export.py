@@ -230,6 +230,9 @@ class Sender:
         while True:
             last = self._stopping.is_set()
             status, problem, rejected, retry_after = self._attempt(body, len(batch))
+            if status == 413 and (half := len(batch) // 2):
+                # What is too large may be the whole, or one text.
+                return self._deliver(batch[:half]) and self._deliver(batch[half:])
             if problem and not self._is_failing:
                 log.warning("%s failed: %s", export, problem)
             elif self._is_failing and not problem:

@@ -20,22 +20,18 @@ class Sentry(Feature):
     """Reports each unhandled exception to Sentry; without a DSN, reports nothing."""
 
     def __init__(self, settings: SentrySettings) -> None:
-        self._dsn = settings.sentry_dsn
-        self._environment = settings.sentry_environment or settings.environment
-        own = f"{settings.service_name}@{settings.service_version}"
-        self._release = settings.sentry_release or own
-        self._proxy = settings.proxy_for(self._dsn or "")
+        self._settings = settings
         self._lock = Lock()
         self._reporter: Reporter | None = None
         self._isolate: Callable[[], None] | None = None
-        if not self._dsn:
+        if not settings.sentry_dsn:
             log.info("Errors are not reported: SENTRY_DSN is not set")
 
     def attach(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     async def startup(self) -> None:
-        if self._dsn:
+        if self._settings.sentry_dsn:
             # In a thread: the SDK takes a while to load, and requests are already being served.
             await asyncio.to_thread(self._load)
             from .sentry_sdk import isolation
@@ -59,14 +55,12 @@ class Sentry(Feature):
             await self._reporter.close()
 
     def exports(self) -> Iterable[Export]:
-        transport = self._reporter and self._reporter.transport
-        counts = (transport.sent, transport.dropped) if transport else ()
-        yield Export("Sentry", "errors", *counts)
+        yield Export("Sentry", *(self._reporter.exported() if self._reporter else ("errors",)))
 
     def _load(self) -> "Reporter | None":
         with self._lock:
-            if self._dsn and not self._reporter:
+            if self._settings.sentry_dsn and not self._reporter:
                 from .sentry_sdk import Reporter
 
-                self._reporter = Reporter(self._dsn, self._environment, self._release, self._proxy)
+                self._reporter = Reporter(self._settings)
         return self._reporter

@@ -21,6 +21,7 @@ from sentry_sdk.transport import HttpTransport
 
 from ..exchange import Exchange, correlation
 from ..feature import Runtime
+from ..settings.sentry import SentrySettings
 from ..values import cut, reported, to_json
 from . import LoggedErrors
 
@@ -36,35 +37,17 @@ REPORT_BYTES = 1_000_000
 
 
 class Reporter:
-    """Reports errors to Sentry. Once started, it also finds errors outside of requests."""
+    """Reports errors to Sentry. Once started, it also finds errors outside of requests.
 
-    def __init__(self, dsn: str, environment: str, release: str, proxy: str) -> None:
-        sentry_sdk.init(
-            dsn,
-            transport=_Transport,
-            release=release,
-            environment=environment,
-            # Of both, or it reads variables, and fails if one is malformed.
-            http_proxy=proxy,
-            https_proxy=proxy,
-            default_integrations=False,
-            auto_enabling_integrations=False,
-            integrations=[
-                AtexitIntegration(callback=lambda pending, timeout: None),
-                DedupeIntegration(),
-                ExcepthookIntegration(),
-                ThreadingIntegration(),
-            ],
-            # Local variables include requests, which show their query string and headers.
-            include_local_variables=False,
-            max_request_body_size="never",
-            auto_session_tracking=False,
-            shutdown_timeout=FLUSH_SECONDS,
-            before_send=_sendable,
-        )
+    If the service's own code has initialized the SDK, before or later, it stays as that has set it.
+    """
+
+    def __init__(self, settings: SentrySettings) -> None:
+        #: Errors that the SDK was given.
+        self.reported = 0
         transport = sentry_sdk.get_client().transport
-        assert isinstance(transport, _Transport)
-        self.transport = transport
+        if transport is None or isinstance(transport, _Transport):
+            _initialize(settings)
         self._logged_errors = LoggedErrors(self.report)
         self._logged_errors.attach()
         logger = logging.getLogger("urllib3.connectionpool")
@@ -84,12 +67,49 @@ class Reporter:
             if ids:
                 scope.set_context("trace", ids)
             reported(scope.capture_exception, error)
+        self.reported += 1
+
+    def exported(self) -> tuple[Any, ...]:
+        """What a `feature.Export` has, without its name. If the service's own code has initialized
+        the SDK, nothing is known of what arrives."""
+        transport = sentry_sdk.get_client().transport
+        if isinstance(transport, _Transport):
+            return "errors", transport.sent, transport.dropped
+        return "errors given to the SDK", self.reported
 
     async def close(self) -> None:
         """Sends the remaining reports, for at most `FLUSH_SECONDS`, and accepts no more."""
         # In a thread, because it blocks while Sentry does not respond.
         await asyncio.to_thread(sentry_sdk.get_client().close, timeout=FLUSH_SECONDS)
         self._logged_errors.detach()
+
+
+def _initialize(settings: SentrySettings) -> None:
+    own = f"{settings.service_name}@{settings.service_version}"
+    proxy = settings.proxy_for(settings.sentry_dsn or "")
+    sentry_sdk.init(
+        settings.sentry_dsn,
+        transport=_Transport,
+        release=settings.sentry_release or own,
+        environment=settings.sentry_environment or settings.environment,
+        # Of both, or it reads variables, and fails if one is malformed.
+        http_proxy=proxy,
+        https_proxy=proxy,
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        integrations=[
+            AtexitIntegration(callback=lambda pending, timeout: None),
+            DedupeIntegration(),
+            ExcepthookIntegration(),
+            ThreadingIntegration(),
+        ],
+        # Local variables include requests, which show their query string and headers.
+        include_local_variables=False,
+        max_request_body_size="never",
+        auto_session_tracking=False,
+        shutdown_timeout=FLUSH_SECONDS,
+        before_send=_sendable,
+    )
 
 
 def _describe(scope: sentry_sdk.Scope, exchange: Exchange) -> None:

@@ -231,8 +231,8 @@ class StatsD(Meter):
         method, scheme = exchange.method, exchange.request.protocol
         self.active[method, scheme] -= 1
         if self._is_on:
-            route, error = exchange.route or "unmatched", exchange.error_type or "none"
-            labels = method, scheme, exchange.status, route, error
+            route = exchange.route or "unmatched"
+            labels = method, scheme, exchange.status, route, exchange.error_type
             name = _dotted("http_server_request_duration_seconds", *labels)
             self._outbox.write(name, "ms", exchange.duration * 1000)
             # Sending all datagrams of a second at once would overrun the receiver.
@@ -242,7 +242,7 @@ class StatsD(Meter):
     def call_ended(self, call: Call) -> None:
         if self._is_on:
             server = call.server_address, call.server_port, call.scheme
-            labels = call.method, *server, call.status or "none", call.error_type or "none"
+            labels = call.method, *server, call.status or "", call.error_type
             name = _dotted("http_client_request_duration_seconds", *labels)
             self._outbox.write(name, "ms", call.duration * 1000)
 
@@ -268,4 +268,5 @@ class StatsD(Meter):
 
 @lru_cache(maxsize=MAX_SERIES)
 def _dotted(name: str, *labels: object) -> str:
-    return ".".join([name, *(re.sub(r"[^A-Za-z0-9_-]+", "_", str(each))[:100] for each in labels)])
+    parts = [re.sub(r"[^A-Za-z0-9_-]+", "_", str(each))[:100] or "none" for each in labels]
+    return ".".join([name, *parts])

@@ -50,22 +50,6 @@ def _tls_context(
     return context
 
 
-def conflicts_of(
-    prefix: str, url: str | None, certificate: str | None, key: str | None
-) -> Iterable[str]:
-    if url and urlsplit(url).port == 4317:
-        yield (
-            f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over HTTP: "
-            "send to port 4318"
-        )
-    if key and not certificate:
-        yield f"{prefix}_CLIENT_KEY: ignored, because {prefix}_CLIENT_CERTIFICATE is not set"
-    try:
-        _tls_context(None, certificate, key)
-    except ValueError as error:
-        yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
-
-
 @group
 class OtlpExporterSettings(ResourceSettings):
     """What OpenTelemetry specifies for all kinds of telemetry:
@@ -106,12 +90,24 @@ class OtlpExporterSettings(ResourceSettings):
 
     def conflicts(self) -> Iterable[str]:
         yield from super().conflicts()
-        yield from conflicts_of(
-            "OTEL_EXPORTER_OTLP",
-            self.otel_exporter_otlp_endpoint,
-            self.otel_exporter_otlp_client_certificate,
-            self.otel_exporter_otlp_client_key,
-        )
+        for signal in ("", "_TRACES", "_METRICS"):
+            prefix = f"OTEL_EXPORTER_OTLP{signal}"
+            url, certificate, key = (
+                getattr(self, f"{prefix}_{name}".lower(), None)
+                for name in ("ENDPOINT", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+            )
+            if url and urlsplit(url).port == 4317:
+                yield (
+                    f"{prefix}_ENDPOINT: port 4317 is usually for gRPC, but telemetry is sent over "
+                    "HTTP: send to port 4318"
+                )
+            if key and not certificate:
+                missing = f"{prefix}_CLIENT_CERTIFICATE"
+                yield f"{prefix}_CLIENT_KEY: ignored, because {missing} is not set"
+            try:
+                _tls_context(None, certificate, key)
+            except ValueError as error:
+                yield f"{prefix}_CLIENT_CERTIFICATE: {error}. It is ignored"
 
     def tls_with(
         self, ca: str | None, certificate: str | None, key: str | None
@@ -156,15 +152,6 @@ class OtlpSettings(OtlpExporterSettings):
 
     otel_exporter_otlp_traces_client_key: str | None = None
     """Like `OTEL_EXPORTER_OTLP_CLIENT_KEY`."""
-
-    def conflicts(self) -> Iterable[str]:
-        yield from super().conflicts()
-        yield from conflicts_of(
-            "OTEL_EXPORTER_OTLP_TRACES",
-            self.otel_exporter_otlp_traces_endpoint,
-            self.otel_exporter_otlp_traces_client_certificate,
-            self.otel_exporter_otlp_traces_client_key,
-        )
 
     def traces_tls(self) -> "SSLContext | None":
         return self.tls_with(

@@ -1,10 +1,10 @@
 """Where metrics are sent with OTLP, and how."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from . import parsing
-from .otlp import OtlpExporterSettings, certificate_file, conflicts_of, headers
+from .otlp import OtlpExporterSettings, certificate_file, headers
 from .resource import endpoint, exporters, milliseconds
 from .setting import group, setting
 
@@ -59,15 +59,6 @@ class OtlpMetricsSettings(OtlpExporterSettings):
 
     otel_metrics_exemplar_filter: Literal["trace_based", "always_on", "always_off"] = "trace_based"
     """`always_off` sends no ids of traces with durations."""
-
-    def conflicts(self) -> Iterable[str]:
-        yield from super().conflicts()
-        yield from conflicts_of(
-            "OTEL_EXPORTER_OTLP_METRICS",
-            self.otel_exporter_otlp_metrics_endpoint,
-            self.otel_exporter_otlp_metrics_client_certificate,
-            self.otel_exporter_otlp_metrics_client_key,
-        )
 
     def metrics_tls(self) -> "SSLContext | None":
         return self.tls_with(

@@ -1,5 +1,7 @@
 """Which proxy telemetry is sent through."""
 
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from . import parsing
@@ -26,14 +28,19 @@ class ProxySettings(ServerSettings):
     """The same for `https://`."""
 
     no_proxy: str = setting("", shared=True)
-    """Hosts and domains that are reached without a proxy, comma-separated, or `*` for all."""
+    """Hosts, domains and networks such as `10.0.0.0/8` that are reached without a proxy,
+    comma-separated, or `*` for all."""
 
     def proxy_for(self, url: str) -> str:
         """The URL of the proxy for this one; empty for none."""
         target = urlsplit(url)
         proxy = self.https_proxy if target.scheme == "https" else self.http_proxy
         hosts = f".{target.hostname}", f".{target.netloc.lower()}"
-        for domain in parsing.comma_separated(self.no_proxy.lower()):
-            if domain == "*" or any(host.endswith(f".{domain.lstrip('.')}") for host in hosts):
+        for near in parsing.comma_separated(self.no_proxy.lower()):
+            ending = f".{near.lstrip('*.')}"
+            if near == "*" or any(host.endswith(ending) for host in hosts):
                 return ""
+            with suppress(ValueError):  # names and not addresses
+                if ip_address(target.hostname or "") in ip_network(near, strict=False):
+                    return ""
         return proxy or ""

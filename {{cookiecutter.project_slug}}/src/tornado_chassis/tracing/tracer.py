@@ -117,7 +117,8 @@ class Span(tracing.Span):
         """Ends the span, once."""
         if self.recording:
             self.recording = False
-            self.ended = as_time(end_time)
+            # The clock may be set back.
+            self.ended = max(as_time(end_time), self.started)
             self._on_end(self)
 
 
@@ -225,7 +226,13 @@ class Tracing(Feature, tracing.Tracer):
     def _follow(self, request: HTTPRequest, callback: Callback) -> Callback:
         """Gives a call a span, which is propagated with it."""
         span = self.start(request.method if request.method in METHODS else "HTTP", "CLIENT")
-        self.propagation.inject(span, request.headers)
+        headers: dict[str, str] = {}
+        self.propagation.inject(span, headers)
+        # A request may be sent again, in another trace.
+        for name in getattr(request, "propagated", ()):
+            request.headers.pop(name, None)
+        request.headers.update(headers)
+        request.request.propagated = [*headers]  # type: ignore[attr-defined]
 
         def end(response: HTTPResponse) -> None:
             if span.recording:
