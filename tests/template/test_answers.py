@@ -329,6 +329,35 @@ def test_command_to_run_again_has_the_options_of_the_first_run() -> None:
     message = refusal({"project_slug": "json", **options, **where})
     assert "--output-dir /out --checkout v1 --directory services/tornado " in message
     assert "--directory" not in refusal({"project_slug": "json", **options})
+    package = {"chassis": "package", "__chassis_source": "https://host/a.whl"}
+    message = refusal({"project_slug": "json", **package, "__runbook": "no address"})
+    assert " __chassis_source=https://host/a.whl" in message
+    assert "__runbook=" not in message
+
+
+def test_command_to_run_again_has_an_address_that_the_template_has_not(tmp_path: Path) -> None:
+    given = ("project_slug=json", "__registry=registry.example.com/team")
+    message = cookiecutter("--no-input", *given, home=tmp_path, status=1)
+    assert f" {given[1]}" in command_of(message)
+    assert "__runbook=" not in command_of(message)
+    as_shown(message, home=tmp_path)
+    release = tmp_path / "out" / "json-service" / ".github" / "workflows" / "release.yml"
+    assert given[1].partition("=")[2] in release.read_text(encoding="utf-8")
+
+
+def test_command_of_cruft_to_run_again_has_the_options_of_the_first_run(
+    tmp_path: Path, repository: Path
+) -> None:
+    """Or the reader is reminded of those that hooks are not told of."""
+    cruft = str(Path(sys.executable).with_name("cruft"))
+    answers = {"project_slug": "json", "__runbook": "https://wiki/x/"}
+    argv = [cruft, "create", "--no-input", "--output-dir", "out dir"]
+    argv += ["--extra-context", json.dumps(answers), str(repository)]
+    message = run(argv, tmp_path, status=1)
+    assert "your other answers, and with --checkout and --directory if you gave them:" in message
+    as_shown(message, home=tmp_path)
+    made = json.loads((tmp_path / "out dir" / "json-service" / ".cruft.json").read_text())
+    assert made["context"]["cookiecutter"]["__runbook"] == "https://wiki/x/"
 
 
 def test_read_only_template_gives_files_that_can_be_changed(tmp_path: Path, copy: Path) -> None:
