@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from . import home, serving
+from . import RUN_SECONDS, home, serving
 
-DECODE_SECONDS = 30.0
 ENCODINGS = ("gzip", "identity")
 UNSET = {"status": {"code": 0, "message": ""}}
 # Runs where opentelemetry-proto is. OTLP's JSON is protobuf's with ids in hex, not base64.
@@ -133,7 +132,7 @@ def _decode(request: Request) -> dict[str, Any]:
         [home("otlp") / "bin/python", "-c", DECODE],
         input=request.body,
         capture_output=True,
-        timeout=DECODE_SECONDS,
+        timeout=RUN_SECONDS,
         check=False,
     )
     if done.returncode:

@@ -10,8 +10,6 @@ from urllib.error import HTTPError
 
 from . import NotInstalled, answers, eventually, free_port, get_json, home, process
 
-START_SECONDS = 90.0
-
 
 @dataclass(frozen=True)
 class Zipkin:
@@ -31,13 +29,10 @@ class Zipkin:
             raise
         return trace
 
-    def wait_for_trace(
-        self, trace_id: str, spans: int = 1, timeout: float = 30
-    ) -> list[dict[str, Any]]:
+    def wait_for_trace(self, trace_id: str, spans: int = 1) -> list[dict[str, Any]]:
         """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
         return eventually(
             lambda: self.trace(trace_id),
-            timeout,
             f"trace {trace_id} with {spans} spans in Zipkin",
             lambda trace: len(trace) >= spans,
         )
@@ -71,5 +66,5 @@ def running(directory: Path) -> Iterator[Zipkin]:
         return answers(f"http://127.0.0.1:{port}/health")
 
     log = directory / "zipkin.log"
-    with process(argv, directory, {"STORAGE_TYPE": "mem"}, log, ready, START_SECONDS):
+    with process(argv, directory, {"STORAGE_TYPE": "mem"}, log, ready):
         yield Zipkin(f"http://127.0.0.1:{port}/api/v2/spans")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import uv
 
+from ..backends import RUN_SECONDS
 from .project import TEMPLATE, Project, git, interpreter, reference, render
 
 Generate = Callable[..., Project]
@@ -47,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     def wheel() -> str:
         if not list(directory.glob("*.whl")):
             build = [uv.find_uv_bin(), "build", "--quiet", "--wheel", f"--out-dir={directory}"]
-            subprocess.run([*build, TEMPLATE], check=True, timeout=120)
+            subprocess.run([*build, TEMPLATE], check=True, timeout=RUN_SECONDS)
         [path] = directory.glob("*.whl")
         return path.as_uri()
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import uv
 from ruff import find_ruff_bin
 
+from ..backends import RUN_SECONDS
+
 #: What a service needs to start after it.
 SETTINGS = {"DATABASE_URL": "postgres://127.0.0.1/orders"}
 RENAMED = "stock-keeper-of-the-warehouse"
@@ -56,7 +58,7 @@ class Team:
         self.save(self.source / name, text[: first.start()] + added + text[first.start() :])
 
     def run(self, *argv: str | Path) -> None:
-        subprocess.run(argv, cwd=self.project, check=True, timeout=60)
+        subprocess.run(argv, cwd=self.project, check=True, timeout=RUN_SECONDS)
 
 
 Edit = Callable[[Team], None]

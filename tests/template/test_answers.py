@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ..backends import RUN_SECONDS
 from . import combinations
 from .conftest import Generate
 from .project import REFERENCE, SOURCE, TEMPLATE, git, render
@@ -483,7 +484,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=60,
+        timeout=RUN_SECONDS,
         check=False,
     )
     assert done.returncode == status, done.stdout

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import NotInstalled
+from ..backends import RUN_SECONDS, NotInstalled
 from .project import TEMPLATE, interpreters
 
-SECONDS = 600
 NEWEST_HERE = "{}.{}".format(*max(interpreters()))
 # What must stand in the first column of the table.
 ROWS = {
@@ -81,7 +80,7 @@ def measure(directory: Path, command: str, *options: str) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS,
+        timeout=RUN_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout

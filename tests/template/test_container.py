@@ -314,7 +314,7 @@ def test_load_asks_for_what_is_there(generate: Generate) -> None:
     with project.start() as service:
         script = script.replace("http://service:8000", service.url)
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as load:
-            eventually(lambda: service.output().count('"GET"') >= 6, 30, "six requests")
+            eventually(lambda: service.output().count('"GET"') >= 6, "six requests")
             load.kill()
             assert load.stdout is not None
             assert load.stdout.read() == b""
@@ -341,7 +341,7 @@ def test_statsd_takes_its_configuration(generate: Generate, tmp_path: Path) -> N
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
         sender.sendto(b"app.latency:7|ms", ("127.0.0.1", daemon.port))
-        eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), 30, "printed values")
+        eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), "printed values")
 
 
 def lock(project: Path) -> None:

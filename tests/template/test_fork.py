@@ -105,7 +105,7 @@ class TestGraphite(ContractTest):
 
     def setUp(self) -> None:
         self.server = self.enterContext(socket.create_server(("127.0.0.1", 0)))
-        self.server.settimeout(10)
+        self.server.settimeout(60)
         port = str(self.server.getsockname()[1])
         self.environ = {"GRAPHITE_HOST": "127.0.0.1", "GRAPHITE_PORT": port}
         super().setUp()

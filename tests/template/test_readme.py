@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 from tornado_chassis import __version__
 
-from ..backends import eventually, free_port
+from ..backends import RUN_SECONDS, eventually, free_port
 from ..load import load
 from . import combinations
 from .conftest import Generate
 from .project import TEMPLATE, Service
 from .test_layout import TEAMS
-
-INSTALL_SECONDS = 300.0
 
 
 def commands() -> list[str]:
@@ -85,7 +83,7 @@ def test_first_command_generates_a_service_and_starts_it(checkout: Path, tmp_pat
     default = {prompt: values[0] for prompt, values in combinations.choices().items()}
     with typed(command, checkout, tmp_path) as service:
         try:
-            eventually(lambda: answers(service), INSTALL_SECONDS, command)
+            eventually(lambda: answers(service), command, timeout=RUN_SECONDS)
         except TimeoutError as error:
             raise AssertionError(service.output()) from error
         probes = ("/livez", "/readyz", "/health") if default["health"] == "probes" else ()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import uv
 
+from ..backends import RUN_SECONDS
 from . import combinations
 from .project import OLDEST_COOKIECUTTER, TEMPLATE, git, render
 
@@ -85,7 +86,7 @@ def test_by_the_oldest_cookiecutter(tmp_path: Path, expected: dict[str, tuple[in
         ["venv", "--quiet", f"--python={sys.executable}", str(environment)],
         ["pip", "install", "--quiet", f"--python={python}", oldest],
     ):
-        subprocess.run([uv.find_uv_bin(), *argv], check=True, timeout=120)
+        subprocess.run([uv.find_uv_bin(), *argv], check=True, timeout=RUN_SECONDS)
     assert generated(TEMPLATE, tmp_path, python=python) == expected
 
 
@@ -107,6 +108,6 @@ def generated(
         env={**os.environ, "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         check=True,
-        timeout=60,
+        timeout=RUN_SECONDS,
     )
     return digest(output / slug)

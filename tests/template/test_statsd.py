@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, statsd, statsd_exporter
+from ..backends import WAIT_SECONDS, eventually, statsd, statsd_exporter
 from ..load import load
 from .conftest import Generate
 from .edits import Team
-from .project import Project, Service
+from .project import PROMPTLY, Project, Service
 
 DURATION = "http_server_request_duration_seconds"
-DRAIN_TIMEOUT = 3
-# What the last flushes may take beyond the requests' time.
-GRACE = 2
 MAX_SAMPLES = 10_000
 MEBIBYTE = 1024 * 1024
 
@@ -41,7 +38,7 @@ def test_daemon_receives_what_is_measured(generate: Generate, tmp_path: Path) ->
             assert service.get("/nowhere/1")[0] == service.get("/nowhere/2")[0] == 404
             # The last of it may still wait to be sent: a stop loses none.
             assert service.terminate() == 0
-        server.wait_for(lambda it: "shop.greetings.en" in it.counters())
+        server.wait_for_all()
 
         timers = {name: len(values) for name, values in server.timers().items()}
         assert timers == {
@@ -86,8 +83,9 @@ def test_two_services_and_two_instances_keep_apart(generate: Generate, tmp_path:
                 assert service.get("/hello/x")[0] == 200
             for service in services:
                 assert service.terminate() == 0
-        server.wait_for(lambda it: it.counters().get("order-desk.greetings.en") == 2)
-        assert server.counters()["shop.greetings.en"] == 1
+        server.wait_for_all()
+        counters = server.counters()
+        assert (counters["order-desk.greetings.en"], counters["shop.greetings.en"]) == (2, 1)
         gauges = server.gauges()
         for name in ("event_loop_lag_seconds", "process_cpu_time_seconds"):
             assert {gauge for gauge in gauges if f".{name}." in gauge} == {
@@ -104,8 +102,8 @@ def test_no_name_is_one_of_the_exporters_own(project: Project, tmp_path: Path) -
         with project.start(STATSD_HOST="127.0.0.1", STATSD_PORT=str(exporter.port)) as service:
             assert service.get("/hello/x")[0] == 200
             assert service.terminate() == 0
-        names = eventually(lambda: exporter.names() - own, 10, "metrics")
-        assert {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"} <= names
+        names = {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"}
+        eventually(lambda: names <= exporter.names() - own, "metrics")
 
 
 @pytest.mark.full
@@ -123,6 +121,7 @@ def test_a_hundred_thousand_paths_add_no_name(project: Project, tmp_path: Path) 
             while ends < len(paths):
                 ends += answers.readline() == b"\r\n"
         assert service.terminate() == 0
+        server.wait_for_all()
         assert list(server.timers()) == [f"{project.slug}.{DURATION}.HEAD.http.404.unmatched.none"]
 
 
@@ -139,7 +138,7 @@ def test_service_does_not_depend_on_statsd(project: Project, fault: str, warning
         settings = {
             "STATSD_HOST": host,
             "STATSD_PORT": str(port),
-            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
+            "DRAIN_TIMEOUT_SECONDS": "3",
         }
         with project.start(**settings) as service:
             with load(service.port, "/hello/x", connections=4) as traffic:
@@ -149,7 +148,7 @@ def test_service_does_not_depend_on_statsd(project: Project, fault: str, warning
                 assert service.resident_bytes() - before < 20 * MEBIBYTE
                 assert traffic.failures == []
                 traffic.stopping.set()
-                assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+                assert service.terminate(PROMPTLY) == 0, service.output()
             assert service.output().count(f"Sending metrics to {host}:{port} failed") == warnings
 
 
@@ -160,10 +159,10 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
         for _ in range(3):
             service.get("/hello/x")
         destination = f"Sending metrics to {host}:{port}"
-        eventually(lambda: f"{destination} failed" in service.output(), 30, "warning")
+        eventually(lambda: f"{destination} failed" in service.output(), "warning")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
             daemon.bind((host, port))
-            daemon.settimeout(30)
+            daemon.settimeout(WAIT_SECONDS)
             line = f"{project.slug}.{DURATION}.GET.http.200._hello_name_.none:".encode()
             received = b""
             for _ in range(100):
