@@ -15,10 +15,12 @@ SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SLUG_LENGTH = 32
 EMAIL = re.compile(r"[^\s@<>()\[\],:;\\\"]+@[^\W_]([\w.-]*[^\W_])?")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-# Modules of the standard library in some version from Python 3.11 to 3.14, but not in all.
+# Modules of the standard library in some version from Python 3.11 to 3.15, but not in all, and what
+# each interpreter imports at its start, if there is such a module.
 STANDARD_OF_SOME = set(
     "aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils "
-    "imghdr imp mailcap msilib nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu "
+    "imghdr imp lib2to3 mailcap msilib nis nntplib ossaudiodev pipes profiling sitecustomize "
+    "smtpd sndhdr spwd sre_compile sre_constants sre_parse sunau telnetlib usercustomize uu "
     "xdrlib".split()
 )
 # Distributions and modules installed beside a service. A test keeps this list complete.

@@ -125,8 +125,9 @@ def test_slug_gives_a_tidy_project_or_another_slug(workplace: Path, slug: str) -
     assert list(ruff(project)) == []
 
 
-NO_SLUGS = """class json telnetlib tornado prometheus-client opentelemetry con com1 tests
-    default kube-system my_service a/b .. a\\b -a a--b 3d é \uff41""".split()
+NO_SLUGS = """class json telnetlib lib2to3 profiling sitecustomize tornado prometheus-client
+    opentelemetry con com1 tests default kube-system my_service a/b .. a\\b -a a--b 3d é
+    \uff41""".split()
 
 
 @pytest.mark.parametrize("slug", ["", "My Service", "a\n", "a" * 33, *NO_SLUGS], ids=repr)
