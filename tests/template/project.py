@@ -362,6 +362,15 @@ def git(directory: Path, *argv: str) -> str:
     return done.stdout.strip()
 
 
+def copy_checkout(target: Path) -> None:
+    """Copies the files of this repository as they are now, committed or not."""
+    listed = git(TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in listed.split("\0"):
+        if (TEMPLATE / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, target / name)
+
+
 @cache
 def interpreters() -> dict[tuple[int, int], Path]:
     """The supported interpreters on this machine by version, oldest first."""

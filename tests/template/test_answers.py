@@ -61,12 +61,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("answers")
 
 
-@pytest.fixture
-def copy(tmp_path: Path, repository: Path) -> Path:
-    """A copy of the template, to be changed."""
-    return Path(shutil.copytree(repository, tmp_path / "template"))
-
-
 @slow
 @given(name=lines, description=lines, author=lines, email=emails, licence=licences)
 def test_text_arrives_unchanged(
@@ -362,13 +356,13 @@ def test_command_of_cruft_to_run_again_has_the_options_of_the_first_run(
     assert made["context"]["cookiecutter"]["__runbook"] == "https://wiki/x/"
 
 
-def test_read_only_template_gives_files_that_can_be_changed(tmp_path: Path, copy: Path) -> None:
-    for path in [copy, *copy.rglob("*")]:
+def test_read_only_template_gives_files_that_can_be_changed(tmp_path: Path, template: Path) -> None:
+    for path in [template, *template.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     try:
-        cookiecutter("--no-input", home=tmp_path, template=copy)
+        cookiecutter("--no-input", home=tmp_path, template=template)
     finally:
-        for path in [copy, *copy.rglob("*")]:
+        for path in [template, *template.rglob("*")]:
             path.chmod(path.stat().st_mode | 0o700)
     made = list((tmp_path / "out").rglob("*"))
     assert made
@@ -382,16 +376,18 @@ def test_output_that_cannot_be_written_undoes_nothing(tmp_path: Path, output: st
     assert (tmp_path / "my-service" / "README.md").exists()
 
 
-def test_what_lies_in_the_template_s_folder_is_not_generated(tmp_path: Path, copy: Path) -> None:
+def test_what_lies_in_the_template_s_folder_is_not_generated(
+    tmp_path: Path, template: Path
+) -> None:
     left = """.env uv.lock .venv/bin/x src/a.py~ .idea/x.xml .ruff_cache/0.17/1 docs/a.bak
         src/#a.py# .tox/x .direnv/x node_modules/x.js src/x.egg-info/PKG-INFO htmlcov/x.html venv/x
         ._README.md .mypy_cache/CACHEDIR.TAG tests/.pytest_cache/README.md
         tests/__pycache__/test_handlers.cpython-313.pyc""".split()
     for name in left:
-        path = copy / SOURCE.name / name
+        path = template / SOURCE.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"{{ not a template }} \x8e")
-    cookiecutter("--no-input", home=tmp_path, template=copy)
+    cookiecutter("--no-input", home=tmp_path, template=template)
     assert [each for each in left if (tmp_path / "out" / "my-service" / each).exists()] == []
 
 

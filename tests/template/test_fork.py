@@ -8,11 +8,9 @@ import pytest
 
 from . import combinations
 from .project import CHASSIS, SOURCE, TEMPLATE, Project, git, interpreter, reference, render
-from .test_choices import offer, steps, template
+from .test_choices import offer, steps
 from .test_every_combination import check
 from .test_render import files, ruff, sources, tags
-
-__all__ = ["template"]
 
 HERE = SOURCE.relative_to(TEMPLATE)
 IN_CHASSIS = CHASSIS.relative_to(TEMPLATE)
