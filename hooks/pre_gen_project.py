@@ -166,9 +166,13 @@ def problems() -> "dict[str, tuple[str, str]]":
         )
     for name in ADDRESSES:
         address = ANSWERS.get(name) or ""
+        reason = ""
         if not (isinstance(address, str) and ADDRESS.fullmatch(address)):
-            reason = "is no address: it may not contain white space, quotes or backslashes"
-            found[name] = reason, "the one of your house standard"
+            reason = "it may not contain white space, quotes or backslashes"
+        elif name == "__chassis_source" and address and "://" not in address:
+            reason = "it has no scheme, such as https://"
+        if reason:
+            found[name] = f"is no address: {reason}", "the one of your house standard"
     for prompt, offered in template().items():
         is_choice = isinstance(offered, list) and not prompt.startswith("_")
         if is_choice and ANSWERS[prompt] not in offered:

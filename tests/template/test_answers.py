@@ -319,6 +319,12 @@ def test_address_that_would_break_a_file_is_rejected(name: str, value: Any) -> N
     assert f"  {name}: {json.dumps(value)} is no address: " in message
 
 
+@pytest.mark.parametrize("value", [">=0.2", "host/a.whl"])
+def test_address_of_a_wheel_has_a_scheme(value: str) -> None:
+    message = refusal({"__chassis_source": value})
+    assert f'  __chassis_source: "{value}" is no address: it has no scheme' in message
+
+
 def test_command_to_run_again_has_the_options_of_the_first_run() -> None:
     options = {"_template": "https://host/acme/templates.git", "_checkout": "v1"}
     where = {"_repo_dir": "/home/me/.cookiecutters/templates/services/tornado"}
