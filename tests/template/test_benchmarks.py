@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ..backends import RUN_SECONDS, NotInstalled
+from ..backends import NotInstalled, tool
 from .project import TEMPLATE, interpreters
 
 NEWEST_HERE = "{}.{}".format(*max(interpreters()))
@@ -73,17 +72,7 @@ def test_too_many_instructions_are_an_error() -> None:
 def measure(directory: Path, command: str, *options: str) -> list[str]:
     """The first column of the table that a command makes."""
     argv = [sys.executable, "-m", "benchmarks", command, "--quick", f"--output={directory}"]
-    done = subprocess.run(
-        [*argv, *options],
-        cwd=TEMPLATE,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    printed = tool(*argv, *options, cwd=TEMPLATE)
     table = (directory / f"{command}.md").read_text(encoding="utf-8")
-    assert table in done.stdout
+    assert table in printed
     return [line.split("|")[1].strip() for line in table.splitlines()[2:] if "|" in line]
