@@ -101,7 +101,7 @@ def test_every_overlay_is_taken_and_its_pods_are(
         apply(cluster, overlay)
     assert slug in cluster.kubectl("get", "namespace", f"--selector={RESTRICTED}")
     # The autoscaler asks for three, and each of them is allowed in this namespace.
-    found = eventually(lambda: len(there := pods(cluster, slug)) == 3 and there, "three pods")
+    found = eventually(partial(pods, cluster, slug), "three pods", lambda found: len(found) == 3)
     optional = found[0]["spec"]["containers"][0]["envFrom"][1]["secretRef"].get("optional", False)
     assert optional == (answers["error_tracking"] == "none")
     cluster.kubectl("delete", "namespace", slug, "--wait=false")
