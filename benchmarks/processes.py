@@ -22,7 +22,6 @@ class Bench(JsonHandler):
 """
 SHARED = {"REUSE_PORT": "true", "PORT": "{shared}"}
 CORES = {"one": [machine.SERVER_CORE], "two": [machine.SERVER_CORE, machine.LOAD_CORE]}
-START_SECONDS = 30.0
 
 
 def main(options: argparse.Namespace, workshop: Workshop) -> None:
@@ -46,5 +45,5 @@ def measure(workshop: Workshop, variant: Variant, seconds: int) -> Sample:
         for core in CORES[variant.name]:
             server = stack.enter_context(workshop.start(variant, core, shared))
             # The port may be the other's; the admin server listens after the main one.
-            eventually(partial(get, server.admin_port, "/metrics"), START_SECONDS, variant.name)
+            eventually(partial(get, server.admin_port, "/metrics"), variant.name)
         return machine.wrk(server.port, seconds)

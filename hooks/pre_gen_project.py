@@ -15,10 +15,12 @@ SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SLUG_LENGTH = 32
 EMAIL = re.compile(r"[^\s@<>()\[\],:;\\\"]+@[^\W_]([\w.-]*[^\W_])?")
 WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-# Modules of the standard library in some version from Python 3.11 to 3.14, but not in all.
+# Modules of the standard library in some version from Python 3.11 to 3.15, but not in all, and what
+# each interpreter imports at its start, if there is such a module.
 STANDARD_OF_SOME = set(
     "aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils "
-    "imghdr imp mailcap msilib nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu "
+    "imghdr imp lib2to3 mailcap msilib nis nntplib ossaudiodev pipes profiling sitecustomize "
+    "smtpd sndhdr spwd sre_compile sre_constants sre_parse sunau telnetlib usercustomize uu "
     "xdrlib".split()
 )
 # Distributions and modules installed beside a service. A test keeps this list complete.
@@ -38,7 +40,8 @@ PROGRAMS = set(
 TAKEN = set("build conftest deploy dist docs env src test tests venv".split())
 # What a cluster has already: the service would be there twice, or among the cluster's own.
 OF_KUBERNETES = set("default kube-node-lease kube-public kube-system kubernetes".split())
-# In files of all kinds, between quotes.
+# Of a house standard, and in files of all kinds, between quotes.
+ADDRESSES = ("__chassis_source", "__registry", "__runbook")
 ADDRESS = re.compile(r"""[^\s"'\\]*""")
 # cruft renders stored answers as templates, so an update would run these as code. The brackets
 # keep them from being run here.
@@ -47,6 +50,8 @@ EXPRESSION = re.compile(r"[{][{]|[{]#|# [{]%")
 # A refusal cannot come earlier, before the last question, nor below this: hooks see no answers
 # before all are given, and cookiecutter reports how a hook ended.
 TRACEBACK = "The traceback that Cookiecutter prints below this means nothing more."
+# Hooks are not told of them.
+OPTIONS_OF_CRUFT = ", and with --checkout and --directory if you gave them"
 
 
 def problem_of_slug(slug: str) -> str:
@@ -159,13 +164,18 @@ def problems() -> "dict[str, tuple[str, str]]":
             "which your house standard sets: see docs/house-standard.md of the template",
             "copy",
         )
-    for name in ("__chassis_source", "__registry", "__runbook"):
+    for name in ADDRESSES:
         address = ANSWERS.get(name) or ""
+        reason = ""
         if not (isinstance(address, str) and ADDRESS.fullmatch(address)):
-            reason = "is no address: it may not contain white space, quotes or backslashes"
-            found[name] = reason, "the one of your house standard"
-    for prompt, offered in offers().items():
-        if ANSWERS[prompt] not in offered:
+            reason = "it may not contain white space, quotes or backslashes"
+        elif name == "__chassis_source" and address and "://" not in address:
+            reason = "it has no scheme, such as https://"
+        if reason:
+            found[name] = f"is no address: {reason}", "the one of your house standard"
+    for prompt, offered in template().items():
+        is_choice = isinstance(offered, list) and not prompt.startswith("_")
+        if is_choice and ANSWERS[prompt] not in offered:
             found[prompt] = f"is none of the choices: {', '.join(offered)}", offered[0]
     if not found:
         for name, derived in derived_values().items():
@@ -174,23 +184,18 @@ def problems() -> "dict[str, tuple[str, str]]":
     return found
 
 
-def offers() -> "dict[str, list[str]]":
-    """Returns the choices of each prompt, where the template can be found: cruft, which has no
-    replay files, does not say where."""
+def template() -> "dict[str, object]":
+    """Returns what the template's cookiecutter.json says, where it can be found: cruft, which has
+    no replay files, does not say where."""
     if "_repo_dir" not in ANSWERS:
         return {}
     # It may be relative to where cookiecutter was started.
     where = os.path.join(os.environ.get("PWD", ""), ANSWERS["_repo_dir"], "cookiecutter.json")
     try:
         with open(where, encoding="utf-8") as file:
-            prompts = json.load(file)
+            return json.load(file)
     except OSError:
         return {}
-    return {
-        name: offered
-        for name, offered in prompts.items()
-        if isinstance(offered, list) and not name.startswith("_")
-    }
 
 
 def derived_values() -> "dict[str, str]":
@@ -235,7 +240,7 @@ def directory_in_the_template() -> str:
 
 def command(answers: "dict[str, str]", output_dir: str = "") -> str:
     """Returns the command that generates again with these answers, into `output_dir` if given."""
-    template = ANSWERS["_template"]
+    source = ANSWERS["_template"]
     if "_output_dir" in ANSWERS:
         output_dir = output_dir or ANSWERS["_output_dir"]
         argv = [*program("cookiecutter"), "--no-input", "--output-dir", output_dir]
@@ -243,11 +248,10 @@ def command(answers: "dict[str, str]", output_dir: str = "") -> str:
             argv += ["--checkout", ANSWERS["_checkout"]]
         if directory_in_the_template():
             argv += ["--directory", directory_in_the_template()]
-        argv += [template, *(f"{field}={answer}" for field, answer in answers.items())]
+        argv += [source, *(f"{field}={answer}" for field, answer in answers.items())]
     else:
         argv = [*program("cruft"), "create", "--no-input", "--extra-context", json.dumps(answers)]
-        argv += ["--output-dir", output_dir] if output_dir else []
-        argv += [template]
+        argv += ["--output-dir", output_dir or os.path.dirname(os.getcwd()), source]
     return quoted(argv)
 
 
@@ -302,6 +306,10 @@ def refusal_to_overwrite(answers: "dict[str, str]") -> "list[str]":
 def main() -> None:
     found = problems()
     answers = {field: answer for field, answer in ANSWERS.items() if not field.startswith("_")}
+    own = template()
+    for name in ADDRESSES:
+        if ANSWERS.get(name, "") not in ("", own.get(name)) and name not in found:
+            answers[name] = ANSWERS[name]
     if not found:
         lines = refusal_to_overwrite(answers)
         if lines:
@@ -316,7 +324,9 @@ def main() -> None:
         lines += [f"  {field}: {shown} {reason}.", f"      Try: {better}"]
         if field in answers:
             answers[field] = better
-    lines += ["", TRACEBACK, "To run again with these suggestions and your other answers:", ""]
+    options = "" if "_output_dir" in ANSWERS else OPTIONS_OF_CRUFT
+    lines += ["", TRACEBACK]
+    lines += [f"To run again with these suggestions and your other answers{options}:", ""]
     lines += [f"  {command(answers)}", ""]
     if any(map(is_undecoded, map(str, ANSWERS.values()))):
         # A terminal that sends UTF-8 can show it. The variable is for the command to run again.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .backends import eventually
+from .backends import RUN_SECONDS, eventually
 
 ANSWER_SECONDS = 60.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -23,10 +23,10 @@ class Load:
     #: Set once connections may be refused, since the service was asked to stop.
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def wait_for(self, answered: int, timeout: float = 100) -> None:
+    def wait_for(self, answered: int) -> None:
         """Returns when that many more requests have been answered."""
         enough = self.answered + answered
-        eventually(lambda: self.answered >= enough or self.failures, timeout, "answers")
+        eventually(lambda: self.answered >= enough or self.failures, "answers")
 
 
 @contextmanager
@@ -34,7 +34,6 @@ def load(
     port: int,
     path: str,
     connections: int = 16,
-    timeout: float = 120,
     *,
     body: bytes = b"",
     status: int = 200,
@@ -55,14 +54,14 @@ def load(
     def worker() -> Coroutine[None, None, None]:
         return _worker(port, request, status, pause, result)
 
-    with visits([worker] * connections, timeout):
+    with visits([worker] * connections):
         yield result
         result.stopping.set()
 
 
 @contextmanager
 def visits(
-    workers: Sequence[Callable[[], Coroutine[None, None, None]]], timeout: float = 120
+    workers: Sequence[Callable[[], Coroutine[None, None, None]]], timeout: float = RUN_SECONDS
 ) -> Iterator[None]:
     """Runs coroutines in a thread; the end of the block waits for them, and raises what they do."""
 

@@ -26,7 +26,9 @@ PORTS = 20_000, 32_000
 RESERVED_PORTS = 100
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
-TOOL_SECONDS = 60.0
+# What has not come or ended by then never will, however busy the machine is.
+WAIT_SECONDS = 120.0
+RUN_SECONDS = 1200.0
 LOG_TAIL_CHARACTERS = 4000
 
 T = TypeVar("T")
@@ -81,7 +83,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 def get_json(url: str) -> Any:
     """Return the JSON at `url`; raises OSError (unreachable, HTTP error) or ValueError."""
-    with _opener.open(url, timeout=10) as response:
+    with _opener.open(url, timeout=WAIT_SECONDS) as response:
         return json.load(response)
 
 
@@ -92,7 +94,10 @@ def answers(url: str) -> bool:
 
 
 def eventually(
-    probe: Callable[[], T], timeout: float, what: str, enough: Callable[[T], object] = bool
+    probe: Callable[[], T],
+    what: str,
+    enough: Callable[[T], object] = bool,
+    timeout: float = WAIT_SECONDS,
 ) -> T:
     """Return the first result of `probe` that is `enough`: by default, the first truthy one.
 
@@ -122,13 +127,12 @@ def process(
     env: Mapping[str, str],
     log_path: Path,
     ready: Callable[[], bool],
-    timeout: float,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `argv` until the block ends; enter the block once `ready` returns true.
 
     `env` is added to this process's environment; stdout and stderr go to `log_path`. `ready`
     may raise OSError for "not yet". Raises RuntimeError, with the end of the log, if the
-    process exits first or is not ready within `timeout` seconds.
+    process exits first or does not become ready.
     """
     with log_path.open("wb") as log:
         child = subprocess.Popen(
@@ -147,7 +151,7 @@ def process(
 
     try:
         try:
-            eventually(started, timeout, f"{argv[0]} ready")
+            eventually(started, f"{argv[0]} ready")
         except TimeoutError as error:
             raise RuntimeError(f"{error}\n{_tail(log_path)}") from error
         yield child
@@ -165,7 +169,6 @@ def tool(
     input: str = "",
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float = TOOL_SECONDS,
 ) -> str:
     """Return what a command prints; raises RuntimeError with all of it when it fails."""
     done = subprocess.run(
@@ -177,7 +180,7 @@ def tool(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=timeout,
+        timeout=RUN_SECONDS,
         check=False,
     )
     if done.returncode:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from . import answers, free_port, home, process, tool
 
-START_SECONDS = 30.0
-
 Labels = dict[str, str]
 
 
@@ -43,7 +41,7 @@ def running(directory: Path, config: Path) -> Iterator[Alertmanager]:
         "--cluster.listen-address=",
     ]
     log = directory / "alertmanager.log"
-    with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready"), START_SECONDS):
+    with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready")):
         yield Alertmanager(url)
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import answers, eventually, free_port, home, process, tool
+from . import answers, free_port, home, process, tool
 
-START_SECONDS = 60.0
 TOKEN = "an-administrator"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 
@@ -96,7 +95,7 @@ def running(directory: Path) -> Iterator[Cluster]:
         def start(name: str, ready: Any, *options: str) -> None:
             argv = [programs / name, *options]
             log = directory / f"{name}.log"
-            stack.enter_context(process(argv, directory, {}, log, ready, START_SECONDS))
+            stack.enter_context(process(argv, directory, {}, log, ready))
 
         start(
             "etcd",
@@ -134,9 +133,5 @@ def running(directory: Path) -> Iterator[Cluster]:
             "--horizontal-pod-autoscaler-sync-period=1s",
         )
         found.kubectl("apply", "--server-side", f"--filename={definitions}")
-        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
         yield found
-
-
-def until(probe: Any, what: str) -> Any:
-    return eventually(probe, START_SECONDS, what)

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import LOG_TAIL_CHARACTERS, NotInstalled, eventually, home
+from . import LOG_TAIL_CHARACTERS, RUN_SECONDS, NotInstalled, eventually, home
 
-START_SECONDS = 60.0
-COMMAND_SECONDS = 300.0
 BASE = "docker.io/library/python:3.14-slim"
 # podman's defaults are more than a process in a sandbox may ask for.
 ULIMITS = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -109,7 +107,7 @@ class Containers:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=RUN_SECONDS,
             check=False,
         )
         if done.returncode:
@@ -178,7 +176,7 @@ class Container:
             return ready()
 
         try:
-            eventually(started, START_SECONDS, f"container {self.id[:12]} ready")
+            eventually(started, f"container {self.id[:12]} ready")
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.log_tail()}") from error
 

@@ -9,8 +9,6 @@ from urllib.error import HTTPError
 
 from . import answers, eventually, free_port, get_json, home, process
 
-START_SECONDS = 30.0
-
 
 @dataclass(frozen=True)
 class Jaeger:
@@ -35,11 +33,10 @@ class Jaeger:
             raise
         return trace
 
-    def wait_for_trace(self, trace_id: str, spans: int = 1, timeout: float = 30) -> dict[str, Any]:
+    def wait_for_trace(self, trace_id: str, spans: int = 1) -> dict[str, Any]:
         """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
         trace = eventually(
             lambda: self.trace(trace_id),
-            timeout,
             f"trace {trace_id} with {spans} spans in Jaeger",
             lambda trace: trace and len(trace["spans"]) >= spans,
         )
@@ -76,5 +73,5 @@ def running(directory: Path) -> Iterator[Jaeger]:
     # Jaeger traces its own API, and stops only 10 seconds after it found no one to send that to.
     env = {"SPAN_STORAGE_TYPE": "memory", "OTEL_TRACES_SAMPLER": "always_off"}
     log = directory / "jaeger.log"
-    with process(argv, directory, env, log, ready, START_SECONDS):
+    with process(argv, directory, env, log, ready):
         yield Jaeger(f"http://127.0.0.1:{otlp}", f"http://127.0.0.1:{query}")

@@ -7,9 +7,7 @@ from typing import Any
 import yaml
 from kubernetes_validate import ValidationError, validate
 
-from . import home
-
-KUSTOMIZE_SECONDS = 60.0
+from . import RUN_SECONDS, home
 
 Manifest = dict[str, Any]
 
@@ -23,7 +21,7 @@ def kustomize(directory: Path) -> list[Manifest]:
         [home("kubernetes") / "bin/kustomize", "build", directory],
         capture_output=True,
         text=True,
-        timeout=KUSTOMIZE_SECONDS,
+        timeout=RUN_SECONDS,
         check=False,
     )
     # A deprecated field is reported on standard error.

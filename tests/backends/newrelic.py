@@ -22,7 +22,6 @@ from . import NotInstalled, eventually, free_port, serving, tool
 HOST = "127.0.0.1"
 LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
 RUN_ID = "1234567"
-OPENSSL_SECONDS = WAIT_SECONDS = 30.0
 WBITS = {"gzip": 31, "deflate": 15}
 # What New Relic says to each method, and null to the others. What is left out of a connection is as
 # the agent has it.
@@ -82,7 +81,7 @@ class Collector:
     def wait_for(self, method: str) -> Any:
         """Return the first payload of `method`; else TimeoutError with what came."""
         try:
-            return eventually(lambda: self.payloads(method), WAIT_SECONDS, f"New Relic {method}")[0]
+            return eventually(lambda: self.payloads(method), f"New Relic {method}")[0]
         except TimeoutError as error:
             methods = [call.method for call in self.calls]
             raise TimeoutError(f"{error}: calls: {methods}; errors: {self.errors}") from None
@@ -145,5 +144,5 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
     argv += ["-newkey", "rsa:2048", "-keyout", key, "-out", certificate]
     argv += ["-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:localhost,IP:{HOST}"]
     argv += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
-    tool(*argv, timeout=OPENSSL_SECONDS)
+    tool(*argv)
     return certificate, key

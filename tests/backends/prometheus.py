@@ -12,9 +12,7 @@ from urllib.parse import urlencode
 
 from . import answers, eventually, free_port, get_json, home, process, tool
 
-START_SECONDS = 30.0
 EXEMPLAR_WINDOW_SECONDS = 3600.0
-PROMTOOL_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,13 @@ class Prometheus:
         result: list[dict[str, Any]] = self._api("query_range", query=promql, **times)["result"]
         return result
 
-    def wait_for(self, promql: str, timeout: float = 30) -> list[dict[str, Any]]:
+    def wait_for(self, promql: str) -> list[dict[str, Any]]:
         """Return the vector once it is not empty; else TimeoutError with the scrapes' errors.
 
         The first scrape comes 5 to 6 seconds after the start.
         """
         try:
-            return eventually(lambda: self.query(promql), timeout, promql)
+            return eventually(lambda: self.query(promql), promql)
         except TimeoutError as error:
             errors = {target["scrapeUrl"]: target["lastError"] for target in self.targets()}
             raise TimeoutError(f"{error}; scrape errors: {errors}") from None
@@ -107,13 +105,13 @@ def running(
         *(["--web.enable-otlp-receiver"] if otlp is not None else []),
     ]
     log = directory / "prometheus.log"
-    with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready"), START_SECONDS):
+    with process(argv, directory, {}, log, lambda: answers(f"{url}/-/ready")):
         yield Prometheus(url)
 
 
 def promtool(*args: str | Path, input: str | None = None, version: int = 3) -> str:
     """Return what `promtool ARGS` prints; raises RuntimeError with it when promtool fails."""
-    return tool(_home(version) / "bin/promtool", *args, input=input, timeout=PROMTOOL_SECONDS)
+    return tool(_home(version) / "bin/promtool", *args, input=input)
 
 
 def promtool_check_metrics(text: str) -> str:

@@ -9,7 +9,7 @@ from . import home, tool
 NEWER = [(3, 14), (3, 15)]
 
 
-def run_in(directory: Path, script: str, timeout: float) -> str:
+def run_in(directory: Path, script: str) -> str:
     """What a shell script prints. There, `directory` is /srv, and PYTHON$MINOR an interpreter.
 
     Raises RuntimeError with all of it unless the script ends with status 0.
@@ -34,4 +34,4 @@ def run_in(directory: Path, script: str, timeout: float) -> str:
     command = ["unshare", "--mount", "sh", "-euc", f"{mounts}\nexec {chroot}"]
     if os.geteuid():
         command = ["sudo", *command]
-    return tool(*command, timeout=timeout)
+    return tool(*command)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import answers, eventually, free_port, home, process
+from . import WAIT_SECONDS, answers, eventually, free_port, home, process
 
 # .ci/backends/sentry.sh puts this project into the database.
 KEY = "0123456789abcdef" * 2
 PROJECT = 1
-START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,17 @@ class Sentry:
         lines = self.log.read_text().splitlines()
         return [line for line in lines if line.startswith("event data validation failed")]
 
-    def wait_for_events(self, count: int = 1, timeout: float = 30) -> list[dict[str, Any]]:
+    def wait_for_events(self, count: int = 1) -> list[dict[str, Any]]:
         """Return the events once there are `count`; else TimeoutError with the server's log."""
         try:
             what = f"{count} Sentry events"
-            return eventually(self.events, timeout, what, lambda events: len(events) >= count)
+            return eventually(self.events, what, lambda events: len(events) >= count)
         except TimeoutError as error:
             log = self.log.read_text()[-4000:]
             raise TimeoutError(f"{error}; stored: {len(self.events())}\n{log}") from None
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=WAIT_SECONDS)) as connection:
             return connection.execute(query).fetchall()
 
 
@@ -70,5 +69,5 @@ def running(directory: Path) -> Iterator[Sentry]:
         return answers(f"http://127.0.0.1:{port}/health/ready")
 
     env = {"DJANGO_SETTINGS_MODULE": "bugsink_conf", "PYTHONPATH": str(installed)}
-    with process(argv, directory, env, log, ready, START_SECONDS):
+    with process(argv, directory, env, log, ready):
         yield Sentry(f"http://{KEY}@127.0.0.1:{port}/{PROJECT}", directory / "db.sqlite3", log)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import eventually, free_port, home, process
+from . import WAIT_SECONDS, eventually, free_port, home, process
 
-START_SECONDS = 30.0
 # Node runs a timer at once when it is set to more than 24 days.
 FLUSH_MILLISECONDS = 24 * 60 * 60 * 1000
 # The management port prints what util.inspect returns: no JSON, and cut after 100 items.
@@ -39,16 +38,23 @@ class StatsD:
         """Return the last values."""
         return self._ask("gauges")
 
-    def wait_for(self, predicate: Callable[["StatsD"], bool], timeout: float = 30) -> None:
+    def wait_for_all(self) -> None:
+        """Return once the daemon has read all that was sent to it before."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"read:1|c", ("127.0.0.1", self.port))
+        self.wait_for(lambda it: "read" in it.counters())
+
+    def wait_for(self, predicate: Callable[["StatsD"], bool]) -> None:
         """Return once `predicate(self)` is true; else TimeoutError with all values."""
         try:
-            eventually(lambda: predicate(self), timeout, "StatsD values")
+            eventually(lambda: predicate(self), "StatsD values")
         except TimeoutError as error:
             values = f"{self.counters()} {self.timers()} {self.gauges()}"
             raise TimeoutError(f"{error}: {values}") from None
 
     def _ask(self, command: str) -> dict[str, Any]:
-        with socket.create_connection(("127.0.0.1", self.management_port), timeout=10) as stream:
+        address = "127.0.0.1", self.management_port
+        with socket.create_connection(address, timeout=WAIT_SECONDS) as stream:
             stream.sendall(f"{command}\n".encode())
             answer = b""
             while not answer.endswith(b"END\n\n"):
@@ -81,5 +87,5 @@ def running(directory: Path, own: str = "{}", **settings: object) -> Iterator[St
     (directory / "preload.js").write_text(PRELOAD)
     argv: list[str | Path] = ["node", "--require", "./preload.js", daemon, "config.js"]
     log = directory / "statsd.log"
-    with process(argv, directory, {}, log, lambda: bool(statsd.counters()), START_SECONDS):
+    with process(argv, directory, {}, log, lambda: bool(statsd.counters())):
         yield statsd

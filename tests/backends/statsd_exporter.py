@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import answers, free_port, home, process
+from . import WAIT_SECONDS, answers, free_port, home, process
 
-START_SECONDS = 30.0
 # Names alone: without what stands before them, and without labels.
 MAPPING = """\
 mappings:
@@ -26,7 +25,7 @@ class Exporter:
 
     def names(self) -> set[str]:
         """The names of all metrics that it shows, its own among them; raises HTTPError."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=WAIT_SECONDS) as response:
             lines = response.read().decode().splitlines()
         return {line.split()[2] for line in lines if line.startswith("# TYPE ")}
 
@@ -44,5 +43,5 @@ def running(directory: Path) -> Iterator[Exporter]:
         f"--web.listen-address={exporter.url.removeprefix('http://')}",
     ]
     log = directory / "statsd_exporter.log"
-    with process(argv, directory, {}, log, lambda: answers(f"{exporter.url}/"), START_SECONDS):
+    with process(argv, directory, {}, log, lambda: answers(f"{exporter.url}/")):
         yield exporter

@@ -8,6 +8,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from . import WAIT_SECONDS
 from .otlp import Collector, running
 
 SPAN = {
@@ -26,7 +27,7 @@ def post(collector: Collector, span: dict[str, Any], **headers: str) -> None:
     body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
     headers = {"Content-Type": "application/json", **headers}
     url = f"{collector.endpoint}/v1/traces"
-    urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10).close()
+    urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=WAIT_SECONDS).close()
 
 
 def test_span_is_read_back_and_one_with_a_field_that_otlp_has_not_is_an_error(

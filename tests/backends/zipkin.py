@@ -10,9 +10,6 @@ from urllib.error import HTTPError
 
 from . import NotInstalled, answers, eventually, free_port, get_json, home, process
 
-WAIT_SECONDS = 30.0
-START_SECONDS = 90.0
-
 
 @dataclass(frozen=True)
 class Zipkin:
@@ -36,7 +33,6 @@ class Zipkin:
         """Return the trace once it has `spans` spans; else TimeoutError with what it has."""
         return eventually(
             lambda: self.trace(trace_id),
-            WAIT_SECONDS,
             f"trace {trace_id} with {spans} spans in Zipkin",
             lambda trace: len(trace) >= spans,
         )
@@ -70,5 +66,5 @@ def running(directory: Path) -> Iterator[Zipkin]:
         return answers(f"http://127.0.0.1:{port}/health")
 
     log = directory / "zipkin.log"
-    with process(argv, directory, {"STORAGE_TYPE": "mem"}, log, ready, START_SECONDS):
+    with process(argv, directory, {"STORAGE_TYPE": "mem"}, log, ready):
         yield Zipkin(f"http://127.0.0.1:{port}/api/v2/spans")

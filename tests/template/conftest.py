@@ -1,5 +1,4 @@
 import shutil
-import subprocess
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import pytest
 import uv
 
-from .project import TEMPLATE, Project, git, interpreter, reference, render
+from .project import TEMPLATE, Project, copy_checkout, git, interpreter, reference, render, tool
 
 Generate = Callable[..., Project]
 Rendered = Callable[[dict[str, str]], Path]
@@ -47,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     def wheel() -> str:
         if not list(directory.glob("*.whl")):
             build = [uv.find_uv_bin(), "build", "--quiet", "--wheel", f"--out-dir={directory}"]
-            subprocess.run([*build, TEMPLATE], check=True, timeout=120)
+            tool(*build, TEMPLATE)
         [path] = directory.glob("*.whl")
         return path.as_uri()
 
@@ -76,9 +75,14 @@ def generate(tmp_path: Path, slots: Path, rendered: Rendered, wheel: Callable[[]
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository of what is here now."""
     copy = tmp_path_factory.mktemp("template") / "template"
-    ignore = shutil.ignore_patterns(".git", ".*_cache", ".venv", "__pycache__", "dist", "build")
-    shutil.copytree(TEMPLATE, copy, ignore=ignore)
+    copy_checkout(copy)
     git(copy, "init", "--quiet", "--initial-branch=main")
     git(copy, "add", "--all")
     git(copy, "commit", "--quiet", "--message=A template")
     return copy
+
+
+@pytest.fixture
+def template(tmp_path: Path, repository: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(repository, tmp_path / "template"))

@@ -4,13 +4,14 @@ In the texts the package goes by `my_service`, as it does in the template's own.
 """
 
 import re
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uv
 from ruff import find_ruff_bin
+
+from .project import tool
 
 #: What a service needs to start after it.
 SETTINGS = {"DATABASE_URL": "postgres://127.0.0.1/orders"}
@@ -56,7 +57,7 @@ class Team:
         self.save(self.source / name, text[: first.start()] + added + text[first.start() :])
 
     def run(self, *argv: str | Path) -> None:
-        subprocess.run(argv, cwd=self.project, check=True, timeout=60)
+        tool(*argv, cwd=self.project)
 
 
 Edit = Callable[[Team], None]

@@ -1,7 +1,6 @@
 """A generated project, and its service as a process of its own."""
 
 import ast
-import contextlib
 import http.client
 import json
 import os
@@ -12,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ import yaml
 from cookiecutter.main import cookiecutter
 
 from .. import backends
-from ..backends import free_port
+from ..backends import RUN_SECONDS, WAIT_SECONDS, eventually, free_port
 
 TEMPLATE = Path(__file__).parents[2]
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
@@ -55,9 +53,9 @@ REFERENCE = {
     "deployment": "kubernetes",
     "ci": "github",
 }
-START_SECONDS = 30.0
 STOP_SECONDS = 60.0
-RUN_SECONDS = 120.0
+# With a backend that hangs: its clients would wait for 30 seconds and more.
+PROMPTLY = 20.0
 
 # What would change how a project's own tools behave, were it inherited.
 _FOREIGN = re.compile(
@@ -127,13 +125,12 @@ class Order(JsonHandler):
         self,
         *argv: str | Path,
         env: Mapping[str, str] | None = None,
-        timeout: float = RUN_SECONDS,
         status: int = 0,
     ) -> str:
         """What a command prints, run in the project and its environment.
 
         `env` is added to the environment variables. Raises AssertionError with all that was printed
-        where the command does not end with `status`; it is killed after `timeout` seconds.
+        where the command does not end with `status`; it is killed if it does not end.
         """
         with subprocess.Popen(
             argv,
@@ -145,7 +142,7 @@ class Order(JsonHandler):
             encoding="utf-8",
             errors="replace",
         ) as process:
-            watchdog = threading.Timer(timeout, process.kill)
+            watchdog = threading.Timer(RUN_SECONDS, process.kill)
             watchdog.start()
             output = process.communicate()[0]
             watchdog.cancel()
@@ -242,7 +239,7 @@ class Service:
     ) -> tuple[int, Message, str]:
         """Status, headers and body of the answer to a request, on the admin port if so asked."""
         port = self.admin_port if admin else self.port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -265,16 +262,19 @@ class Service:
 
     def wait_until_up(self) -> None:
         """Waits for the port to take connections."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+
+        def is_up() -> bool:
             status = self.process.poll()
             if status is not None:
                 raise RuntimeError(f"The service ended with {status}:\n{self.output()}")
             # No request, as it would be logged and counted.
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            time.sleep(0.02)
-        raise TimeoutError(self.output())
+            with socket.create_connection(("127.0.0.1", self.port)):
+                return True
+
+        try:
+            eventually(is_up, "the service")
+        except TimeoutError as error:
+            raise TimeoutError(self.output()) from error
 
 
 def reference(**answers: str) -> dict[str, str]:
@@ -337,12 +337,12 @@ def setting_fields(project: Path) -> set[str]:
     }
 
 
-def tool(*argv: str | Path, cwd: Path | None = None, timeout: float = RUN_SECONDS) -> str:
+def tool(*argv: str | Path, cwd: Path | None = None) -> str:
     """What a command prints. Raises RuntimeError with all of it unless it ends with status 0."""
     # Without a worker's own settings of pytest, which a pytest below it would obey.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     env = {**kept, "UV_PYTHON_DOWNLOADS": "never"}
-    return backends.tool(*argv, cwd=cwd, env=env, timeout=timeout)
+    return backends.tool(*argv, cwd=cwd, env=env)
 
 
 def git(directory: Path, *argv: str) -> str:
@@ -360,6 +360,15 @@ def git(directory: Path, *argv: str) -> str:
         ["git", *argv], cwd=directory, env=environ, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+def copy_checkout(target: Path) -> None:
+    """Copies the files of this repository as they are now, committed or not."""
+    listed = git(TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in listed.split("\0"):
+        if (TEMPLATE / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, target / name)
 
 
 @cache
@@ -387,5 +396,5 @@ def interpreter() -> Path:
 def _is_python(path: str | Path, version: tuple[int, int]) -> bool:
     # A shim of a version manager may stand for a version that is not there.
     probe = [path, "-c", "import sys; print(sys.version_info[:2])"]
-    done = subprocess.run(probe, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(probe, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
     return done.stdout.strip() == str(version)

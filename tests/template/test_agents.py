@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 from ruff import find_ruff_bin
 
+from ..backends import tool
 from .conftest import Generate
 from .project import TEMPLATE
 from .test_layout import TEAMS
@@ -64,6 +64,6 @@ def test_page_of_this_repository() -> None:
         if program == "pytest":
             assert [TEMPLATE / each for each in arguments if (TEMPLATE / each).is_dir()]
         elif program == "ruff":
-            subprocess.run([find_ruff_bin(), *arguments], cwd=TEMPLATE, check=True)
+            tool(find_ruff_bin(), *arguments, cwd=TEMPLATE)
         else:
             assert (program, arguments) == ("mypy", [])

@@ -180,7 +180,7 @@ def test_no_counter_falls_when_a_scrape_ends_between_two_rules(
         ) as server,
     ):
         falls = "resets(late[1m] offset 1s) > 0"
-        eventually(lambda: server.query(falls), 30, "a difference that falls")
+        eventually(lambda: server.query(falls), "a difference that falls")
         for counter in ("requests", "errors", "slow"):
             resets = server.query(f"resets(instance:http_server_{counter}:sum[1m])")
             assert [each["value"][1] for each in resets] == ["0"], counter
@@ -284,7 +284,7 @@ def test_one_incident_is_one_alert_beside_what_names_the_culprit(
         def only_one_each() -> bool:
             return by_name(server.active()) == by_name(expected)
 
-        eventually(only_one_each, 10, "one alert for each incident")
+        eventually(only_one_each, "one alert for each incident")
 
 
 def by_name(alerts: list[dict[str, str]]) -> list[list[tuple[str, str]]]:

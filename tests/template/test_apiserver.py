@@ -12,8 +12,8 @@ from zlib import crc32
 import pytest
 import yaml
 
-from ..backends import apiserver
-from ..backends.apiserver import RESTRICTED, Cluster, until
+from ..backends import apiserver, eventually
+from ..backends.apiserver import RESTRICTED, Cluster
 from .conftest import Generate
 from .project import Project
 from .test_kubernetes import OVERLAYS, PRODUCTION, deployed, with_kubernetes
@@ -69,7 +69,7 @@ def roll_out(cluster: Cluster, slug: str) -> list[Any]:
         return counts == wanted and status.get("replicas") == available[-1] == wanted[0]
 
     available: list[int] = []
-    until(is_complete, "a complete rollout")
+    eventually(is_complete, "a complete rollout")
     assert min(available) >= available[0]
     assert "successfully rolled out" in cluster.kubectl("rollout", "status", *names)
     return pods(cluster, slug)
@@ -101,7 +101,7 @@ def test_every_overlay_is_taken_and_its_pods_are(
         apply(cluster, overlay)
     assert slug in cluster.kubectl("get", "namespace", f"--selector={RESTRICTED}")
     # The autoscaler asks for three, and each of them is allowed in this namespace.
-    found = until(lambda: len(there := pods(cluster, slug)) == 3 and there, "three pods")
+    found = eventually(partial(pods, cluster, slug), "three pods", lambda found: len(found) == 3)
     optional = found[0]["spec"]["containers"][0]["envFrom"][1]["secretRef"].get("optional", False)
     assert optional == (answers["error_tracking"] == "none")
     cluster.kubectl("delete", "namespace", slug, "--wait=false")
@@ -137,7 +137,7 @@ def test_values_are_passed_as_the_page_says(generate: Generate, cluster: Cluster
     cluster.kubectl("create", "namespace", "values-staging")
     cluster.kubectl("label", "namespace", "values-staging", RESTRICTED)
     apply(cluster, staging)
-    [pod] = until(partial(pods, cluster, "values-staging"), "a pod")
+    [pod] = eventually(partial(pods, cluster, "values-staging"), "a pod")
     assert pod["spec"]["containers"][0]["image"].endswith("/values:0.2.0")
     settings = cluster.get("configmap", config(pod), "--namespace=values-staging")["data"]
     assert settings["ENVIRONMENT"] == "staging"
@@ -170,7 +170,7 @@ def test_rollout_rollback_disruption_and_autoscaler(generate: Generate, cluster:
     here = f"--namespace={slug}"
     prepared(cluster, project)
     apply(cluster, project.path / PRODUCTION)
-    until(lambda: len(pods(cluster, slug)) == 3, "as many pods as the autoscaler has at least")
+    eventually(lambda: len(pods(cluster, slug)) == 3, "as many pods as the autoscaler has at least")
     before = {config(pod) for pod in roll_out(cluster, slug)}
 
     # A setting is changed and rolled out; a rollback finds the old one.
@@ -191,14 +191,14 @@ def test_rollout_rollback_disruption_and_autoscaler(generate: Generate, cluster:
         number: int = cluster.get("pdb", slug, here)["status"].get("disruptionsAllowed", 0)
         return number
 
-    until(lambda: allowed() == 1, "a disruption that is allowed")
+    eventually(lambda: allowed() == 1, "a disruption that is allowed")
     first, second, _ = (pod["metadata"]["name"] for pod in pods(cluster, slug))
     cluster.evict(slug, first)
     with pytest.raises(RuntimeError, match="violate the pod's disruption budget"):
         cluster.evict(slug, second)
-    until(lambda: len(pods(cluster, slug)) == 3, "another pod")
+    eventually(lambda: len(pods(cluster, slug)) == 3, "another pod")
     roll_out(cluster, slug)
-    until(lambda: allowed() == 1, "a disruption that is allowed")
+    eventually(lambda: allowed() == 1, "a disruption that is allowed")
     cluster.evict(slug, second)
 
     # No metrics-server: the autoscaler says what the alert AutoscalerBlind is about.
@@ -212,7 +212,7 @@ def test_commands_of_the_runbook_run(generate: Generate, cluster: Cluster) -> No
     project = generate(deployment="kubernetes", project_slug=slug, error_tracking="sentry")
     prepared(cluster, project)
     apply(cluster, project.path / PRODUCTION)
-    until(lambda: len(pods(cluster, slug)) == 3, "three pods")
+    eventually(lambda: len(pods(cluster, slug)) == 3, "three pods")
     roll_out(cluster, slug)
     # A revision to go back to.
     patch = {"spec": {"template": {"metadata": {"annotations": {"changed": "yes"}}}}}

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ..backends import NotInstalled
+from ..backends import NotInstalled, tool
 from .project import TEMPLATE, interpreters
 
-SECONDS = 600
 NEWEST_HERE = "{}.{}".format(*max(interpreters()))
 # What must stand in the first column of the table.
 ROWS = {
@@ -74,17 +72,7 @@ def test_too_many_instructions_are_an_error() -> None:
 def measure(directory: Path, command: str, *options: str) -> list[str]:
     """The first column of the table that a command makes."""
     argv = [sys.executable, "-m", "benchmarks", command, "--quick", f"--output={directory}"]
-    done = subprocess.run(
-        [*argv, *options],
-        cwd=TEMPLATE,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    printed = tool(*argv, *options, cwd=TEMPLATE)
     table = (directory / f"{command}.md").read_text(encoding="utf-8")
-    assert table in done.stdout
+    assert table in printed
     return [line.split("|")[1].strip() for line in table.splitlines()[2:] if "|" in line]

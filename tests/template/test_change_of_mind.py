@@ -137,10 +137,9 @@ def test_dependency_of_the_team_outlives_a_change_without_a_commit_of_what_was_g
 
 @pytest.mark.full
 def test_chassis_becomes_a_package_and_a_copy_again(
-    tmp_path: Path, repository: Path, create: Create, wheel: Callable[[], str]
+    tmp_path: Path, template: Path, create: Create, wheel: Callable[[], str]
 ) -> None:
     # cruft leaves private values to the template: it is a house standard that sets this one.
-    template = shutil.copytree(repository, tmp_path / "template")
     prompts = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
     prompts["__chassis_source"] = wheel()
     (template / "cookiecutter.json").write_text(json.dumps(prompts), encoding="utf-8")
@@ -180,9 +179,7 @@ def test_package_needs_the_address_of_a_wheel(tmp_path: Path) -> None:
         assert list(out.iterdir()) == []
 
 
-def test_released_package_is_asked_for_by_its_version(tmp_path: Path, repository: Path) -> None:
-    template = tmp_path / "template"
-    shutil.copytree(repository, template)
+def test_released_package_is_asked_for_by_its_version(tmp_path: Path, template: Path) -> None:
     path = template / SOURCE.name / "src" / "tornado_chassis" / "__init__.py"
     text = re.sub(r'__version__ = ".*"', '__version__ = "7.8.9"', path.read_text())
     path.write_text(text)

@@ -5,13 +5,11 @@ Each sentence of `steps` begins with the file to change: this is the list that C
 
 import json
 import re
-import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jinja2
-import pytest
 from cookiecutter.generate import generate_context
 from cookiecutter.prompt import prompt_for_config
 
@@ -119,12 +117,6 @@ def offer(template: Path, prompt: str, change: Callable[[list[str]], object]) ->
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content[prompt])
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
-
-
-@pytest.fixture
-def template(tmp_path: Path, repository: Path) -> Path:
-    """A copy of the template, to be changed."""
-    return shutil.copytree(repository, tmp_path / "template")
 
 
 def test_each_choice_has_what_it_needs() -> None:

@@ -14,7 +14,7 @@ import uv
 
 from ..backends import alertmanager, eventually, free_port, prometheus
 from .conftest import Generate
-from .project import Project, Service
+from .project import STOP_SECONDS, Project, Service
 
 PAGES = ("operations.md", "runbook.md")
 COMMAND = re.compile(
@@ -142,10 +142,10 @@ def test_processes_share_a_port(generate: Generate, tmp_path: Path) -> None:
                     for each in services
                 )
 
-            eventually(are_up, 30, "both")
+            eventually(are_up, "both")
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
-            shell.wait(30)
+            shell.wait(STOP_SECONDS)
 
 
 @pytest.mark.full

@@ -28,6 +28,8 @@ from .traced import of_trace, trace_id
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
 CONFINED += ("--security-opt=no-new-privileges",)
 BUILD = {"BUILD_COMMIT": "3e5c0ffee", "BUILD_TIME": "2030-01-31T12:00:00Z"}
+# Docker would replace a variable, also between quotes.
+DESCRIPTION = 'At $1 or ${LESS}, "cheap" \\ `tea`'
 DEPENDENCIES = "uv sync --locked --no-dev --no-install-project"
 
 
@@ -45,7 +47,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
     """The image `my-service`, of the reference's answers, and the project it was built of."""
     directory = tmp_path_factory.mktemp("image")
     with containers(directory) as found:
-        project = render(directory / "project", directory / "home", reference())
+        answers = reference(description=DESCRIPTION)
+        project = render(directory / "project", directory / "home", answers)
         lock(project)
         found.build(project, "my-service", **BUILD)
         yield found, project
@@ -113,6 +116,7 @@ def test_image_knows_what_it_was_built_of(built: tuple[Containers, Path]) -> Non
     labels = storage.image("my-service")["Labels"]
     labels = {name.rpartition(".")[2]: value for name, value in labels.items()}
     assert (labels["revision"], labels["created"]) == tuple(BUILD.values())
+    assert labels["description"] == DESCRIPTION
     url = "http://127.0.0.1:8001/console/now.json"
     script = f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"
     # Or the console would be closed.
@@ -314,7 +318,7 @@ def test_load_asks_for_what_is_there(generate: Generate) -> None:
     with project.start() as service:
         script = script.replace("http://service:8000", service.url)
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as load:
-            eventually(lambda: service.output().count('"GET"') >= 6, 30, "six requests")
+            eventually(lambda: service.output().count('"GET"') >= 6, "six requests")
             load.kill()
             assert load.stdout is not None
             assert load.stdout.read() == b""
@@ -341,7 +345,7 @@ def test_statsd_takes_its_configuration(generate: Generate, tmp_path: Path) -> N
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
         sender.sendto(b"app.latency:7|ms", ("127.0.0.1", daemon.port))
-        eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), 30, "printed values")
+        eventually(lambda: re.search(r"mean_95\W+7\b", log.read_text()), "printed values")
 
 
 def lock(project: Path) -> None:

@@ -122,7 +122,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: s
         ) as server,
         project.start(
             ADMIN_PORT=str(port),
-            DRAIN_DELAY_SECONDS="60",
+            DRAIN_DELAY_SECONDS="600",
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
             **({} if scrapes else pushes_to(server)),
         ) as service,
@@ -149,7 +149,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: s
             return [name for name, query in queries.items() if not answer(server, query)]
 
         try:
-            eventually(lambda: not without_answer(), 20, "answers")
+            eventually(lambda: not without_answer(), "answers")
         except TimeoutError as error:
             raise AssertionError([queries[name] for name in without_answer()]) from error
         for annotation in dashboard.json["annotations"]["list"]:
@@ -192,7 +192,7 @@ def test_each_query_has_an_answer(generate: Generate, tmp_path: Path, metrics: s
                 answer(server, f"({query}) > 0") for query in not_ready
             )
 
-        eventually(is_seen, 20, "a service that is not ready")
+        eventually(is_seen, "a service that is not ready")
         fires(server, project, "ReadinessFailing", partial(service.get, "/readyz"))
 
 
@@ -206,7 +206,7 @@ def fires(
         ask()
         return all(answer(server, rule) for rule in rules)
 
-    eventually(all_do, 30, name)
+    eventually(all_do, name)
 
 
 def pushes_to(server: prometheus.Prometheus) -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_suite_on_a_newer_python(generate: Generate, version: tuple[int, int]) -
         f"{python} -m pytest --quiet -pno:cacheprovider -ofaulthandler_timeout={STUCK}",
         f"{python} -m mypy --cache-dir=/tmp/service-{name}/mypy",
     ]
-    pythons.run_in(generate(tracing="jaeger").path, "\n".join(lines), timeout=300)
+    pythons.run_in(generate(tracing="jaeger").path, "\n".join(lines))
 
 
 @pytest.mark.full

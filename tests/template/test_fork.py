@@ -8,11 +8,9 @@ import pytest
 
 from . import combinations
 from .project import CHASSIS, SOURCE, TEMPLATE, Project, git, interpreter, reference, render
-from .test_choices import offer, steps, template
+from .test_choices import offer, steps
 from .test_every_combination import check
 from .test_render import files, ruff, sources, tags
-
-__all__ = ["template"]
 
 HERE = SOURCE.relative_to(TEMPLATE)
 IN_CHASSIS = CHASSIS.relative_to(TEMPLATE)
@@ -105,7 +103,7 @@ class TestGraphite(ContractTest):
 
     def setUp(self) -> None:
         self.server = self.enterContext(socket.create_server(("127.0.0.1", 0)))
-        self.server.settimeout(10)
+        self.server.settimeout(60)
         port = str(self.server.getsockname()[1])
         self.environ = {"GRAPHITE_HOST": "127.0.0.1", "GRAPHITE_PORT": port}
         super().setUp()

@@ -103,4 +103,4 @@ def test_names_are_those_that_are_scraped(
 
         for job in ("test", project.slug):
             server.wait_for(f'{DURATION}_count{{job="{job}", http_route="unmatched"}}')
-        eventually(lambda: shown(project.slug) ^ shown("test"), 30, "one set of names", not_)
+        eventually(lambda: shown(project.slug) ^ shown("test"), "one set of names", not_)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ..backends import newrelic
+from ..backends import WAIT_SECONDS, newrelic
 from .conftest import Generate
-from .project import Project, Service
+from .project import PROMPTLY, Project, Service
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 HEADERS = {
@@ -22,9 +22,6 @@ HEADERS = {
     "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01",
 }
 SECRETS = ("in-the-query", "in-a-cookie", "in-a-header", "in-the-body")
-DRAIN_TIMEOUT = 3
-# What the last flushes may take beyond the requests' time.
-GRACE = 2
 MEBIBYTE = 1024 * 1024
 FAULTS = ("refuses", "does not resolve", "answers 500")
 # Prints every address that the process turns to.
@@ -116,7 +113,7 @@ def test_nobody_else_is_called(project: Project, tmp_path: Path) -> None:
 )
 def test_service_does_not_depend_on_new_relic(project: Project, tmp_path: Path, fault: str) -> None:
     with collector_in_trouble(fault, tmp_path) as settings:
-        settings["DRAIN_TIMEOUT_SECONDS"] = str(DRAIN_TIMEOUT)
+        settings["DRAIN_TIMEOUT_SECONDS"] = "3"
         with project.start(**settings) as service:
             for number in range(60):
                 order(service, number)
@@ -125,7 +122,7 @@ def test_service_does_not_depend_on_new_relic(project: Project, tmp_path: Path, 
                 order(service, number)
             assert service.resident_bytes() - before < 10 * MEBIBYTE
             assert service.get("/hello/x")[0] == 200
-            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+            assert service.terminate(PROMPTLY) == 0, service.output()
         assert service.output().count("Not connected to New Relic") == 1
 
 
@@ -134,15 +131,15 @@ def test_collector_that_hangs_later_does_not_hold_the_stop(
 ) -> None:
     with ExitStack() as stack:
         with newrelic.running(tmp_path) as collector:
-            settings = {**collector.settings, "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT)}
+            settings = {**collector.settings, "DRAIN_TIMEOUT_SECONDS": "3"}
             service = stack.enter_context(project.start(**settings))
             collector.wait_for("update_loaded_modules")
         silent = stack.enter_context(socket.create_server((collector.host, collector.port)))
         order(service, 7)
         # The agent reports, and waits for an answer.
-        silent.settimeout(30)
+        silent.settimeout(WAIT_SECONDS)
         stack.enter_context(silent.accept()[0])
-        assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+        assert service.terminate(PROMPTLY) == 0, service.output()
 
 
 def test_errors_arrive_at_a_collector_that_comes_back(project: Project, tmp_path: Path) -> None:

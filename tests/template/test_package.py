@@ -99,11 +99,11 @@ def test_chassis_on_each_python(version: tuple[int, int], resolution: str, tmp_p
     # Those of the tests may be any.
     tool(*install, *dependencies())
     tool(*install, f"--resolution={resolution}", *dependencies(*EXTRAS))
-    tool(python, "-m", "pytest", *SUITE, cwd=TEMPLATE, timeout=900)
+    tool(python, "-m", "pytest", *SUITE, cwd=TEMPLATE)
     if resolution == "highest":
         cache = f"--cache-dir={tmp_path / 'mypy'}"
-        tool(python, "-m", "mypy", cache, cwd=TEMPLATE, timeout=300)
-        tool(python, "-m", "mypy", cache, "--platform=win32", cwd=TEMPLATE, timeout=300)
+        tool(python, "-m", "mypy", cache, cwd=TEMPLATE)
+        tool(python, "-m", "mypy", cache, "--platform=win32", cwd=TEMPLATE)
 
 
 @pytest.mark.full
@@ -122,7 +122,7 @@ def test_chassis_on_newer_pythons(version: tuple[int, int]) -> None:
         [python, "-m", "pytest", *SUITE, *without],
         [python, "-m", "mypy", f"--cache-dir=/tmp/{name}/mypy"],
     ]
-    pythons.run_in(TEMPLATE, "\n".join(map(shlex.join, lines)), timeout=900)
+    pythons.run_in(TEMPLATE, "\n".join(map(shlex.join, lines)))
 
 
 def test_interpreters_are_those_that_are_promised() -> None:

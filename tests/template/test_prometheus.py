@@ -25,6 +25,7 @@ def test_prometheus_scrapes_the_service(generate: Generate, tmp_path: Path, vers
             tmp_path, [f"127.0.0.1:{service.admin_port}"], version=version
         ) as server,
     ):
+        service.get("/nowhere")
         for _ in range(3):
             parent = f"00-{TRACE_ID}-b7ad6b7169203331-01"
             assert service.get("/hello/x", {"traceparent": parent})[0] == 200

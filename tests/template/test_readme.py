@@ -3,7 +3,6 @@
 import http.client
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +13,12 @@ from pathlib import Path
 import pytest
 from tornado_chassis import __version__
 
-from ..backends import eventually, free_port
+from ..backends import RUN_SECONDS, eventually, free_port
 from ..load import load
 from . import combinations
 from .conftest import Generate
-from .project import TEMPLATE, Service
+from .project import TEMPLATE, Service, copy_checkout
 from .test_layout import TEAMS
-
-INSTALL_SECONDS = 300.0
 
 
 def commands() -> list[str]:
@@ -70,12 +67,7 @@ def test_version_is_the_changelog_s_latest() -> None:
 def checkout(tmp_path: Path) -> Path:
     """What a person who clones the repository has, by a name of their own choice."""
     copy = tmp_path / "my checkout"
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (TEMPLATE / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(TEMPLATE / name, copy / name)
+    copy_checkout(copy)
     return copy
 
 
@@ -85,7 +77,7 @@ def test_first_command_generates_a_service_and_starts_it(checkout: Path, tmp_pat
     default = {prompt: values[0] for prompt, values in combinations.choices().items()}
     with typed(command, checkout, tmp_path) as service:
         try:
-            eventually(lambda: answers(service), INSTALL_SECONDS, command)
+            eventually(lambda: answers(service), command, timeout=RUN_SECONDS)
         except TimeoutError as error:
             raise AssertionError(service.output()) from error
         probes = ("/livez", "/readyz", "/health") if default["health"] == "probes" else ()

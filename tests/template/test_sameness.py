@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import uv
 
+from ..backends import tool
 from . import combinations
 from .project import OLDEST_COOKIECUTTER, TEMPLATE, git, render
 
@@ -85,7 +85,7 @@ def test_by_the_oldest_cookiecutter(tmp_path: Path, expected: dict[str, tuple[in
         ["venv", "--quiet", f"--python={sys.executable}", str(environment)],
         ["pip", "install", "--quiet", f"--python={python}", oldest],
     ):
-        subprocess.run([uv.find_uv_bin(), *argv], check=True, timeout=120)
+        tool(uv.find_uv_bin(), *argv)
     assert generated(TEMPLATE, tmp_path, python=python) == expected
 
 
@@ -102,11 +102,7 @@ def generated(
     output.mkdir()
     answers = [] if options else [f"{key}={value}" for key, value in ANSWERS.items()]
     options = options or ["--no-input"]
-    subprocess.run(
-        [python, "-m", "cookiecutter", "--output-dir", output, *options, template, *answers],
-        env={**os.environ, "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        check=True,
-        timeout=60,
-    )
+    env = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [python, "-m", "cookiecutter", "--output-dir", output, *options, template, *answers]
+    tool(*argv, env=env)
     return digest(output / slug)

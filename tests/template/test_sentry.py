@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 import sentry_sdk
 
-from ..backends import sentry
+from ..backends import WAIT_SECONDS, sentry
 from .conftest import Generate
-from .project import Project
+from .project import PROMPTLY, Project
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-DRAIN_TIMEOUT = 3
-# What the last flushes may take beyond the requests' time.
-GRACE = 2
 
 
 @pytest.fixture
@@ -67,7 +64,7 @@ def test_event_that_breaks_the_schema_would_be_found(tmp_path: Path) -> None:
     with sentry.running(tmp_path) as server:
         client = sentry_sdk.Client(dsn=server.dsn, default_integrations=False)
         client.capture_event({"level": "no such level"})  # type: ignore[typeddict-item]
-        client.close(timeout=10)
+        client.close(timeout=WAIT_SECONDS)
         server.wait_for_events()
         [finding] = server.schema_findings()
         assert "no such level" in finding
@@ -78,13 +75,13 @@ def test_service_does_not_depend_on_sentry(project: Project, backend: str) -> No
     with address(backend) as host:
         settings = {
             "SENTRY_DSN": f"http://{'0' * 32}@{host}/1",
-            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
+            "DRAIN_TIMEOUT_SECONDS": "3",
         }
         with project.start(**settings) as service:
             for number in range(20):
                 assert service.get(f"/orders/{number}", method="POST")[0] == 500
             assert service.get("/hello/x")[0] == 200
-            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+            assert service.terminate(PROMPTLY) == 0, service.output()
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ..backends import eventually, free_port
+from ..backends import WAIT_SECONDS, eventually, free_port
 from . import combinations
 from .conftest import Generate
-from .project import TEMPLATE, Project
+from .project import PROMPTLY, TEMPLATE, Project
 from .traced import add_handlers, of_trace, trace_id
 
 BACKENDS = [
@@ -23,9 +23,6 @@ BACKENDS = [
     if (TEMPLATE / "tests" / "backends" / f"{choice}.py").exists()
 ]
 FAULTS = ("refuses", "hangs", "answers 500")
-DRAIN_TIMEOUT = 3
-# What the last flushes may take beyond the requests' time.
-GRACE = 2
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -61,9 +58,7 @@ def test_spans_arrive_when_the_backend_is_there_again(
     ):
         for number in numbers:
             assert service.get("/welcome/x", of_trace(number))[0] == 200
-        eventually(
-            lambda: way.met.is_set() or "Span export to" in service.output(), 30, "the trouble"
-        )
+        eventually(lambda: way.met.is_set() or "Span export to" in service.output(), "the trouble")
         way.heal()
         for number in numbers:
             server.wait_for_trace(trace_id(number), spans=2)
@@ -71,7 +66,7 @@ def test_spans_arrive_when_the_backend_is_there_again(
         def totals() -> str:
             return service.get("/metrics", admin=True)[2]
 
-        eventually(lambda: "\notel_spans_exported_total 40.0\n" in totals(), 30, "the count")
+        eventually(lambda: "\notel_spans_exported_total 40.0\n" in totals(), "the count")
         assert "\notel_spans_dropped_total 0.0\n" in totals()
         assert "\notel_spans_failed_total 0.0\n" in totals()
         assert service.terminate() == 0, service.output()
@@ -84,11 +79,13 @@ def test_service_does_not_depend_on_the_backend(project: Project, server: Any, f
         url = way.url
         if fault == "does not resolve":
             url = urlsplit(url)._replace(netloc="backend.invalid").geturl()
-        settings = {server.setting: url, "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT)}
+        settings = {server.setting: url, "DRAIN_TIMEOUT_SECONDS": "3"}
+        for protocol in ("OTLP", "ZIPKIN"):
+            settings[f"OTEL_EXPORTER_{protocol}_TIMEOUT"] = "60000"  # milliseconds
         with project.start(**settings) as service:
             for _ in range(20):
                 assert service.get("/welcome/x")[0] == 200
-            assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+            assert service.terminate(PROMPTLY) == 0, service.output()
 
 
 class Way:
@@ -144,7 +141,7 @@ class Way:
         else:
             url = urlsplit(self.target)._replace(path=request.path).geturl()
             passed_on = urllib.request.Request(url, body, dict(request.headers))
-            with urllib.request.urlopen(passed_on, timeout=10) as response:
+            with urllib.request.urlopen(passed_on, timeout=WAIT_SECONDS) as response:
                 status = response.status
         request.send_response(status)
         request.end_headers()

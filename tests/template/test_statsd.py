@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ..backends import eventually, free_port, statsd, statsd_exporter
+from ..backends import WAIT_SECONDS, eventually, free_port, statsd, statsd_exporter
 from ..load import load
 from .conftest import Generate
 from .edits import Team
-from .project import Project, Service
+from .project import PROMPTLY, Project, Service
 
 DURATION = "http_server_request_duration_seconds"
-DRAIN_TIMEOUT = 3
-# What the last flushes may take beyond the requests' time.
-GRACE = 2
 MAX_SAMPLES = 10_000
 MEBIBYTE = 1024 * 1024
 
@@ -41,14 +38,15 @@ def test_daemon_receives_what_is_measured(generate: Generate, tmp_path: Path) ->
             assert service.get("/nowhere/1")[0] == service.get("/nowhere/2")[0] == 404
             # The last of it may still wait to be sent: a stop loses none.
             assert service.terminate() == 0
-        server.wait_for(lambda it: sum(map(len, it.timers().values())) == 5)
-        assert {name: len(values) for name, values in server.timers().items()} == {
+        server.wait_for_all()
+        timers = {name: len(values) for name, values in server.timers().items()}
+        assert timers == {
             f"shop.{DURATION}.GET.http.200._hello_name_.none": 3,
             f"shop.{DURATION}.GET.http.404.unmatched.none": 2,
         }
         assert all(0 < value < 10_000 for values in server.timers().values() for value in values)
-        server.wait_for(lambda it: it.counters().get("shop.greetings.en") == 3)
-        gauges = gauges_of(server, "shop", service)
+        assert server.counters()["shop.greetings.en"] == 3
+        gauges = server.gauges()
         assert gauges[f"shop.http_server_active_requests.GET.http.{instance(service)}"] == 0
         assert 0 <= gauges[f"shop.event_loop_lag_seconds.{instance(service)}"] < 10
         assert gauges[f"shop.process_memory_usage_bytes.{instance(service)}"] > MEBIBYTE
@@ -84,9 +82,10 @@ def test_two_services_and_two_instances_keep_apart(generate: Generate, tmp_path:
                 assert service.get("/hello/x")[0] == 200
             for service in services:
                 assert service.terminate() == 0
-        server.wait_for(lambda it: it.counters().get("order-desk.greetings.en") == 2)
-        server.wait_for(lambda it: it.counters().get("shop.greetings.en") == 1)
-        gauges = gauges_of(server, "shop", another)
+        server.wait_for_all()
+        counters = server.counters()
+        assert (counters["order-desk.greetings.en"], counters["shop.greetings.en"]) == (2, 1)
+        gauges = server.gauges()
         for name in ("event_loop_lag_seconds", "process_cpu_time_seconds"):
             assert {gauge for gauge in gauges if f".{name}." in gauge} == {
                 f"order-desk.{name}.{instance(one)}",
@@ -102,8 +101,8 @@ def test_no_name_is_one_of_the_exporters_own(project: Project, tmp_path: Path) -
         with project.start(STATSD_HOST="127.0.0.1", STATSD_PORT=str(exporter.port)) as service:
             assert service.get("/hello/x")[0] == 200
             assert service.terminate() == 0
-        names = eventually(lambda: exporter.names() - own, 30, "metrics")
-        assert {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"} <= names
+        names = {DURATION, "process_cpu_time_seconds", "process_memory_usage_bytes"}
+        eventually(lambda: names <= exporter.names() - own, "metrics")
 
 
 @pytest.mark.full
@@ -121,6 +120,7 @@ def test_a_hundred_thousand_paths_add_no_name(project: Project, tmp_path: Path) 
             while ends < len(paths):
                 ends += answers.readline() == b"\r\n"
         assert service.terminate() == 0
+        server.wait_for_all()
         assert list(server.timers()) == [f"{project.slug}.{DURATION}.HEAD.http.404.unmatched.none"]
 
 
@@ -137,7 +137,7 @@ def test_service_does_not_depend_on_statsd(project: Project, fault: str, warning
         settings = {
             "STATSD_HOST": host,
             "STATSD_PORT": str(port),
-            "DRAIN_TIMEOUT_SECONDS": str(DRAIN_TIMEOUT),
+            "DRAIN_TIMEOUT_SECONDS": "3",
         }
         with project.start(**settings) as service:
             with load(service.port, "/hello/x", connections=4) as traffic:
@@ -147,7 +147,7 @@ def test_service_does_not_depend_on_statsd(project: Project, fault: str, warning
                 assert service.resident_bytes() - before < 20 * MEBIBYTE
                 assert traffic.failures == []
                 traffic.stopping.set()
-                assert service.terminate(DRAIN_TIMEOUT + GRACE) == 0, service.output()
+                assert service.terminate(PROMPTLY) == 0, service.output()
             assert service.output().count(f"Sending metrics to {host}:{port} failed") == warnings
 
 
@@ -158,10 +158,10 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
         for _ in range(3):
             service.get("/hello/x")
         destination = f"Sending metrics to {host}:{port}"
-        eventually(lambda: f"{destination} failed" in service.output(), 30, "warning")
+        eventually(lambda: f"{destination} failed" in service.output(), "warning")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
             daemon.bind((host, port))
-            daemon.settimeout(30)
+            daemon.settimeout(WAIT_SECONDS)
             line = f"{project.slug}.{DURATION}.GET.http.200._hello_name_.none:".encode()
             received = b""
             for _ in range(100):
@@ -171,13 +171,6 @@ def test_what_was_measured_before_the_daemon_came_arrives(project: Project) -> N
             assert received.count(line) == 3
         assert service.terminate() == 0
         assert service.output().count(f"{destination} works again") == 1
-
-
-def gauges_of(server: statsd.StatsD, prefix: str, service: Service) -> dict[str, float]:
-    """All gauges, once the one that this service sends last is among them."""
-    last = f"{prefix}.process_memory_usage_bytes.{instance(service)}"
-    server.wait_for(lambda it: last in it.gauges())
-    return server.gauges()
 
 
 def instance(service: Service) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import uv
 
+from ..backends import RUN_SECONDS
 from .project import TEMPLATE, interpreters
 
 CANNOT = [
@@ -24,7 +25,7 @@ def test_suite_of_tornado_passes(version: tuple[int, int]) -> None:
     # Not five seconds, where other tests run beside it.
     env = {**os.environ, "ASYNC_TEST_TIMEOUT": "60"}
     done = subprocess.run(
-        [*command, runner], env=env, capture_output=True, text=True, timeout=600, check=False
+        [*command, runner], env=env, capture_output=True, text=True, timeout=RUN_SECONDS
     )
     assert done.stdout, done.stderr
     *_, ran = lines = done.stdout.splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uv
 
-from .project import TEMPLATE, Project, git, interpreter, tool
+from .project import TEMPLATE, Project, copy_checkout, git, interpreter, tool
 
 # The last commit before the chassis became a package.
 BEFORE = "a5c7c27"
@@ -46,16 +46,8 @@ class TestOrder(ServiceTest):
 def test_upgrade(tmp_path: Path, slots: Path) -> None:
     template = tmp_path / "template"
     git(tmp_path, "clone", "--quiet", str(TEMPLATE), str(template))
-    # What is here now, committed or not.
-    for path in git(
-        TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard"
-    ).splitlines():
-        source = TEMPLATE / path
-        (template / path).parent.mkdir(parents=True, exist_ok=True)
-        if source.exists():
-            (template / path).write_bytes(source.read_bytes())
-        else:
-            (template / path).unlink(missing_ok=True)
+    git(template, "rm", "-r", "--quiet", ".")
+    copy_checkout(template)
     git(template, "add", "--all")
     git(template, "commit", "--quiet", "--allow-empty", "--message=What is here now")
     cruft = str(Path(sys.executable).with_name("cruft"))
