@@ -23,7 +23,7 @@ from .testing import RecordedTest, Recorder, http
 
 NEXT, BIG = http("GET /"), http("GET /big")
 FORM = "Content-Type: application/x-www-form-urlencoded"
-CHUNKED = "Transfer-Encoding: chunked"
+CHUNKED, EXPECT = "Transfer-Encoding: chunked", "Expect: 100-continue"
 MIB = 2**20
 
 
@@ -199,7 +199,7 @@ class TestOverload(AdmissionTest):
         self.assert_rejected()
 
     async def test_what_is_rejected_is_neither_waited_for_nor_parsed(self) -> None:
-        go_ahead = post(1000, "Expect: 100-continue", sent=b"")
+        go_ahead = post(1000, EXPECT, sent=b"")
         form = post(1, "Content-Type: multipart/form-data", sent=b"-")
         for request in (go_ahead, form, post(9, to="PUT /upload")):
             async with self.busy():
@@ -367,9 +367,19 @@ class TestUnreadable(AdmissionTest):
 
     def test_answer_that_has_begun_is_not_followed_by_another(self) -> None:
         for rest in (b"zz\r\n", b"9" * 99):
-            answer = self.raw(http("PUT /begun", CHUNKED) + rest)
+            answer = self.raw(http("PUT /begun", CHUNKED, EXPECT) + rest)
             assert answer.count(b"HTTP/1.1 ") == 1
             assert answer.endswith(b"half of it\r\n")
+
+    def test_client_that_was_told_to_go_ahead_is_answered(self) -> None:
+        for status, request in (
+            (b"413", http("POST /", EXPECT, size=999_999)),
+            (b"400", http("POST /", EXPECT, CHUNKED) + b"zz\r\n"),
+            (b"400", http("PUT /upload", EXPECT, CHUNKED) + b"zz\r\n"),
+            (b"408", http("POST /", EXPECT, body=b"half", size=9)),
+        ):
+            go_ahead, _, answer = self.raw(request).partition(b"\r\n\r\n")
+            assert (go_ahead[9:12], answer[9:12]) == (b"100", status)
 
 
 class TestUnread(AdmissionTest):
