@@ -466,7 +466,8 @@ class TestTimeout(AdmissionTest):
         assert self.app.runtime.in_flight == 0
 
     def test_answer_that_has_begun_is_cut_off(self) -> None:
-        answer = self.raw(http("GET /started"))
+        with self.assertNoLogs(level="ERROR"):
+            answer = self.raw(http("GET /started"))
         assert b"half of it" in answer
         assert not answer.endswith(b"0\r\n\r\n")
         assert (self.one().status, self.one().error_type) == (200, "TimeoutError")
