@@ -11,10 +11,10 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import tornado_chassis
 from tornado.httpclient import HTTPResponse
@@ -24,7 +24,7 @@ from tornado_chassis.exchange import Exchange
 from tornado_chassis.feature import Feature, Incident
 from tornado_chassis.handlers import NotFound
 from tornado_chassis.service import Service
-from tornado_chassis.testing import UNWATCHED, Result, ServiceTest
+from tornado_chassis.testing import UNWATCHED, ServiceTest
 
 from . import routes
 from .routes import ROUTES, Slow
@@ -33,8 +33,8 @@ from .settings import DEFAULT, Settings
 # For child processes: the sources, and not what may be installed of them.
 SOURCES = [str(Path(__file__).parents[2]), str(Path(tornado_chassis.__file__).parents[1])]
 STAND_IN = "tests.chassis.stand_in"
-# Of whatever is waited for. Nothing is proved by it, so a busy machine may take long.
-SECONDS = 60
+# Of whatever is waited for, while other tests run beside.
+SECONDS = tornado_chassis.testing.WAIT_SECONDS = 60.0
 UPGRADE = (
     "Connection: Upgrade",
     "Upgrade: websocket",
@@ -149,9 +149,6 @@ class ChassisTest(ServiceTest):
     features = DEFAULT
     #: Routes of the test, before those of `routes`.
     handlers: ClassVar[list[Any]] = []
-
-    def run_async(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        return cast(Result, self.io_loop.run_sync(work, timeout=SECONDS))
 
     def setUp(self) -> None:
         super().setUp()
