@@ -54,7 +54,7 @@ def is_running(pid: int) -> bool:
     """Whether there is such a process, and it has not ended."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second while it is read
         return False
 
 
