@@ -76,7 +76,8 @@ async def test_memory_at_all_limits() -> None:
             answers[kind, (await reader.readline())[9:12]] += 1
         await asyncio.Event().wait()
 
-    with listening(STALL_TIMEOUT_SECONDS="60") as service:
+    patience = {"STALL_TIMEOUT_SECONDS": "600", "RECEIVE_TIMEOUT_SECONDS": "600"}
+    with listening(REQUEST_TIMEOUT_SECONDS="600", **patience) as service:
         admin = re.findall(r"Listening on http://127\.0\.0\.1:(\d+)", service.output())[1]
         probe = f"http://127.0.0.1:{admin}/livez"
         for kind, (count, request) in REQUESTS.items():
