@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .settings import SERVICE, VERSION
-from .testing import STAND_IN, Process, eventually, http, inherited, listening, process
+from .testing import MAIN, STAND_IN, Process, eventually, http, inherited, listening, process
 
 forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 
@@ -193,20 +193,11 @@ SHOP = """
 from tests.chassis.routes import make_service
 print("{name}", flush=True)
 """
-MAIN = """
-import sys
-from tornado_chassis import process
-from tests.chassis.settings import Settings
-
-process.main(sys.argv[1:], Settings, "shop.app")
-"""
 
 
 COLLECTING = """
 import gc
 gc.set_threshold({usual}, 11, 12)
-from tornado_chassis import process
-from tests.chassis.settings import Settings
 
 def make_service(settings):
     print("loading", gc.get_threshold(), flush=True)
@@ -218,8 +209,6 @@ def make_service(settings):
 
 async def serving():
     print("serving", gc.get_threshold(), gc.get_freeze_count() > 0, flush=True)
-
-process.main([], Settings, __name__)
 """
 
 
@@ -237,7 +226,7 @@ process.main([], Settings, __name__)
 def test_garbage_collector_waits_until_all_is_loaded(
     usual: int, own: str, loading: tuple[int, ...], serving: tuple[int, ...]
 ) -> None:
-    with listening(COLLECTING.format(usual=usual, own=own)) as service:
+    with listening(COLLECTING.format(usual=usual, own=own) + MAIN.format("__name__")) as service:
         assert service.stop() == 0
         assert f"loading {loading}\n" in service.output()
         assert f"serving {serving} True\n" in service.output()
@@ -245,7 +234,7 @@ def test_garbage_collector_waits_until_all_is_loaded(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
 def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(MAIN)
+    (tmp_path / "main.py").write_text(MAIN.format("'shop.app'"))
     shop = tmp_path / "shop"
     shop.mkdir()
     app = shop / "app.py"

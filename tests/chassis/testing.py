@@ -36,6 +36,14 @@ T = TypeVar("T")
 STAND_IN = "tests.chassis.stand_in"
 # Of whatever is waited for, while other tests run beside.
 SECONDS = tornado_chassis.testing.WAIT_SECONDS = 60.0
+# Runs a service whose module stands where `{}` is.
+MAIN = """
+import sys
+from tornado_chassis import process
+from tests.chassis.settings import Settings
+
+process.main(sys.argv[1:], Settings, {})
+"""
 UPGRADE = (
     "Connection: Upgrade",
     "Upgrade: websocket",

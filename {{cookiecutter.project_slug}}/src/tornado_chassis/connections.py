@@ -52,9 +52,6 @@ RETRY_SECONDS = 1.0
 INCIDENT_SECONDS = 60.0
 """A shortage so soon after the last one belongs to the same incident, and is not logged."""
 
-_GO_AHEAD = b"HTTP/1.1 100 (Continue)\r\n\r\n"
-"""What Tornado writes to a client that waits with its body for it."""
-
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logging.getLogger(__name__)
@@ -377,8 +374,8 @@ class _Stream(IOStream):
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         if data == TORNADOS_ANSWER and isinstance(error := sys.exception(), HTTPInputError):
             data = self._rejection(status_of(error))
-        elif self.body_since is not None and data == _GO_AHEAD:
-            # It is no part of an answer, before or within.
+        elif self.body_since is not None and data == b"HTTP/1.1 100 (Continue)\r\n\r\n":
+            # Tornado tells the client to send the body. It is no part of an answer.
             data = b"" if self._has_answered() else data
             self.body_since += len(data)
         written = super().write(data)
