@@ -54,7 +54,9 @@ class TestBackground(RecordedTest):
         await self.until(lambda: seen)
         assert seen == [{}]
 
-    async def test_exception_or_cancellation_of_what_it_waits_for_is_logged_and_reported(self) -> None:
+    async def test_exception_or_cancellation_of_what_it_waits_for_is_logged_and_reported(
+        self,
+    ) -> None:
         for error in (ValueError("no queue"), asyncio.CancelledError("no queue")):
             self.recorder.clear()
             self.app.runtime.background.works.clear()

@@ -307,7 +307,7 @@ class TestUnreadable(AdmissionTest):
         status = int(head.split()[1])
         assert b"application/problem+json" in head
         assert json.loads(body) == {"title": HTTPStatus(status).phrase, "status": status}
-        self.run_async(lambda: self.until(lambda: self.recorder.rejected))
+        self.until(lambda: self.recorder.rejected)
         assert self.app.runtime.in_flight == 0
         return status
 
@@ -403,10 +403,6 @@ class TestStalled(AdmissionTest):
     def get_httpserver_options(self) -> dict[str, Any]:
         return {"stall_timeout": 1.0}
 
-    def connections(self) -> int:
-        assert self.app.runtime.connections is not None
-        return len(self.app.runtime.connections)
-
     async def test_client_that_reads_slowly_is_waited_for(self) -> None:
         reader, _ = await self.connect(http("GET /big", "Connection: close"))
         size = 0
@@ -418,10 +414,9 @@ class TestStalled(AdmissionTest):
 
     async def test_client_that_pipelines_and_never_reads_is_cut(self) -> None:
         await self.connect(BIG * 9)
-        await self.until(self.connections)
-        await self.until(lambda: not self.connections())
         server: Any = self.http_server
-        await self.until(lambda: not server._connections)
+        await self.until(lambda: server._streams)
+        await self.until(lambda: not (server._streams or server._connections))
         # Whatever else it has sent is for nobody.
         assert self.one().route == "/big"
 
@@ -495,8 +490,6 @@ class TestOwnTimeout(AdmissionTest):
 
 
 class TestRejection(AdmissionTest):
-    environ = {"ADMIN_ALLOWED_HOSTS": "Ops.example", "ENVIRONMENT": "staging"}  # noqa: RUF012
-
     def test_feature_may_reject(self) -> None:
         class Full(Feature):
             def reject(self, exchange: Exchange) -> Rejection | None:
@@ -512,14 +505,6 @@ class TestRejection(AdmissionTest):
         assert json.loads(answer.body)["title"] == "Slow down"
         assert recorder.rejected == ["rate"]
         assert [each.status for each in recorder.ended] == [200, 429]
-
-    def test_admin_port_is_not_for_every_host(self) -> None:
-        own = "127.0.0.1:8001 [::1]:8001 localhost LOCALHOST:1 ops.example:8001".split()
-        others = "evil.example 127.0.0.1.evil.example localhost.evil.example".split()
-        for is_rejected, hosts in ((False, own), (True, others)):
-            for host in hosts:
-                answer = self.fetch_admin("/", headers={"Host": host})
-                assert (answer.code == 421) is is_rejected, host
 
 
 class TestLargeMessages(AdmissionTest):
@@ -613,6 +598,15 @@ class TestWebSocketLimits(AdmissionTest):
         await self.until(lambda: not runtime.websockets)
         assert runtime.websocket_bytes == 0
         return len(Holding.messages)
+
+    async def test_compressed_data_that_is_malformed_is_the_client_s_mistake(self) -> None:
+        compressed = struct.pack("!BBL", 0xC1, 0x84, 0) + b"\xff" * 4
+        client: Any = await self.websocket("/holding", compression_options={})
+        with self.assertNoLogs(level="ERROR"):
+            await client.protocol.stream.write(compressed)
+            assert await client.read_message() is None
+        await self.until(lambda: not self.app.runtime.websockets)
+        assert self.recorder.failed == []
 
     def test_clients_are_pinged(self) -> None:
         assert 0 < self.app.settings["websocket_ping_timeout"] <= 30

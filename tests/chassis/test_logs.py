@@ -217,11 +217,8 @@ class TestLogs(ChassisTest):
         assert [line["level"] for line in self.accesses()] == ["DEBUG", "ERROR"]
 
     def test_client_that_goes_away_and_websocket(self) -> None:
-        async def talk() -> None:
-            (await self.websocket()).close()
-
         self.leave()
-        self.run_async(talk)
+        self.run_async(self.websocket).close()
         assert [line["http.response.status_code"] for line in self.accesses()] == [499, 101]
 
     def test_malformed_request_has_its_own_line(self) -> None:

@@ -131,9 +131,8 @@ class ServiceTest(AsyncHTTPTestCase):
             kwargs = {**body, **kwargs, "headers": headers}
         url = path if path.lower().startswith(("http://", "https://")) else self.get_url(path)
         # Not Tornado's own, which waits for 5 seconds only.
-        return self.run_async(
-            lambda: self.http_client.fetch(url, raise_error=raise_error, **kwargs)
-        )
+        kwargs["raise_error"] = raise_error
+        return self.run_async(lambda: self.http_client.fetch(url, **kwargs))
 
     def fetch_admin(self, path: str, **kwargs: Any) -> HTTPResponse:
         return self.fetch(f"http://127.0.0.1:{self.admin_port}{path}", **kwargs)
