@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPInputError, HTTPMessageDelegate
+from tornado.httputil import HTTPInputError
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
@@ -153,12 +153,6 @@ class Server(HTTPServer):
         for dropping in list(self._lingering.values()):
             dropping.cancel()
         await super().close_all_connections()
-
-    def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
-        if request_conn.stream.closed():
-            # What its client had pipelined would run, though nobody reads the answers.
-            request_conn.stream._read_buffer.clear()
-        return super().start_request(server_conn, request_conn)
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
