@@ -1,11 +1,7 @@
 import asyncio
 import inspect
-import os
 
 import pytest
-
-# Of each `fetch`. Tornado allows 5 seconds, which a busy machine exceeds.
-os.environ.setdefault("ASYNC_TEST_TIMEOUT", "60")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from unittest import mock
 
 from tornado_chassis import background
@@ -55,20 +54,19 @@ class TestBackground(RecordedTest):
         await self.until(lambda: seen)
         assert seen == [{}]
 
-    def test_exception_or_cancellation_of_what_it_waits_for_is_logged_and_reported(self) -> None:
+    async def test_exception_or_cancellation_of_what_it_waits_for_is_logged_and_reported(
+        self,
+    ) -> None:
         for error in (ValueError("no queue"), asyncio.CancelledError("no queue")):
             self.recorder.clear()
             self.app.runtime.background.works.clear()
             with self.assertLogs(background.__name__, logging.ERROR) as logs:
-                self.run_async(partial(self.fail_with, error))
+                self.work(raises(error))
+                added = await self.ended()
+            assert (added.state, added.failures) == ("failed", 1)
             assert self.recorder.background == [("work", "no queue")]
             assert "Background work work failed" in logs.output[0]
             assert f"{type(error).__name__}: no queue" in logs.output[0]
-
-    async def fail_with(self, error: BaseException) -> None:
-        self.work(raises(error))
-        added = await self.ended()
-        assert (added.state, added.failures) == ("failed", 1)
 
     async def test_starts_again_where_asked_with_growing_delays(self) -> None:
         attempts = []
@@ -111,7 +109,7 @@ class TestBackground(RecordedTest):
         assert ended == ["work", "pool"]
         self.service.on_shutdown.clear()
 
-    def test_work_that_does_not_stop_holds_nothing(self) -> None:
+    async def test_work_that_does_not_stop_holds_nothing(self) -> None:
         released, started = asyncio.Event(), asyncio.Event()
 
         async def stubborn() -> None:
@@ -122,13 +120,10 @@ class TestBackground(RecordedTest):
                 except asyncio.CancelledError:
                     continue
 
-        async def run() -> None:
-            self.work(stubborn)
-            await started.wait()
-            await self.app.runtime.background.stop(0.01)
-            released.set()
-            await self.ended()
-
+        self.work(stubborn)
+        await started.wait()
         with self.assertLogs(background.__name__, logging.ERROR) as logs:
-            self.run_async(run)
+            await self.app.runtime.background.stop(0.01)
+        released.set()
+        await self.ended()
         assert "Background work work did not stop within 0.01 s" in logs.output[0]

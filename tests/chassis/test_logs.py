@@ -165,7 +165,7 @@ class TestLogs(ChassisTest):
         response = self.fetch("/hello/world?token=secret", headers={"Cookie": "a=secret"})
         line = self.one()
         assert line.pop("timestamp").endswith("Z")
-        assert 0 < line.pop("duration") < 10
+        assert 0 < line.pop("duration") < 60
         assert line.pop("request_id") == response.headers["X-Request-ID"]
         assert {name: line[name] for name in line if not name.endswith(("_id", "_flags"))} == {
             "level": "INFO",
@@ -217,11 +217,8 @@ class TestLogs(ChassisTest):
         assert [line["level"] for line in self.accesses()] == ["DEBUG", "ERROR"]
 
     def test_client_that_goes_away_and_websocket(self) -> None:
-        async def talk() -> None:
-            (await self.websocket()).close()
-
         self.leave()
-        self.run_async(talk)
+        self.run_async(self.websocket).close()
         assert [line["http.response.status_code"] for line in self.accesses()] == [499, 101]
 
     def test_malformed_request_has_its_own_line(self) -> None:

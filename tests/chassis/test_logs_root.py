@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tornado_chassis.logs import root
 
-from .testing import Process, inherited, process
+from .testing import MAIN, Process, inherited, process
 
 SHOP = """
 import json, logging, logging.config, sys, warnings
@@ -47,12 +47,6 @@ class Library(RequestHandler):
 if "{when}" == "import":
     configure()
 """
-MAIN = """
-from tornado_chassis import process
-from tests.chassis.settings import Settings
-
-process.main([], Settings, "shop")
-"""
 DICT = {
     "version": 1,
     "formatters": {"plain": {"format": "PLAIN %(message)s"}},
@@ -88,7 +82,7 @@ def started(folder: Path, **texts: str) -> AbstractContextManager[Process]:
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_each_line_is_written_once_in_one_format(tmp_path: Path, name: str, when: str) -> None:
     shop = SHOP.format(what=CONFIGURATIONS[name], when=when)
-    with started(tmp_path, main=MAIN, shop=shop) as service:
+    with started(tmp_path, main=MAIN.format("'shop'"), shop=shop) as service:
         service.wait_until_listening()
         service.fetch("/configure")
         for path in ("/library", "/hello/x"):
@@ -107,7 +101,7 @@ def test_each_line_is_written_once_in_one_format(tmp_path: Path, name: str, when
 
 def test_what_an_import_warns_of_and_raises_has_the_format(tmp_path: Path) -> None:
     shop = "import warnings\nwarnings.warn('an old way')\nimport nothing_of_this_name"
-    with started(tmp_path, main=MAIN, shop=shop) as service:
+    with started(tmp_path, main=MAIN.format("'shop'"), shop=shop) as service:
         assert service.wait() == 1
         warning, error = [json.loads(line) for line in service.output().splitlines()]
     assert "an old way" in warning["message"]

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient
-from tornado_chassis import metrics
+from tornado_chassis import feature, metrics
 from tornado_chassis.application import Application
 from tornado_chassis.client import Calls
 from tornado_chassis.feature import Export, Feature
@@ -247,7 +247,7 @@ class Measured(MetricsTest if TYPE_CHECKING else object):  # type: ignore[misc]
         refused, (first, *_) = "http_server_refused_requests", self.app.runtime.features
         with (
             mock.patch.object(first, "totals", side_effect=LookupError),
-            self.assertLogs(meter.log) as logs,
+            self.assertLogs(feature.log) as logs,
         ):
             await self.ask("/\0")
             await self.until_equal(refused, {"malformed": 1})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .settings import SERVICE, VERSION
-from .testing import STAND_IN, Process, eventually, http, inherited, listening, process
+from .testing import MAIN, STAND_IN, Process, eventually, http, inherited, listening, process
 
 forks = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 
@@ -54,7 +54,7 @@ def is_running(pid: int) -> bool:
     """Whether there is such a process, and it has not ended."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second while it is read
         return False
 
 
@@ -126,13 +126,8 @@ stand_in.main()
 
 
 @pytest.mark.parametrize("filters", [False, True])
-def test_handler_or_filter_of_the_log_that_fails_costs_its_line_only(
-    tmp_path: Path, filters: bool
-) -> None:
-    (tmp_path / "failing.py").write_text(HANDLER_THAT_FAILS.format(filters=filters))
-    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
-    with process("failing", PYTHONPATH=path) as service:
-        service.wait_until_listening()
+def test_handler_or_filter_of_the_log_that_fails_costs_its_line_only(filters: bool) -> None:
+    with listening(HANDLER_THAT_FAILS.format(filters=filters)) as service:
         service.fetch("/hello/x")
         with service.get("/boom") as connection:
             assert connection.recv(1024).startswith(b"HTTP/1.1 500")
@@ -198,26 +193,16 @@ SHOP = """
 from tests.chassis.routes import make_service
 print("{name}", flush=True)
 """
-MAIN = """
-import sys
-from tornado_chassis import process
-from tests.chassis.settings import Settings
-
-process.main(sys.argv[1:], Settings, "shop.app")
-"""
 
 
-@pytest.mark.parametrize(("usual", "while_loading"), [(700, 100_000), (500_000, 500_000), (0, 0)])
-def test_garbage_collector_waits_until_all_is_loaded(
-    tmp_path: Path, usual: int, while_loading: int
-) -> None:
-    (tmp_path / "app.py").write_text(
-        """
+COLLECTING = """
 import gc
-from tests.chassis import routes
+gc.set_threshold({usual}, 11, 12)
 
 def make_service(settings):
     print("loading", gc.get_threshold(), flush=True)
+    {own}
+    from tests.chassis import routes
     service = routes.make_service(settings)
     service.on_startup.append(serving)
     return service
@@ -225,44 +210,31 @@ def make_service(settings):
 async def serving():
     print("serving", gc.get_threshold(), gc.get_freeze_count() > 0, flush=True)
 """
-    )
-    limits = f"import gc\ngc.set_threshold({usual}, 11, 12)\n"
-    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
-    with listening(limits + MAIN.replace("shop.app", "app"), PYTHONPATH=path) as service:
-        assert service.stop() == 0
-        output = service.output()
-    assert f"loading ({while_loading}, 11, 12)" in output
-    assert f"serving ({usual}, 11, 12) True" in output
 
 
-@pytest.mark.parametrize("own", [(50_000, 20, 30), (0, 11, 12)])
-def test_thresholds_that_a_team_sets_for_garbage_collection_stay(
-    tmp_path: Path, own: tuple[int, int, int]
+@pytest.mark.parametrize(
+    ("usual", "own", "loading", "serving"),
+    [
+        (700, "", (100_000, 11, 12), (700, 11, 12)),
+        (500_000, "", (500_000, 11, 12), (500_000, 11, 12)),
+        (0, "", (0, 11, 12), (0, 11, 12)),
+        # What a team sets meanwhile stays.
+        (700, "gc.set_threshold(50_000, 20, 30)", (100_000, 11, 12), (50_000, 20, 30)),
+        (700, "gc.set_threshold(0, 11, 12)", (100_000, 11, 12), (0, 11, 12)),
+    ],
+)
+def test_garbage_collector_waits_until_all_is_loaded(
+    usual: int, own: str, loading: tuple[int, ...], serving: tuple[int, ...]
 ) -> None:
-    (tmp_path / "app.py").write_text(
-        f"""
-import gc
-gc.set_threshold(*{own})
-from tests.chassis import routes
-
-def make_service(settings):
-    service = routes.make_service(settings)
-    service.on_startup.append(serving)
-    return service
-
-async def serving():
-    print("serving", gc.get_threshold(), flush=True)
-"""
-    )
-    path = os.pathsep.join([str(tmp_path), inherited()["PYTHONPATH"]])
-    with listening(MAIN.replace("shop.app", "app"), PYTHONPATH=path) as service:
+    with listening(COLLECTING.format(usual=usual, own=own) + MAIN.format("__name__")) as service:
         assert service.stop() == 0
-        assert f"serving {own}" in service.output()
+        assert f"loading {loading}\n" in service.output()
+        assert f"serving {serving} True\n" in service.output()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot replace a process")
 def test_reload_starts_again_after_each_change_and_after_a_mistake(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(MAIN)
+    (tmp_path / "main.py").write_text(MAIN.format("'shop.app'"))
     shop = tmp_path / "shop"
     shop.mkdir()
     app = shop / "app.py"

@@ -27,7 +27,7 @@ NAMES = {
         "_total_write_index _read_buffer _read_buffer_size _read_regex _start_read"
     ),
     iostream.IOStream: "_write_buffer",
-    websocket.WebSocketProtocol13: "_abort _fragmented_message_buffer _read_bytes",
+    websocket.WebSocketProtocol13: "_abort _decompressor _fragmented_message_buffer _read_bytes",
     prometheus_client.CollectorRegistry: "_collector_to_names",
 }
 EACH = [(owner, name) for owner, names in NAMES.items() for name in names.split()]

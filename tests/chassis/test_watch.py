@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from itertools import count
 from types import FrameType
 from typing import Any
 from unittest import mock
@@ -22,7 +24,7 @@ from tornado_chassis.watch import Watch, is_own
 
 from . import routes
 from .settings import Settings
-from .testing import Process, RecordedTest, listening
+from .testing import Process, RecordedTest, eventually, listening
 
 LIMIT = 0.05
 
@@ -42,15 +44,20 @@ class WatchTest(RecordedTest):
         return app
 
     def incident(self, path: str) -> Incident:
-        self.fetch(path, headers={"X-Request-ID": "abc"})
+        ids = (f"abc-{number}-" for number in count())
+        return self.found(lambda: self.fetch(path, headers={"X-Request-ID": next(ids)}))
 
-        def of_request() -> list[Incident]:
-            # The machine itself may have held the loop, too.
-            return [each for each in self.recorder.blocked if each.request_id]
+    def found(self, block: Callable[[], object]) -> Incident:
+        """What is found where this blocks, again and again: a busy machine may hold the loop
+        elsewhere, or the watching thread, which then has not seen most of it."""
 
-        self.run_async(lambda: self.until(of_request))
-        (incident,) = of_request()
-        return incident
+        def is_found() -> list[Incident]:
+            block()
+            self.run_async(lambda: asyncio.sleep(0.1))
+            seen = [each for each in self.recorder.blocked if each.duration > 0.3]
+            return [each for each in seen if routes.__file__ in each.stack]
+
+        return eventually(is_found)[0]
 
 
 class TestWatch(WatchTest):
@@ -61,7 +68,7 @@ class TestWatch(WatchTest):
         line = routes.block.__code__.co_firstlineno + 1
         assert incident.place == f"{routes.__file__}:{line} in block"
         assert incident.route == "/blocking/{1}/{2}"
-        assert incident.request_id == "abc"
+        assert incident.request_id.startswith("abc-")
         assert incident.duration > LIMIT
         assert abs(time.time() - incident.time) < 60
         assert "in get\n    block(seconds)" in incident.stack
@@ -94,13 +101,8 @@ class TestWatch(WatchTest):
             await asyncio.sleep(LIMIT)
             routes.block(0.4)
 
-        def found() -> list[Incident]:
-            return [each for each in self.recorder.blocked if each.function == "block"]
-
-        self.run_async(blocking)
-        self.run_async(lambda: self.until(found))
-        (incident,) = found()
-        assert (incident.route, incident.request_id) == ("", "")
+        incident = self.found(lambda: self.run_async(blocking))
+        assert (incident.function, incident.route, incident.request_id) == ("block", "", "")
 
     async def test_loop_that_waits_is_not_blocked_however_late_it_is(self) -> None:
         # It is in `select` when its timer is due, as if it had not got a processor.
@@ -122,16 +124,16 @@ class TestWatch(WatchTest):
 
     def test_it_is_logged_once_with_its_stack(self) -> None:
         with self.assertLogs(watch.log) as logs:
-            self.incident("/blocking/call/400")
-        (record,) = [record for record in logs.records if "abc" in str(vars(record))]
+            request_id = self.incident("/blocking/call/400").request_id
+        (record,) = [record for record in logs.records if request_id in str(vars(record))]
         assert record.levelname == "WARNING"
         assert record.getMessage().startswith("The event loop was blocked for 0.")
         assert "in block" in str(record.stack_info)
 
     def test_what_hangs_is_logged_before_it_is_over(self) -> None:
-        with mock.patch.object(watch, "HANGS_SECONDS", 0.1), self.assertLogs(watch.log) as logs:
-            self.incident("/blocking/call/600")
-        first, last = [record for record in logs.records if "abc" in str(vars(record))]
+        with mock.patch.object(watch, "HANGS_SECONDS", 0.0), self.assertLogs(watch.log) as logs:
+            request_id = self.incident("/blocking/call/600").request_id
+        first, last = [record for record in logs.records if request_id in str(vars(record))]
         assert first.levelname == "WARNING"
         assert "The event loop has been blocked so far for 0." in first.getMessage()
         assert last.levelname == "INFO"
@@ -160,10 +162,15 @@ def durations(running: Process) -> list[float]:
 
 def test_process_in_development_is_watched_by_default_but_not_while_it_starts() -> None:
     with listening(LOOP_BLOCKED_SECONDS="", STUBBORN="blocking") as running:
-        running.fetch("/blocking/call/400")
-        running.wait_for_output("The event loop was blocked for ")
+
+        def is_found() -> list[str]:
+            running.fetch("/blocking/call/400")
+            return [
+                each for each in incidents(running) if "routes.py" in each and "in block" in each
+            ]
+
+        eventually(is_found, running.output)
         assert running.stop() == 0
-        assert [line for line in incidents(running) if "routes.py" in line and "in block" in line]
         assert not [line for line in incidents(running) if "in start" in line]
 
 
@@ -180,8 +187,9 @@ def test_process_without_a_processor_has_blocked_nothing() -> None:
             os.sched_setaffinity(hogging.pid, {0})
         os.sched_setaffinity(running.pid, {0})
         os.setpriority(os.PRIO_PROCESS, running.pid, 19)
+        before = incidents(running)
         time.sleep(3)
-        assert incidents(running) == []
+        assert incidents(running) == before
 
 
 def test_process_elsewhere_may_block_for_longer() -> None:
@@ -200,9 +208,9 @@ def test_process_that_was_stopped_has_blocked_nothing() -> None:
         running.fetch("/")
         for _ in range(2):
             os.kill(running.pid, signal.SIGSTOP)
-            time.sleep(20 * LIMIT)
+            time.sleep(40 * LIMIT)
             os.kill(running.pid, signal.SIGCONT)
             running.fetch("/")
         assert running.stop() == 0
         # A busy machine may have held the loop, too, but not for as long as a stop.
-        assert max(durations(running), default=0.0) < 10 * LIMIT
+        assert max(durations(running), default=0.0) < 20 * LIMIT

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import tornado_chassis
 from tornado.httpclient import HTTPResponse
@@ -32,9 +32,18 @@ from .settings import DEFAULT, Settings
 
 # For child processes: the sources, and not what may be installed of them.
 SOURCES = [str(Path(__file__).parents[2]), str(Path(tornado_chassis.__file__).parents[1])]
+T = TypeVar("T")
 STAND_IN = "tests.chassis.stand_in"
-# Of whatever is waited for. Nothing is proved by it, so a busy machine may take long.
-SECONDS = 60
+# Of whatever is waited for, while other tests run beside.
+SECONDS = 60.0
+# Runs a service whose module stands where `{}` is.
+MAIN = """
+import sys
+from tornado_chassis import process
+from tests.chassis.settings import Settings
+
+process.main(sys.argv[1:], Settings, {})
+"""
 UPGRADE = (
     "Connection: Upgrade",
     "Upgrade: websocket",
@@ -54,12 +63,14 @@ def http(start: str, *headers: str, body: bytes | None = None, size: int | None 
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
-def eventually(condition: Callable[[], object], say: Callable[[], object] = str) -> None:
-    """Waits, without an event loop, until the condition is true; fails with what `say` returns."""
+def eventually(condition: Callable[[], T], say: Callable[[], object] = str) -> T:
+    """Waits, without an event loop, until the condition is true, and returns what it is then; fails
+    with what `say` returns."""
     deadline = time.monotonic() + SECONDS
-    while not condition():
+    while not (result := condition()):
         assert time.monotonic() < deadline, say()
         time.sleep(0.02)
+    return result
 
 
 Work = Callable[[], Coroutine[Any, Any, Any]]

@@ -36,7 +36,7 @@ class Application(application.Application):
 tornado.web.Application = Application  # type: ignore[misc]
 # The tests look for Tornado's log messages, which ours stand for.
 hooks.log_failure = with_tornado_s_log
-gen_log.removeFilter(rejections._is_of_a_client)
+gen_log.removeFilter(rejections._is_needed)
 rejections.log.setLevel(logging.CRITICAL)
 logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
 

@@ -155,7 +155,7 @@ class TestWithoutToken(AccessTest):
 
 
 class TestAllowedHost(AccessTest):
-    environ = {"ADMIN_ALLOWED_HOSTS": "console.local"}  # noqa: RUF012 (as its base)
+    environ = {"ADMIN_ALLOWED_HOSTS": "Console.local"}  # noqa: RUF012 (as its base)
 
     def test_allowed_name_is_no_sign_of_a_proxy(self) -> None:
         assert self.codes(*GUARDED, Host="console.local:8001") == {200}

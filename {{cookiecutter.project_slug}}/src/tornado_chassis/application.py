@@ -37,7 +37,11 @@ class Application(web.Application):
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
     ) -> HTTPMessageDelegate:
-        return Incoming(self.runtime, self.find_handler, server_conn, request_conn)
+        connection: Any = request_conn
+        if connection.stream.closed():
+            # What its client had pipelined would run, though nobody reads the answers.
+            connection.stream._read_buffer.clear()
+        return Incoming(self.runtime, self.find_handler, server_conn, connection)
 
     def log_request(self, handler: web.RequestHandler) -> None:
         if not self.runtime.logs_requests:

@@ -254,9 +254,6 @@ class Server(HTTPServer):
     def _cut(self, stream: "_Stream", reason: str) -> None:
         self._log_once("Closing connections whose clients do not read: %s", reason)
         stream.close()
-        # Or the requests that it still holds would run, for nobody.
-        stream._read_buffer.clear()
-        stream._read_buffer_size = 0
 
     def _pause(self) -> None:
         if self._is_accepting:
@@ -332,7 +329,7 @@ class _Stream(IOStream):
     # Python would find all of them slowly.
     #: When it began to wait for what it reads now, by `time.monotonic()`.
     waits_since = 0.0
-    #: How much had been written before the last body began to arrive.
+    #: How much had been written before the answer to the last request with a body.
     body_since: int | None = None
     #: When the first part of a request's headers was seen, and for which `waits_since`.
     begun_at = begun_since = 0.0
@@ -371,6 +368,10 @@ class _Stream(IOStream):
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         if data == TORNADOS_ANSWER and isinstance(error := sys.exception(), HTTPInputError):
             data = self._rejection(status_of(error))
+        elif self.body_since is not None and data == b"HTTP/1.1 100 (Continue)\r\n\r\n":
+            # Tornado tells the client to send the body. It is no part of an answer.
+            data = b"" if self._has_answered() else data
+            self.body_since += len(data)
         written = super().write(data)
         if not written.done():
             self._server.note_unread(self)
@@ -380,8 +381,11 @@ class _Stream(IOStream):
     def _rejection(self, status: HTTPStatus) -> bytes:
         """The answer; nothing if another one has begun."""
         self.rejected_with = status
-        has_begun = self.is_in_body and self.body_since != self._total_write_index
-        return b"" if has_begun else answer(status)
+        return b"" if self._has_answered() else answer(status)
+
+    def _has_answered(self) -> bool:
+        """Whether an answer has begun while the body of its request arrives."""
+        return self.is_in_body and self.body_since != self._total_write_index
 
     def close(self, exc_info: Any = False, status: HTTPStatus | None = None) -> None:
         """Closes the connection; with a status, answers the request that cannot be read."""

@@ -258,26 +258,21 @@ class Runtime:
         return (lambda part: _call(hooks, part)) if hooks else None
 
     def totals(self) -> Iterator[tuple[str, str, float, Mapping[str, str]]]:
-        """What all features have counted: see `Feature.totals`. At the end, raises what the first
-        of those raised that failed."""
-        errors: list[Exception] = []
-        for name, description, total, *labels in self._all_of("totals", errors):
+        """What all features have counted: see `Feature.totals`."""
+        for name, description, total, *labels in self._all_of("totals"):
             yield name, description, total, dict(*labels)
-        if errors:
-            raise errors[0]
 
     def exports(self) -> Iterator[Export]:
         """What all features have sent, see `Feature.exports`."""
-        yield from self._all_of("exports", [])
+        yield from self._all_of("exports")
 
-    def _all_of(self, name: str, errors: list[Exception]) -> Iterator[Any]:
+    def _all_of(self, name: str) -> Iterator[Any]:
         """What the features say, one after another. What one of them raises is logged once, as it
         is asked again and again."""
         for feature in self.features:
             try:
                 yield from getattr(feature, name)()
-            except Exception as error:
-                errors.append(error)
+            except Exception:
                 if (feature, name) not in self._failing:
                     self._failing.add((feature, name))
                     log.exception("%s.%s failed", type(feature).__qualname__, name)

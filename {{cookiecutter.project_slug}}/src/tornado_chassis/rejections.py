@@ -5,13 +5,14 @@ Tornado answers them itself or closes the connection, and calls no hook.
 
 import json
 import logging
+from contextlib import suppress
 from http import HTTPStatus
 from time import time
 from typing import Any
 
 from tornado.log import gen_log
 
-from .exchange import http_date
+from .exchange import http_date, is_cancelled
 from .feature import Feature, Runtime
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 TORNADOS_ANSWER = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 """What Tornado answers, whatever is wrong."""
 
+_CUT_OFF = "Cannot send error response after headers written"
 _OF_TORNADO = ("Malformed HTTP message from", "Timeout reading body from")
 
 
@@ -47,10 +49,15 @@ def rejected(context: Any, runtime: Runtime, status: int) -> None:
     runtime.notify(Feature.request_rejected, reason)
 
 
-def _is_of_a_client(record: logging.LogRecord) -> bool:
+def _is_needed(record: logging.LogRecord) -> bool:
+    message = record.msg if isinstance(record.msg, str) else ""
+    if message == _CUT_OFF:
+        # Whoever cancels a handler that has begun to answer has said so.
+        with suppress(RuntimeError):  # in a thread
+            return not is_cancelled()
     # Tornado's lines about rejected requests quote them. Those of its client have no address.
-    is_rejection = isinstance(record.msg, str) and record.msg.startswith(_OF_TORNADO)
+    is_rejection = message.startswith(_OF_TORNADO)
     return not (is_rejection and isinstance(record.args, tuple) and record.args[0] is not None)
 
 
-gen_log.addFilter(_is_of_a_client)
+gen_log.addFilter(_is_needed)

@@ -103,7 +103,9 @@ class ServiceTest(AsyncHTTPTestCase):
         return Server(self._app, **self.get_httpserver_options())
 
     def get_http_client(self) -> AsyncHTTPClient:
-        client = SimpleAsyncHTTPClient(force_instance=True)
+        seconds = get_async_test_timeout()
+        limits = {"connect_timeout": seconds, "request_timeout": seconds}
+        client = SimpleAsyncHTTPClient(force_instance=True, defaults=limits)
         # It is somebody else's: with a `fetch_impl` of its own, the service does not observe it.
         client.fetch_impl = client.fetch_impl  # type: ignore[method-assign]
         return client

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Awaitable, Callable
 from sys import getsizeof
 from typing import Any
 
 from tornado.gen import convert_yielded
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
 from .exchange import Exchange, contain, is_cancelled
@@ -45,6 +47,9 @@ class Socket:
         self._read, self._write = protocol._read_bytes, protocol.write_message
         protocol.handler = self
         protocol._read_bytes, protocol.write_message = self._read_bytes, self._write_message
+        if decompressor := protocol._decompressor:
+            self._decompress = decompressor.decompress
+            decompressor.decompress = self._decompressed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)
@@ -95,6 +100,12 @@ class Socket:
         handler: Any = self._handler
         handler.log_exception(type(error), error, error.__traceback__)
         self._protocol._abort()
+
+    def _decompressed(self, data: bytes) -> Any:
+        try:
+            return self._decompress(data)
+        except zlib.error:  # To Tornado, it would be the handler that has failed.
+            raise StreamClosedError from None
 
     def _count(self, size: int) -> None:
         """Counts what a message takes in memory. If that is too much for all clients together,

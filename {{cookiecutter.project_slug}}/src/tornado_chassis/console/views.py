@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import cache
 from itertools import chain, pairwise
@@ -247,11 +246,10 @@ def exports(console: State, arguments: Arguments) -> dict[str, Any]:
         {**each._asdict(), "last_sent": console.sent.get(each.backend, (0, None))[1]}
         for each in console.runtime.exports()
     ]
-    totals = []
-    with suppress(Exception):  # from a feature, which has been logged
-        for name, description, total, labels in console.runtime.totals():
-            shown = " ".join([name, *labels.values()])
-            totals.append({"name": shown, "description": description, "total": total})
+    totals = [
+        {"name": " ".join([name, *labels.values()]), "description": description, "total": total}
+        for name, description, total, labels in console.runtime.totals()
+    ]
     return {"exports": rows, "totals": totals}
 
 

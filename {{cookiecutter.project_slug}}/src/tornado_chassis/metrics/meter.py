@@ -146,7 +146,7 @@ class Meter(Feature):
         for part in [*parts, _process()] if self.measures_process else parts:
             try:
                 yield from part
-            except Exception:  # from a feature's own totals
+            except Exception:
                 if not self._has_failed:
                     log.exception("Could not collect metrics")
                 self._has_failed = True
@@ -202,13 +202,9 @@ class Meter(Feature):
             yield gauge(name, meaning, self.runtime.max_connections)
 
     def _totals(self) -> Iterator[Series]:
-        found = []
-        try:
-            # All at once, as they may change meanwhile.
-            for name, documentation, total, labels in self.runtime.totals():
-                found.append(Series(name, documentation, "counter", labels, total))
-        finally:
-            yield from found
+        # All at once, as they may change meanwhile.
+        for name, documentation, total, labels in list(self.runtime.totals()):
+            yield Series(name, documentation, "counter", labels, total)
 
 
 def _process() -> Iterator[Series]:
