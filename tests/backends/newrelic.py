@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from . import NotInstalled, eventually, serving, tool
+from . import NotInstalled, eventually, free_port, serving, tool
 
 HOST = "127.0.0.1"
 LICENSE_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -125,7 +125,7 @@ def running(directory: Path, port: int = 0, status: int = 200) -> Iterator[Colle
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server = Server((HOST, port), Handler)
+    server = Server((HOST, port or free_port()), Handler)
     # The handshake is left to the connection's thread: it must not block the others.
     server.socket = context.wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
