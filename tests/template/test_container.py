@@ -47,6 +47,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
     with containers(directory) as found:
         project = render(directory / "project", directory / "home", reference())
         lock(project)
+        for where in (".env", "src/my_service/.env.local"):
+            (project / where).write_text("API_KEY=of-a-developer\n")
         found.build(project, "my-service", **BUILD)
         yield found, project
 
@@ -95,6 +97,7 @@ def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None
     assert "/app/bin/my-service" in added
     assert all(path.startswith("/app/") for path in added), added
     assert not {"uv", "uvx", "pip", "pytest", "ruff", "mypy"} & {Path(each).name for each in added}
+    assert storage.once("my-service", "find", "/app", "-name", ".env*") == ""
 
 
 def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
