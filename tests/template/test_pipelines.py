@@ -200,9 +200,19 @@ def test_release_with_another_version_than_the_tag_ends_at_once(project: Project
         assert ("another one than the tag's" in output) == bool(status)
 
 
-def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: Path) -> None:
-    remote = committed(project, tmp_path)
+def test_release_proposes_its_digest_in_the_overlay(
+    project: Project, tmp_path: Path, ci: str
+) -> None:
+    pipeline = project.path / (RELEASE if ci == "github" else PIPELINES[ci][0])
+    name = yaml.safe_load(pipeline.read_text(encoding="utf-8")).get("env", {})
     overlay = "deploy/kubernetes/overlays/production/kustomization.yaml"
+    # Images of the team's own, which no release of the service is about.
+    text = (project.path / overlay).read_text(encoding="utf-8")
+    others = [f"\n  - name: {each}\n    newTag: v1\n    digest: sha256:{'c' * 64}" for each in "ab"]
+    text = text.replace("\nimages:", f"\nimages:{others[0]}")
+    text = text.replace("newTag: 0.1.0", f"newTag: 0.1.0{others[1]}")
+    (project.path / overlay).write_text(text, encoding="utf-8")
+    remote = committed(project, tmp_path)
     for version, digit in (("1.0.0", "a"), ("1.10", "b")):
         digest = f"sha256:{digit * 64}"
         checkout = tmp_path / version
@@ -210,7 +220,7 @@ def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: 
         (checkout / "digest").write_text(f"{digest}\n")
         image = "registry.invalid/team/service"
         given = dict.fromkeys(("GITHUB_REF_NAME", "CI_COMMIT_TAG"), f"v{version}")
-        given |= {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
+        given |= {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image, **name}
         run_job(project, release_jobs(project)["propose-release"], checkout, remote, **given)
         branch = f"release-{version}"
         changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
@@ -225,6 +235,15 @@ def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: 
         )
         [container] = deployment["spec"]["template"]["spec"]["containers"]
         assert container["image"] == f"{image}:{version}@{digest}"
+    # Where the overlay does not name the image, nothing would be released.
+    given["DIGEST"] = f"sha256:{'d' * 64}"
+    (checkout / "digest").write_text(f"{given['DIGEST']}\n")
+    text = (checkout / overlay).read_text(encoding="utf-8")
+    (checkout / overlay).write_text(text.replace(f'name: "{project.slug}"', "name: another"))
+    git(checkout, "commit", "--quiet", "--all", "--message=Renamed")
+    git(checkout, "push", "--quiet", str(remote), "HEAD:main")
+    with pytest.raises(AssertionError, match="status 1"):
+        run_job(project, release_jobs(project)["propose-release"], checkout, remote, **given)
 
 
 def test_what_is_new_in_the_template_is_proposed_on_a_branch(
