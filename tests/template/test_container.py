@@ -27,6 +27,7 @@ from .traced import of_trace, trace_id
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
 CONFINED += ("--security-opt=no-new-privileges",)
+DESCRIPTION = 'For $5, or ${PRICE}: a "whole" \\ service'
 BUILD = {"BUILD_COMMIT": "3e5c0ffee", "BUILD_TIME": "2030-01-31T12:00:00Z"}
 DEPENDENCIES = "uv sync --locked --no-dev --no-install-project"
 
@@ -45,7 +46,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
     """The image `my-service`, of the reference's answers, and the project it was built of."""
     directory = tmp_path_factory.mktemp("image")
     with containers(directory) as found:
-        project = render(directory / "project", directory / "home", reference())
+        answers = reference(description=DESCRIPTION)
+        project = render(directory / "project", directory / "home", answers)
         lock(project)
         for where in (".env", "src/my_service/.env.local"):
             (project / where).write_text("API_KEY=of-a-developer\n")
@@ -116,6 +118,7 @@ def test_image_knows_what_it_was_built_of(built: tuple[Containers, Path]) -> Non
     labels = storage.image("my-service")["Labels"]
     labels = {name.rpartition(".")[2]: value for name, value in labels.items()}
     assert (labels["revision"], labels["created"]) == tuple(BUILD.values())
+    assert labels["description"] == DESCRIPTION
     url = "http://127.0.0.1:8001/console/now.json"
     script = f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"
     # Or the console would be closed.
