@@ -60,10 +60,10 @@ def roll_out(cluster: Cluster, slug: str) -> list[Any]:
             if not is_ready(pod):
                 cluster.make_ready(slug, pod["metadata"]["name"])
                 break
-        # At no time are there fewer than before.
+        # At no time are there fewer than before; a surplus one may be gone at the next look.
         [deployment] = cluster.get("deployments", f"--namespace={slug}")
         status = deployment["status"]
-        available.append(status.get("availableReplicas", 0))
+        available.append(min(status.get("availableReplicas", 0), deployment["spec"]["replicas"]))
         wanted = deployment["spec"]["replicas"], deployment["metadata"]["generation"]
         counts = status.get("updatedReplicas"), status.get("observedGeneration")
         return counts == wanted and status.get("replicas") == available[-1] == wanted[0]
