@@ -87,7 +87,8 @@ def cases(project: Project) -> dict[str, Any]:
             for key, firing in case.items()
             for names, *times in [key.split()]
             for alert in sorted(known)
-            if alert == names or (names.startswith("any") and not names.endswith(f"but-{alert}"))
+            if alert in names.split(",")
+            or (names.startswith("any") and not names.endswith(f"but-{alert}"))
             for time in times
         ]
     return found

@@ -18,6 +18,7 @@ from .conftest import Generate
 from .project import Project
 from .test_kubernetes import OVERLAYS, PRODUCTION, deployed, with_kubernetes
 
+APPLY = ("apply", "--server-side", "--force-conflicts", "--validate=strict")
 # What a kubelet would have to answer, or a metrics-server; and what leads out of the cluster.
 NOT_HERE = ("port-forward", "top")
 
@@ -31,14 +32,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def apply(cluster: Cluster, directory: Path) -> None:
     """Applies a base or an overlay; a warning is as bad as an error."""
-    options = ("--server-side", "--force-conflicts", "--validate=strict")
-    output = cluster.kubectl("apply", *options, f"--kustomize={directory}")
-    assert "Warning" not in output
+    assert "Warning" not in cluster.kubectl(*APPLY, f"--kustomize={directory}")
 
 
 def apply_text(cluster: Cluster, manifest: str) -> None:
-    options = ("--server-side", "--force-conflicts", "--validate=strict", "--filename=-")
-    assert "Warning" not in cluster.kubectl("apply", *options, input=manifest)
+    assert "Warning" not in cluster.kubectl(*APPLY, "--filename=-", input=manifest)
 
 
 def pods(cluster: Cluster, namespace: str) -> list[Any]:
