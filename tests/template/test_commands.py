@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uv
 
 from ..backends import alertmanager, eventually, free_port, prometheus
 from .conftest import Generate
-from .project import Service
-from .test_pipelines import with_uv
+from .project import Project, Service
 
 PAGES = ("operations.md", "runbook.md")
 COMMAND = re.compile(
@@ -128,7 +128,7 @@ def test_processes_share_a_port(generate: Generate, tmp_path: Path) -> None:
         shell = subprocess.Popen(
             ["bash", "-ec", f"{script}\nwait"],
             cwd=project.path,
-            env=project.variables() | with_uv(project) | {"PORT": str(port), "UV_NO_SYNC": "1"},
+            env=with_uv(project) | {"PORT": str(port), "UV_NO_SYNC": "1"},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -160,3 +160,9 @@ def test_stacks_of_a_process_are_shown(generate: Generate) -> None:
         shown = project.run("bash", "-ec", command, env=with_uv(project))
         assert "MainThread" in shown
         assert project.package in shown
+
+
+def with_uv(project: Project) -> dict[str, str]:
+    variables = project.variables()
+    path = os.pathsep.join([variables["PATH"], str(Path(uv.find_uv_bin()).parent)])
+    return variables | {"PATH": path}

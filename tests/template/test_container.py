@@ -26,8 +26,9 @@ from .traced import of_trace, trace_id
 # As compose.yaml runs it; podman would else put a file system to write to on /tmp.
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all")
 CONFINED += ("--security-opt=no-new-privileges",)
-DESCRIPTION = 'For $5, or ${PRICE}: a "whole" \\ service'
 BUILD = {"BUILD_COMMIT": "3e5c0ffee", "BUILD_TIME": "2030-01-31T12:00:00Z"}
+# Docker would replace a variable, also between quotes.
+DESCRIPTION = 'At $1 or ${LESS}, "cheap" \\ `tea`'
 DEPENDENCIES = "uv sync --locked --no-dev --no-install-project"
 
 
@@ -45,8 +46,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
     """The image `my-service`, of the reference's answers, and the project it was built of."""
     directory = tmp_path_factory.mktemp("image")
     with containers(directory) as found:
-        described = reference(description=DESCRIPTION)
-        project = render(directory / "project", directory / "home", described)
+        answers = reference(description=DESCRIPTION)
+        project = render(directory / "project", directory / "home", answers)
         lock(project)
         for where in (".env", "src/my_service/.env.local"):
             (project / where).write_text("API_KEY=of-a-developer\n")
