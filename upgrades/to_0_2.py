@@ -27,29 +27,7 @@ MOVED = {
 RENAMED = {"Observer": "Feature", "Refusal": "Rejection"}
 MODULES = {"admission": "limits", "observed": "hooks", "refusals": "rejections"}
 NAMES = {"SERVICE": "Settings.service_name", "__version__": "Settings.service_version"}
-OWNERS = """## What is where, and whose it is
-
-    README.md              yours
-    LICENSE                yours
-    pyproject.toml         yours: version, dependencies; from the template: tools
-    src/{package}/
-      app.py               yours: the routes, and everything that lives as long as the service
-      handlers.py          yours: the handlers
-      settings.py          yours: the settings of this service
-      __main__.py          yours: the entry point
-      features.py          from the template: which features the service has
-    tests/
-      test_handlers.py     yours
-      settings.env         yours: the settings that your tests run with
-      testing.py           from the template: ServiceTest, which serves your routes to your tests
-      contract/            from the template: what each feature promises
-    docs/                  from the template: a page for each task
-    everything else        from the template, unless you added it
-
-The service is built on `tornado_chassis`: settings, logs, health, telemetry, and a clean start and stop.
-`cruft update` brings it and the other files from the template up to date, and leaves yours alone.
-
-"""  # noqa: E501
+TEMPLATE = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}"
 
 
 def main(options: "list[str]") -> None:
@@ -79,12 +57,10 @@ def main(options: "list[str]") -> None:
             path.write_text(changed, encoding="utf-8")
     readme = Path("README.md")
     text = readme.read_text(encoding="utf-8")
-    text = re.sub(
-        r"## What is where, and who owns it\n.*?(?=^## )",
-        lambda match: OWNERS.format(package=package),
-        text,
-        flags=re.DOTALL | re.MULTILINE,
-    )
+    owners = re.compile(r"^## What is where, and who.*?(?=^## )", re.M | re.S)
+    [section] = owners.findall((TEMPLATE / readme).read_text(encoding="utf-8"))
+    section = section.replace("{{ cookiecutter.__package }}", package)
+    text = owners.sub(lambda match: section, text)
     readme.write_text(text, encoding="utf-8")
     for old in (Path("src", package, "chassis"), Path("tests", "chassis")):
         if old.exists() and not git("ls-files", str(old)):

@@ -85,8 +85,10 @@ def cases(project: Project) -> dict[str, Any]:
             }
             for case in test.pop("expected", [])
             for key, firing in case.items()
-            for alert, *times in [key.split()]
-            if alert in known
+            for names, *times in [key.split()]
+            for alert in sorted(known)
+            if alert in names.split(",")
+            or (names.startswith("any") and not names.endswith(f"but-{alert}"))
             for time in times
         ]
     return found

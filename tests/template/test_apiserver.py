@@ -18,6 +18,7 @@ from .conftest import Generate
 from .project import Project
 from .test_kubernetes import OVERLAYS, PRODUCTION, deployed, with_kubernetes
 
+APPLY = ("apply", "--server-side", "--force-conflicts", "--validate=strict")
 # What a kubelet would have to answer, or a metrics-server; and what leads out of the cluster.
 NOT_HERE = ("port-forward", "top")
 
@@ -31,14 +32,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def apply(cluster: Cluster, directory: Path) -> None:
     """Applies a base or an overlay; a warning is as bad as an error."""
-    options = ("--server-side", "--force-conflicts", "--validate=strict")
-    output = cluster.kubectl("apply", *options, f"--kustomize={directory}")
-    assert "Warning" not in output
+    assert "Warning" not in cluster.kubectl(*APPLY, f"--kustomize={directory}")
 
 
 def apply_text(cluster: Cluster, manifest: str) -> None:
-    options = ("--server-side", "--force-conflicts", "--validate=strict", "--filename=-")
-    assert "Warning" not in cluster.kubectl("apply", *options, input=manifest)
+    assert "Warning" not in cluster.kubectl(*APPLY, "--filename=-", input=manifest)
 
 
 def pods(cluster: Cluster, namespace: str) -> list[Any]:
@@ -60,10 +58,10 @@ def roll_out(cluster: Cluster, slug: str) -> list[Any]:
             if not is_ready(pod):
                 cluster.make_ready(slug, pod["metadata"]["name"])
                 break
-        # At no time are there fewer than before.
+        # At no time are there fewer than before; a surplus one may be gone at the next look.
         [deployment] = cluster.get("deployments", f"--namespace={slug}")
         status = deployment["status"]
-        available.append(status.get("availableReplicas", 0))
+        available.append(min(status.get("availableReplicas", 0), deployment["spec"]["replicas"]))
         wanted = deployment["spec"]["replicas"], deployment["metadata"]["generation"]
         counts = status.get("updatedReplicas"), status.get("observedGeneration")
         return counts == wanted and status.get("replicas") == available[-1] == wanted[0]

@@ -8,12 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import uv
-import yaml
 
 from ..backends import answers, eventually, free_port, prometheus, statsd
 from ..backends.containers import BASE, Container, Containers, containers
@@ -21,6 +19,7 @@ from ..load import load
 from . import combinations
 from .conftest import Generate
 from .project import interpreter, reference, render, setting_fields, tool
+from .test_alerts import load as read
 from .test_pipelines import check_schema, programs, release_jobs, scripts
 from .traced import of_trace, trace_id
 
@@ -50,6 +49,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Containers
         answers = reference(description=DESCRIPTION)
         project = render(directory / "project", directory / "home", answers)
         lock(project)
+        for where in (".env", "src/my_service/.env.local"):
+            (project / where).write_text("API_KEY=of-a-developer\n")
         found.build(project, "my-service", **BUILD)
         yield found, project
 
@@ -98,6 +99,7 @@ def test_image_has_nothing_of_its_making(built: tuple[Containers, Path]) -> None
     assert "/app/bin/my-service" in added
     assert all(path.startswith("/app/") for path in added), added
     assert not {"uv", "uvx", "pip", "pytest", "ruff", "mypy"} & {Path(each).name for each in added}
+    assert storage.once("my-service", "find", "/app", "-name", ".env*") == ""
 
 
 def test_image_starts_from_bytecode(built: tuple[Containers, Path]) -> None:
@@ -183,7 +185,7 @@ def test_every_choice_starts_and_stops(built: tuple[Containers, Path], generate:
     project = generate(
         health="none", logging="none", metrics="statsd", error_tracking="newrelic", tracing="zipkin"
     )
-    compose = yaml.safe_load((project.path / "compose.yaml").read_text())
+    compose = read(project.path / "compose.yaml")
     environment = compose["services"]["service"]["environment"]
     env = {key: "" if value.startswith("$") else value for key, value in environment.items()}
     port = free_port()
@@ -270,7 +272,7 @@ def test_compose_fits_its_schema_and_the_project(
 def test_grafana_is_configured_for_what_there_is(generate: Generate) -> None:
     for tracing in ("jaeger", "zipkin", "stub"):
         project = generate(tracing=tracing, deployment="docker").path
-        grafana = yaml.safe_load((project / "compose.yaml").read_text())["services"]["grafana"]
+        grafana = read(project / "compose.yaml")["services"]["grafana"]
         mounts = dict(reversed(each.split(":")[:2]) for each in grafana["volumes"])
 
         def inside(path: str, project: Path = project, mounts: dict[str, str] = mounts) -> Path:
@@ -366,7 +368,3 @@ def steps(output: str) -> dict[str, str]:
     """What a build has printed at each of its steps."""
     parts = re.split(r"^\[\d+/\d+\] STEP \d+/\d+: ", output, flags=re.MULTILINE)
     return {re.sub(r"--mount=\S+\s+|\{.*\} &&\s+", "", part.split("\n")[0]): part for part in parts}
-
-
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())

@@ -137,6 +137,10 @@ def test_manifests_agree_with_the_service(
         [service] = [each for each in services if wanted <= each["metadata"]["labels"].items()]
         assert [each["name"] for each in service["spec"]["ports"]] == ["admin"]
 
+    page = (project.path / "docs/deployment.md").read_text(encoding="utf-8")
+    assert ("admin port" in page.lower()) == ("admin" in found.ports)
+    assert ("- **Probes** ask" in page) == any("httpGet" in each for each in found.probes)
+
     # Whom the settings name can be reached.
     egress = str(policy["egress"])
     for name, value in settings.items():

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uv
-import yaml
 
 from ..backends.kubernetes import kustomize
 from .conftest import Generate
 from .project import NEWEST, OLDEST, SOURCE, TEMPLATE, Project, git, interpreter, tool
+from .test_alerts import load
 from .test_change_of_mind import Create, commit, create
+from .test_commands import with_uv
 
 __all__ = ["create"]
 
@@ -134,8 +134,7 @@ def test_steps_pass_in_a_fresh_project(generate: Generate) -> None:
 
 
 def test_jobs_say_what_to_do_where_there_is_no_lock(project: Project, ci: str) -> None:
-    path = project.path / PIPELINES[ci][0]
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = load(project.path / PIPELINES[ci][0])
     locked = content["env" if ci == "github" else "variables"]["UV_LOCKED"]
     environ = {**with_uv(project), "UV_LOCKED": locked, "UV_PYTHON": str(project.interpreter)}
     for job in ("lint", "lint and types", "test", "audit"):
@@ -200,9 +199,19 @@ def test_release_with_another_version_than_the_tag_ends_at_once(project: Project
         assert ("another one than the tag's" in output) == bool(status)
 
 
-def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: Path) -> None:
-    remote = committed(project, tmp_path)
+def test_release_proposes_its_digest_in_the_overlay(
+    project: Project, tmp_path: Path, ci: str
+) -> None:
+    pipeline = RELEASE if ci == "github" else PIPELINES[ci][0]
+    name = load(project.path / pipeline).get("env", {})
     overlay = "deploy/kubernetes/overlays/production/kustomization.yaml"
+    # Images of the team's own, which no release of the service is about.
+    text = (project.path / overlay).read_text(encoding="utf-8")
+    others = [f"\n  - name: {each}\n    newTag: v1\n    digest: sha256:{'c' * 64}" for each in "ab"]
+    text = text.replace("\nimages:", f"\nimages:{others[0]}")
+    text = text.replace("newTag: 0.1.0", f"newTag: 0.1.0{others[1]}")
+    (project.path / overlay).write_text(text, encoding="utf-8")
+    remote = committed(project, tmp_path)
     for version, digit in (("1.0.0", "a"), ("1.10", "b")):
         digest = f"sha256:{digit * 64}"
         checkout = tmp_path / version
@@ -210,7 +219,7 @@ def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: 
         (checkout / "digest").write_text(f"{digest}\n")
         image = "registry.invalid/team/service"
         given = dict.fromkeys(("GITHUB_REF_NAME", "CI_COMMIT_TAG"), f"v{version}")
-        given |= {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image}
+        given |= {"IMAGE": image, "DIGEST": digest, "CI_REGISTRY_IMAGE": image, **name}
         run_job(project, release_jobs(project)["propose-release"], checkout, remote, **given)
         branch = f"release-{version}"
         changed = git(remote, "diff", "--numstat", "main", branch).splitlines()
@@ -225,6 +234,13 @@ def test_release_proposes_its_digest_in_the_overlay(project: Project, tmp_path: 
         )
         [container] = deployment["spec"]["template"]["spec"]["containers"]
         assert container["image"] == f"{image}:{version}@{digest}"
+    # Where the overlay does not name the image, nothing would be released.
+    given["DIGEST"] = f"sha256:{'d' * 64}"
+    (checkout / "digest").write_text(f"{given['DIGEST']}\n")
+    text = (checkout / overlay).read_text(encoding="utf-8")
+    (checkout / overlay).write_text(text.replace(f'name: "{project.slug}"', "name: another"))
+    with pytest.raises(AssertionError, match="status 1"):
+        run_job(project, release_jobs(project)["propose-release"], checkout, remote, **given)
 
 
 def test_what_is_new_in_the_template_is_proposed_on_a_branch(
@@ -423,7 +439,7 @@ def jobs_of(project: Project, paths: list[str], for_a_tag: bool) -> dict[str, An
     """Those whose rule is about a tag, or the others."""
     found: dict[str, Any] = {}
     for path in paths:
-        content = yaml.safe_load((project.path / path).read_text(encoding="utf-8"))
+        content = load(project.path / path)
         found |= content.get("jobs", content)
     rules = [{"if": "$CI_COMMIT_TAG =~ /^v/"}]
     return {
@@ -449,8 +465,3 @@ def documented_commands(project: Project) -> Iterator[str]:
         document = path.read_text(encoding="utf-8")
         for code in re.findall(r"^    (\S.*)$|`([^`\n]+)`", document, re.MULTILINE):
             yield from (command.strip() for command in "".join(code).split("&&"))
-
-
-def with_uv(project: Project) -> dict[str, str]:
-    path = project.variables()["PATH"]
-    return {"PATH": os.pathsep.join([path, str(Path(uv.find_uv_bin()).parent)])}
