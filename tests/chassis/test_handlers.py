@@ -200,7 +200,8 @@ class TestHandlers(ChassisTest):
         form = "application/x-www-form-urlencoded"
         for kind in ("text/plain", form, "", "application/jsonp", "text/json", "image/a+json"):
             self.problem(self.send("/orders", "{}", kind), 415)
-        assert self.send("/texts", '""', "Application/JSON ; charset=utf-8").code == 200
+        for kind in ("Application/JSON ; charset=utf-8", "application/geo+json"):
+            assert self.send("/texts", '""', kind).code == 200
         assert self.send("/raw", "{}", "text/plain").code == 200
 
     def test_everything_wrong_with_a_body_is_a_422_that_points_to_it(self) -> None:
