@@ -6,7 +6,7 @@ import json
 import logging
 import logging.handlers
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -139,16 +139,6 @@ class Unnotable(Exception):
 Make = Callable[[], Any]
 # The value is made within the test: pytest would show it.
 each_value = pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-
-
-@pytest.fixture(autouse=True)
-def restore() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.getLogRecordFactory()
-    yield
-    root.handlers[:], root.level = before[:2]
-    logging.setLogRecordFactory(before[2])
-    logging.captureWarnings(False)
 
 
 def logged() -> io.StringIO:
