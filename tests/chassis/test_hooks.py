@@ -198,8 +198,7 @@ class HooksTest(RecordedTest):
 
     async def stopped(self) -> None:
         """Nothing is left that a stop would have to wait for, or to close."""
-        running = [each for each in asyncio.all_tasks() if "_execute" in repr(each)]
-        assert running == []
+        await self.until(lambda: not any("_execute" in repr(each) for each in asyncio.all_tasks()))
         assert isinstance(self.http_server, Server)
         with mock.patch.object(server, "finish"), mock.patch.object(server, "_bounded") as closed:
             await server.drain(self.http_server, self.service, asyncio.Future())
