@@ -133,7 +133,7 @@ def better_text(text: str) -> str:
     return " ".join(without.split())
 
 
-def problems() -> "dict[str, tuple[str, str]]":
+def problems(template: "dict[str, object]") -> "dict[str, tuple[str, str]]":
     """Returns the reason and a valid suggestion for each invalid answer."""
     found = {}
     defaults = {
@@ -173,7 +173,7 @@ def problems() -> "dict[str, tuple[str, str]]":
             reason = "it has no scheme, such as https://"
         if reason:
             found[name] = f"is no address: {reason}", "the one of your house standard"
-    for prompt, offered in template().items():
+    for prompt, offered in template.items():
         is_choice = isinstance(offered, list) and not prompt.startswith("_")
         if is_choice and ANSWERS[prompt] not in offered:
             found[prompt] = f"is none of the choices: {', '.join(offered)}", offered[0]
@@ -184,7 +184,7 @@ def problems() -> "dict[str, tuple[str, str]]":
     return found
 
 
-def template() -> "dict[str, object]":
+def cookiecutter_json() -> "dict[str, object]":
     """Returns what the template's cookiecutter.json says, where it can be found: cruft, which has
     no replay files, does not say where."""
     if "_repo_dir" not in ANSWERS:
@@ -304,11 +304,11 @@ def refusal_to_overwrite(answers: "dict[str, str]") -> "list[str]":
 
 
 def main() -> None:
-    found = problems()
+    template = cookiecutter_json()
+    found = problems(template)
     answers = {field: answer for field, answer in ANSWERS.items() if not field.startswith("_")}
-    own = template()
     for name in ADDRESSES:
-        if ANSWERS.get(name, "") not in ("", own.get(name)) and name not in found:
+        if ANSWERS.get(name, "") not in ("", template.get(name)) and name not in found:
             answers[name] = ANSWERS[name]
     if not found:
         lines = refusal_to_overwrite(answers)

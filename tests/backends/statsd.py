@@ -40,9 +40,10 @@ class StatsD:
 
     def wait_for_all(self) -> None:
         """Return once the daemon has read all that was sent to it before."""
+        before = self.counters().get("read", 0)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"read:1|c", ("127.0.0.1", self.port))
-        self.wait_for(lambda it: "read" in it.counters())
+        self.wait_for(lambda it: it.counters().get("read", 0) > before)
 
     def wait_for(self, predicate: Callable[["StatsD"], bool]) -> None:
         """Return once `predicate(self)` is true; else TimeoutError with all values."""

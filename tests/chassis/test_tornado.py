@@ -24,7 +24,7 @@ NAMES = {
     http1connection.HTTP1Connection: "_disconnect_on_finish _read_finished",
     iostream.BaseIOStream: (
         "_check_max_bytes _close_callback _read_max_bytes _total_write_done_index "
-        "_total_write_index _read_buffer _read_buffer_size _read_regex _start_read"
+        "_total_write_index _read_buffer _read_regex _start_read"
     ),
     iostream.IOStream: "_write_buffer",
     websocket.WebSocketProtocol13: "_abort _decompressor _fragmented_message_buffer _read_bytes",
