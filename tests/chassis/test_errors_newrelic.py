@@ -136,7 +136,9 @@ async def refresh():
 
 
 async def announce():
-    while not feature._application.active:
+    # Active comes a moment before the thread that sends, without which a stop sends nothing.
+    connection = core.agent_instance().application(feature._application.name)
+    while not connection._connected_event.is_set():
         await asyncio.sleep(0.01)
     print("connected", flush=True)
     await Slow.entered.wait()
